@@ -6,9 +6,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -81,6 +81,7 @@ class DatabaseUrl:
         return f"DatabaseUrl({str(self)!r})"
 
 
+_ORIGIN = re.compile(r"https?://[^\s/*?#@,]+")  # as browsers send it; any page ("*") may never use the server
 Place: TypeAlias = Path | DatabaseUrl  # of a knowledge base
 
 
@@ -119,6 +120,8 @@ class Settings:
     base_url: str = ""  # an OpenAI-compatible server instead of a local model; OPENAI_API_KEY holds its key
     max_file_mb: int = 100  # larger files are skipped, with a verdict; see also `MEMORY_PER_FILE`
     read_timeout_s: float = 60.0  # longest time to read one file
+    aliases: Mapping[str, str] = field(default_factory=dict)  # more names of the served models
+    cors_origins: tuple[str, ...] = ()  # of web pages on other sites that may use the server
     ocr: str = ""  # Tesseract's languages for scanned pages, such as "eng+deu"; empty: no OCR
 
     @property
@@ -213,11 +216,16 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
             raise ConfigError(f"{source}: {key} must be a folder or a URL, not {value!r}.")
         return value if isinstance(value, DatabaseUrl) else parse_place(str(value), source=source)
     try:
-        # Variables may give numbers as text.
-        found = msgspec.convert(value, kind, strict=not isinstance(value, str))
-    except msgspec.ValidationError as error:
-        why = f"there are {', '.join(get_args(kind))}" if get_args(kind) else error
+        # Variables may give numbers as text, tables and lists as JSON.
+        if isinstance(value, str) and key in ("aliases", "cors_origins"):
+            found = msgspec.json.decode(value, type=kind)
+        else:
+            found = msgspec.convert(value, kind, strict=not isinstance(value, str))
+    except msgspec.DecodeError as error:
+        why = f"there are {', '.join(get_args(kind))}" if get_origin(kind) is Literal else error
         raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {why}.") from error
+    if key == "cors_origins" and (odd := next((each for each in found if not _ORIGIN.fullmatch(each)), None)):
+        raise ConfigError(f"{source}: {odd!r} in cors_origins is not an origin such as 'https://chat.example.org'.")
     low, high = _BOUNDS.get(key, (0, 0))
     if key in _BOUNDS and not low <= found <= high:
         raise ConfigError(f"{source}: {key} must be from {low} to {high:,}, not {found}.")

@@ -37,6 +37,10 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
         ("kb = ''", "", "kb must be a folder or a URL, not ''"),
         ("strategy = 'all'", "", "'all' is not a valid value for 'strategy': there are auto, "),
         ("passages = ", "", "is not valid TOML"),
+        ("cors_origins = ['*']", "", "'*' in cors_origins is not an origin such as 'https://chat.example.org'"),
+        ("cors_origins = ['https://x.org/']", "", "'https://x.org/' in cors_origins is not an origin"),
+        ("cors_origins = 'https://x.org'", "", "is not a valid value for 'cors_origins'"),
+        ("aliases = {x = 1}", "", "is not a valid value for 'aliases'"),
         ("", "many", "OPENBOOK_PASSAGES: 'many' is not a valid value for 'passages'"),
         ("", "-1", "OPENBOOK_PASSAGES: passages must be from 0 to 100, not -1"),
     ],
@@ -47,6 +51,14 @@ def test_what_is_no_setting_is_named_with_its_source(toml: str, variable: str, s
         load_settings({"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_PASSAGES": variable})
     assert says in str(raised.value)
     assert str(tmp_path / "config.toml") in str(raised.value) or not toml
+
+
+def test_a_variable_holds_tables_and_lists_as_json(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[aliases]\n'gpt-4o' = 'default'")
+    environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_CORS_ORIGINS": '["http://localhost:3000"]'}
+    found = load_settings(environ)
+    assert (found.aliases, found.cors_origins) == ({"gpt-4o": "default"}, ("http://localhost:3000",))
+    assert load_settings({**environ, "OPENBOOK_ALIASES": '{"a": "b"}'}).aliases == {"a": "b"}
 
 
 def test_an_error_names_the_flag_as_it_is_typed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers in any of OpenAI's shapes, whole or as events. Each request brings its whole conversation; none of it is kept."""
+"""Answers in any client's shape, whole or as events. Each request brings its whole conversation; none of it is kept."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook.answer import CLOSED_BOOK, ask
+from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
@@ -22,12 +24,13 @@ from openbook.records import Answer, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
-from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeParams, ServedAnswer
-from openbook.serving.service import Call, Service, scope_of
+from openbook.serving.schemas import INT64, AnswerBody, Message, Reply, ScopeParams, ServedAnswer
+from openbook.serving.service import Call, scope_of
 
-MAX_STOPS = 4
+MAX_STOPS = 32  # editors send a dozen
 MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
 
+_TOLD, _TOOLS = ("system", "developer"), ("tool", "function")  # roles
 _PROGRESS_S = 0.25  # at least, between two events of the stage "reading"
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -37,25 +40,33 @@ _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The question and what came before it. `turns`: the user's earlier messages; `messages_before` counts both sides."""
+    """The question and what came before it.
+
+    `turns`: the user's earlier messages; `messages_before` counts all sides. `unread`: paths of results of tools, and of what
+    follows the question.
+    """
 
     question: str
     turns: tuple[str, ...] = ()
     instruction: str = ""
     messages_before: int = 0
+    unread: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
-        """Split messages; the last one is the question. Raises ApiError unless it is the user's. `param`: for errors."""
-        last = messages[-1]
-        if last.role != "user":
-            message = f"The last message is the question, so its role must be 'user', not {last.role!r}."
+        """Split messages; the user's last one is the question. Raises ApiError without one. `param`: for errors."""
+        last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+        if last is None:
+            message = f"The question is the last message whose role is 'user'; {param} has none."
             raise invalid(message, f"{param}[{len(messages) - 1}].role")
-        turns = tuple(m.text for m in messages[:-1] if m.role == "user" and m.text.strip())
-        told = [instructions or "", *(m.text for m in messages if m.role in ("system", "developer"))]
+        turns = tuple(m.text for m in messages[:last] if m.role == "user" and m.text.strip())
+        told = [instructions or "", *(m.text for m in messages if m.role in _TOLD)]
         instruction = "\n".join(text.replace("\0", " ").strip() for text in told if text.strip())
-        messages_before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
-        return cls(last.text, turns, instruction, messages_before)
+        messages_before = sum(m.role not in _TOLD and bool(m.text.strip()) for m in messages[:last])
+        unread = tuple(
+            f"{param}[{i}]" for i, m in enumerate(messages) if m.role in _TOOLS or (i > last and m.role not in _TOLD)
+        )
+        return cls(messages[last].text, turns, instruction, messages_before, unread)
 
     def warnings(self, *, closed_book: bool, trained: bool) -> list[str]:
         """The ignored parts, a sentence each. A reader `trained` on one instruction takes no other."""
@@ -69,15 +80,26 @@ class Conversation:
             found.append(f"The system message is ignored. It has {length:,} characters; {limit}.")
         if closed_book and self.messages_before:
             found.append("The earlier turns are ignored. Without passages, the model gets only the last question.")
+        if self.unread:
+            more = f" and {len(self.unread) - 1:,} more" if self.unread[1:] else ""
+            found.append(
+                f"{self.unread[0]!r}{more} ignored. The model reads the question, which is the user's last message, and passages; "
+                "it neither reads results of tools nor continues an answer."
+            )
         return found
 
 
-def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
+def suffix_of(
+    model: str, served: str, bases: Collection[str], aliases: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The knowledge base in a model's name (`reader:handbook`), CLOSED_BOOK, or empty.
 
-    It serves clients that can choose only a model. Raises ApiError for an unknown name.
+    It serves clients that can choose only a model. In the meaning of an alias, `default` is the served model. Raises ApiError
+    for an unknown name.
     """
     names = {served: "", **{f"{served}:{base}": base for base in bases}, f"{served}:{CLOSED_BOOK}": CLOSED_BOOK}
+    meanings = names | {f"default{name.removeprefix(served)}": suffix for name, suffix in names.items()}
+    names = {alias: meanings[name] for alias, name in aliases.items() if name in meanings} | names
     if model not in names:
         message = f"The model {model[:100]!r} does not exist. There are: {', '.join(names)}."
         raise ApiError(404, message, code="model_not_found", param="model")
@@ -88,9 +110,11 @@ def suffix_of(model: str, served: str, bases: Collection[str]) -> str:
 
 
 class Shape(Protocol):
-    """A format of OpenAI's API for an answer."""
+    """A format for the answers to one question: as many as the body wants, or one that stands for all."""
 
-    def whole(self, answer: ServedAnswer) -> Reply: ...
+    media_type: ClassVar[str]
+
+    def whole(self, answers: Sequence[ServedAnswer]) -> Reply: ...
 
     def begin(self) -> bytes:
         """The events before the text."""
@@ -98,8 +122,20 @@ class Shape(Protocol):
     def piece(self, text: str) -> bytes:
         """The event for a part of the text."""
 
-    def end(self, answer: ServedAnswer) -> bytes:
-        """The events after the text."""
+    def end(self, answers: Sequence[ServedAnswer]) -> bytes:
+        """The events after the text of the first answer."""
+
+    def failed(self, error: ApiError) -> bytes:
+        """The last event, if the answer failed."""
+
+
+class EventShape:
+    """Server-sent events."""
+
+    media_type: ClassVar[str] = "text/event-stream"
+
+    def failed(self, error: ApiError) -> bytes:
+        return event(error.body)
 
 
 ProgressEvent: TypeAlias = Callable[[dict[str, Any]], bytes]
@@ -120,46 +156,61 @@ async def respond(
     """
     service, own = call.service, body.openbook
     checked_question(conversation.question)
-    suffix = suffix_of(body.model, call.model.identity.name, service.bases)
-    base = None
-    if suffix == CLOSED_BOOK:
-        for name in ScopeParams.model_fields:
-            if getattr(own, name) not in (None, ""):
-                raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
-    else:
-        if not service.bases:
-            message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
-            raise ApiError(404, message, code="no_knowledge_base", param="model")
-        if suffix and own.knowledge_base is not None:
-            message = (
-                "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
-            )
-            raise invalid(message, "openbook.knowledge_base")
-        base = service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
+    base = _base(call, body)
     trained = call.model.reader is not None
-    options = replace(_options(service, body, limit), earlier=conversation.turns)
+    options, lowered = _options(call, body, limit)
+    options = replace(options, earlier=conversation.turns)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
-    def work(stop: Stop, listener: Listener = Listener()) -> ServedAnswer:
+    unused = [*lowered, *conversation.warnings(closed_book=base is None, trained=trained)]
+    if own.progress and not (body.stream and progress):
+        unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
+    if body.choices > 1 and not options.decoding.temperature:
+        unused.append(f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.")
+    seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
+    seeds = seeds if options.decoding.temperature else seeds[:1]
+
+    def work(stop: Stop, listener: Listener = Listener()) -> list[ServedAnswer]:
         corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
             corpus = Corpus(base, service.embedder, scope)
-        answer = answered(call, conversation.question, corpus, options, stop, listener)
-        unused = conversation.warnings(closed_book=base is None, trained=trained)
-        if own.progress and not (body.stream and progress):
-            unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
-        values = {each.name: getattr(answer, each.name) for each in fields(answer)}
-        if base is not None and not base.shows_all_to(call.caller.labels):
-            values["timings"] = None  # times would reveal documents that the caller may not see
-        return ServedAnswer(**values, warnings=(*body.warnings, *unused))
+        found = list[ServedAnswer]()
+        for seed in seeds:
+            seeded = replace(options, decoding=replace(options.decoding, seed=seed))
+            answer = answered(call, conversation.question, corpus, seeded, stop, Listener() if found else listener)
+            values = {each.name: getattr(answer, each.name) for each in fields(answer)}
+            if base is not None and not base.shows_all_to(call.caller.labels):
+                values["timings"] = None  # times would reveal documents that the caller may not see
+            found.append(ServedAnswer(**values, warnings=(*body.warnings, *unused)))
+        return found
 
     if not body.stream:
         return shape.whole(await call.compute(work))
     events = _events(call, work, shape, progress)
     first = await anext(events)  # an error until then is a response with its own status
-    return StreamingResponse(_ending_with_error(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
+    return StreamingResponse(
+        _ending_with_error(first, events, shape), headers=_STREAM_HEADERS, media_type=shape.media_type
+    )
+
+
+def _base(call: Call, body: AnswerBody) -> KnowledgeBase | None:
+    """The knowledge base to read. Raises ApiError."""
+    service, own = call.service, body.openbook
+    suffix = suffix_of(body.model, call.model.identity.name, service.bases, service.configuration.settings.aliases)
+    if suffix == CLOSED_BOOK:
+        for name in ScopeParams.model_fields:
+            if getattr(own, name) not in (None, ""):
+                raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
+        return None
+    if not service.bases:
+        message = f"No knowledge base: ask {call.model.identity.name}:{CLOSED_BOOK}."
+        raise ApiError(404, message, code="no_knowledge_base", param="model")
+    if suffix and own.knowledge_base is not None:
+        message = "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
+        raise invalid(message, "openbook.knowledge_base")
+    return service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
 
 
 def answered(
@@ -180,10 +231,16 @@ def answered(
     return answer
 
 
-def _options(service: Service, body: AnswerBody, limit: str) -> Options:
-    settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
+def _options(call: Call, body: AnswerBody, limit: str) -> tuple[Options, list[str]]:
+    """(options, a warning if the answer's length was lowered). Raises ApiError."""
+    configuration, own = call.service.configuration, body.openbook
+    settings, bounds, lowered = configuration.settings, configuration.bounds, list[str]()
     max_tokens = getattr(body, limit) or settings.max_tokens
-    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "tokens", limit)
+    most = max(bounds.answer_tokens or call.model.context_tokens // 2, settings.max_tokens)
+    if max_tokens > most:  # the passages need the rest of the context
+        lowered = [f"{limit!r} is lowered from {max_tokens:,} to {most:,}, the most that this server allows."]
+        max_tokens = most
+    check_at_most(body.choices, bounds.answers, "answers", "n")
     check_at_most(len(body.stops), MAX_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
@@ -195,7 +252,7 @@ def _options(service: Service, body: AnswerBody, limit: str) -> Options:
         stop=body.stops,
         quote=own.quote,
     )
-    return Options(passages, own.strategy or settings.strategy, decoding)
+    return Options(passages, own.strategy or settings.strategy, decoding), lowered
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -208,7 +265,7 @@ def event(value: dict[str, Any], name: str = "") -> bytes:
 
 
 async def _events(
-    call: Call, work: Callable[[Stop, Listener], ServedAnswer], shape: Shape, progress: ProgressEvent | None
+    call: Call, work: Callable[[Stop, Listener], list[ServedAnswer]], shape: Shape, progress: ProgressEvent | None
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()
@@ -241,18 +298,19 @@ async def _events(
                     yield shape.begin()
                 shown, begun, item = shown + item, True, shape.piece(item)
             yield item
-        answer = task.result()  # raises the error that ended it
+        answers = task.result()  # raises the error that ended it
         if not begun:
             yield shape.begin()
         # A model that abstained in its own words keeps them; nothing is added.
-        if answer.answer.startswith(shown) and answer.answer != shown:
-            yield shape.piece(answer.answer[len(shown) :])
-        yield shape.end(answer)
+        text = answers[0].answer
+        if text.startswith(shown) and text != shown:
+            yield shape.piece(text[len(shown) :])
+        yield shape.end(answers)
     finally:
         task.cancel()
 
 
-async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None], shape: Shape) -> AsyncIterator[bytes]:
     """If the answer fails, the last event is the error."""
     async with aclosing(events):
         yield first
@@ -262,7 +320,7 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) 
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001  sent as far as the client may know, and logged
-            yield event(api_error(error).body)
+            yield shape.failed(api_error(error))
 
 
 # --- what shapes share ------------------------------------------------------------------------------------------------

@@ -12,15 +12,20 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from openbook import __version__
+from openbook.answer import CLOSED_BOOK
+from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import (
     chat,
+    completions,
     documents,
     mcp,
     models,
+    ollama,
     page,
     pages,
     receipts,
@@ -30,10 +35,11 @@ from openbook.serving import (
     uploads,
     versions,
 )
+from openbook.serving.answers import suffix_of
 from openbook.serving.auth import Authenticator
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
-from openbook.serving.errors import router_error
+from openbook.serving.errors import ApiError, router_error
 from openbook.serving.keys import KeyFile
 from openbook.serving.metrics import Metrics
 from openbook.serving.middleware import Guard
@@ -60,6 +66,7 @@ def create_app(
     """
     for base in bases.values():
         base.check_embedder(embedder.identity)
+    _check_aliases(configuration.settings.aliases, model.identity.name, bases, embedder.identity.name)
     bounds = configuration.bounds
     service = Service(
         configuration=configuration,
@@ -99,8 +106,30 @@ def create_app(
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
     )
+    if origins := configuration.settings.cors_origins:  # behind the guard, which refuses other origins
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            allow_private_network=True,
+        )
     app.add_middleware(Guard, service=service)
-    modules = [chat, responses, search, models, documents, pages, versions, uploads, standing, mcp, page]
+    modules = [
+        chat,
+        responses,
+        completions,
+        ollama,
+        search,
+        models,
+        documents,
+        pages,
+        versions,
+        uploads,
+        standing,
+        mcp,
+        page,
+    ]
     routers = [module.router for module in modules]
     routers += [receipts.router] if configuration.receipts is not None else []
     for router in routers:
@@ -121,6 +150,18 @@ def create_app(
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def _check_aliases(aliases: Mapping[str, str], served: str, bases: Mapping[str, KnowledgeBase], embedder: str) -> None:
+    for alias, name in aliases.items():
+        try:
+            if name != embedder:
+                suffix_of(alias, served, bases, {alias: name})
+        except ApiError as error:
+            raise ConfigError(
+                f"The alias {alias!r} stands for {name!r}, which is not served. Use 'default', 'default:NAME' of a knowledge "
+                f"base, 'default:{CLOSED_BOOK}' or {embedder!r}."
+            ) from error
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -40,7 +40,8 @@ class Authenticator:
             message = f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host NAME"
             raise ApiError(421, message, code="unknown_host")
         origin = headers.get("origin")
-        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        allowed = (f"http://{host}", f"https://{host}", *self.configuration.settings.cors_origins)
+        if origin is not None and origin not in allowed:
             raise ApiError(403, "Pages of other origins may not use this server.", code="foreign_origin")
 
     def _is_own_host(self, host: str) -> bool:
@@ -55,7 +56,9 @@ class Authenticator:
     def caller(self, headers: Headers, right: Right) -> Caller:
         """The caller. Raises ApiError when it is unknown or lacks that right."""
         # Browsers send this header even where they send no Origin, as for an image. Other programs do not send it.
-        if not set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}:
+        # An Origin that was sent has been checked.
+        is_allowed_page = headers.get("origin") in self.configuration.settings.cors_origins
+        if not (is_allowed_page or set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}):
             raise ApiError(403, "Pages of other sites may not use this server.", code="foreign_site")
         caller = self._caller(headers)
         if RIGHTS.index(caller.right) < RIGHTS.index(right):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
 from openbook.records import Answer, canonical_json, sha256_hex
-from openbook.serving.answers import Conversation, event, request_id, respond
+from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
 from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import AnswerBody, Message, PlainFormat, Reply, ServedAnswer
+from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, response_of
 
 router = APIRouter(route_class=Route)
@@ -21,10 +22,14 @@ router = APIRouter(route_class=Route)
 class ChatBody(AnswerBody):
     messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    n: Literal[1] | None = None
-    function_call: Literal["none", "auto"] | None = None
+    n: int | None = Field(default=None, ge=1)
+    function_call: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
     response_format: PlainFormat | None = None
     modalities: list[Literal["text"]] | None = None
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
 
 
 class Usage(Reply):
@@ -40,14 +45,17 @@ class ChatMessage(Reply):
 
 
 class ChatChoice(Reply):
+    """`openbook`: of an answer other than the first, if they differ."""
+
     index: int = 0
     message: ChatMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
+    openbook: ServedAnswer | None = ABSENT
 
 
 class ChatCompletion(Reply):
-    """`openbook`: the JSON of `openbook ask --json`, and `warnings`."""
+    """`openbook`: the JSON of `openbook ask --json` for the first choice, and `warnings`."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -81,20 +89,29 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     }
     limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     conversation = Conversation.of(body.messages, "messages")
-    shape = ChatShape(head, with_usage)
+    shape = ChatShape(head, with_usage, body.choices)
     return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
 @dataclass(frozen=True, slots=True)
-class ChatShape:
+class ChatShape(EventShape):
     """`head`: the fields that all chunks share. Equal requests differ only in `created`."""
 
     head: dict[str, Any]
     with_usage: bool
+    choices: int = 1
 
-    def whole(self, answer: ServedAnswer) -> ChatCompletion:
-        choice = ChatChoice(message=ChatMessage(content=answer.answer), finish_reason=_finish(answer))
-        return ChatCompletion(**self.head, choices=[choice], usage=_usage(answer), openbook=answer)
+    def whole(self, answers: Sequence[ServedAnswer]) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                index=i,
+                message=ChatMessage(content=each.answer),
+                finish_reason=finish(each),
+                openbook=None if each is answers[0] else each,
+            )
+            for i, each in enumerate(for_all(answers, self.choices))
+        ]
+        return ChatCompletion(**self.head, choices=choices, usage=usage(answers), openbook=answers[0])
 
     def begin(self) -> bytes:
         return self._chunk({"role": "assistant", "content": ""})
@@ -105,24 +122,36 @@ class ChatShape:
     def piece(self, text: str) -> bytes:
         return self._chunk({"content": text})
 
-    def end(self, answer: ServedAnswer) -> bytes:
-        last = self._chunk({}, _finish(answer), openbook=answer.to_json())
+    def end(self, answers: Sequence[ServedAnswer]) -> bytes:
+        """The first choice was streamed; the others are sent whole."""
+        last = self._chunk({}, finish(answers[0]), openbook=answers[0].to_json())
+        for i, each in enumerate(for_all(answers, self.choices)[1:], 1):
+            more = {} if each is answers[0] else {"openbook": each.to_json()}
+            last += self._chunk({"role": "assistant", "content": each.answer}, index=i)
+            last += self._chunk({}, finish(each), index=i, **more)
         if self.with_usage:
-            last += self._event(choices=[], usage=_usage(answer).model_dump())
+            last += self._event(choices=[], usage=usage(answers).model_dump())
         return last + b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _chunk(self, delta: dict[str, str], reason: str | None = None, index: int = 0, **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         return self._event(choices=[choice], **more)
 
     def _event(self, **more: Any) -> bytes:
         return event({**self.head, "object": "chat.completion.chunk", **more})
 
 
-def _finish(answer: Answer) -> Literal["stop", "length"]:
+def for_all(answers: Sequence[ServedAnswer], choices: int) -> Sequence[ServedAnswer]:
+    """One answer for each choice."""
+    return answers if len(answers) == choices else [answers[0]] * choices
+
+
+def finish(answer: Answer) -> Literal["stop", "length"]:
     return "length" if answer.finish_reason == "length" else "stop"
 
 
-def _usage(answer: Answer) -> Usage:
-    read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
+def usage(answers: Sequence[Answer]) -> Usage:
+    """Tokens that were read and written."""
+    read = sum(each.prompt_tokens or 0 for each in answers)
+    written = sum(each.answer_tokens or 0 for each in answers)
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)

@@ -15,7 +15,7 @@ class Bounds:
     """Limits. Above `running` and `waiting` (`concurrency.Places`), requests get 429.
 
     All but one of `uploads` may be of one caller; callers without a key count as one. `body_s` bounds slow senders,
-    `answer_s` the writing of an answer, `body_bytes` JSON.
+    `answer_s` the writing of an answer, `body_bytes` JSON. `answer_tokens`: None: half of what the model's context holds.
     """
 
     running: int = 4
@@ -27,7 +27,8 @@ class Bounds:
     upload_s: float = 3600.0
     upload_bytes: int = 100_000_000
     upload_files: int = 64
-    answer_tokens: int = 1024
+    answer_tokens: int | None = None
+    answers: int = 8  # to one question
     passages: int = 20
     hits: int = 100
     messages: int = 1000

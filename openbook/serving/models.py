@@ -69,14 +69,14 @@ class Lineage(Reply):
 @router.get("/v1/models", **needs("read"))
 async def models(call: CurrentCall) -> Models:
     """The model, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
-    return Models(data=_models(call))
+    return Models(data=served_models(call))
 
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
 async def lineage(call: CurrentCall, name: str) -> Lineage:
     """The answering model's training history: the model first, then its ancestors."""
     identity = call.model.identity
-    suffix_of(name, identity.name, call.service.bases)
+    suffix_of(name, identity.name, call.service.bases, call.service.configuration.settings.aliases)
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(call.service.configuration.settings.models_dir)
@@ -92,21 +92,29 @@ async def lineage(call: CurrentCall, name: str) -> Lineage:
 @router.get("/v1/models/{name:path}", **needs("read"))
 async def model(call: CurrentCall, name: str) -> Model:
     """One model, by any name that a request may use."""
-    for each in _models(call):
+    for each in served_models(call):
         if each.id == name:
             return each
     suffix = suffix_of(name, call.model.identity.name, call.service.bases)
     return _model_of(call, name, {suffix: call.service.base(suffix or None)})
 
 
-def _models(call: Call) -> list[Model]:
+def served_models(call: Call) -> list[Model]:
     served, bases, embedder = call.model.identity.name, call.service.bases, call.service.embedder
     found = [_model_of(call, served, bases)] if bases else []
     if len(bases) > 1:
         found += [_model_of(call, f"{served}:{name}", {name: base}) for name, base in bases.items()]
     dimensions = embedder.identity.dimensions
     about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
-    return [*found, _model_of(call, f"{served}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
+    found += [_model_of(call, f"{served}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
+    for alias, name in call.service.configuration.settings.aliases.items():
+        if name == embedder.identity.name:
+            found.append(Model(id=alias, openbook=about))
+            continue
+        suffix = suffix_of(alias, served, bases, {alias: name})
+        chosen = {suffix: bases[suffix]} if suffix in bases else bases
+        found.append(_model_of(call, alias, None if suffix == CLOSED_BOOK else chosen))
+    return found
 
 
 def _model_of(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:

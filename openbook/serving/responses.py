@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from openbook.serving.answers import Conversation, event, request_id, respond
+from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, response_of
@@ -120,7 +121,7 @@ async def responses(call: CurrentCall, body: ResponseBody) -> Any:
 
 
 @dataclass(slots=True)
-class ResponseShape:
+class ResponseShape(EventShape):
     """The events of one answer. `text`: what was sent so far."""
 
     id: str
@@ -129,7 +130,8 @@ class ResponseShape:
     events: int = 0
     text: str = ""
 
-    def whole(self, answer: ServedAnswer) -> Response:
+    def whole(self, answers: Sequence[ServedAnswer]) -> Response:
+        answer = answers[0]
         status: _Status = "incomplete" if answer.finish_reason == "length" else "completed"
         read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
         return self._response(
@@ -154,9 +156,9 @@ class ResponseShape:
         self.text += text
         return self._event("output_text.delta", **self._place, delta=text, logprobs=[])
 
-    def end(self, answer: ServedAnswer) -> bytes:
+    def end(self, answers: Sequence[ServedAnswer]) -> bytes:
         """The final events. Text that was shown stays if the model abstained in its own words."""
-        whole = self.whole(answer)
+        whole = self.whole(answers)
         return (
             self._event("output_text.done", **self._place, text=self.text, logprobs=[])
             + self._event("content_part.done", **self._place, part=OutputText(text=self.text))

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,7 +19,7 @@ from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
-_INT64 = 2**63
+INT64 = 2**63
 _MAX_NAMED = 10  # ignored parameters per warning
 
 
@@ -104,14 +104,53 @@ class LenientBody(Body):
 
     model_config = ConfigDict(extra="allow")
 
+    def unknown(self) -> Iterator[tuple[str, Any]]:
+        """(path, value) of each unknown name, such as `messages[0].cache_control`. Not of null, false, 0 and empty."""
+        yield from ((name, value) for name, value in (self.model_extra or {}).items() if value)
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for i, each in enumerate(value if isinstance(value, list) else [value]):
+                if isinstance(each, LenientBody):
+                    place = f"{name}[{i}]" if isinstance(value, list) else name
+                    yield from ((f"{place}.{path}", found) for path, found in each.unknown())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about the ignored parts."""
+        places = [path[:60] for path, _ in self.unknown()]
+        more = f" and {len(places) - _MAX_NAMED:,} more" if len(places) > _MAX_NAMED else ""
+        are = "is" if len(places) == 1 else "are"
+        shown = ", ".join(map(repr, places[:_MAX_NAMED]))
+        return (f"{shown}{more} {are} ignored. This server has no such parameter.",) if places else ()
+
+
+def refused_unless(*allowed: str, because: str) -> BeforeValidator:
+    """Refuses other values with a sentence. A `Literal` states the same values for the description."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict | str) and value not in allowed:
+            shown = value if isinstance(value, str) else value.get("type", "an object")
+            raise PydanticCustomError(
+                "refused",
+                f"{because}, so it must be {' or '.join(map(repr, allowed))}, not {{shown}}",
+                {"shown": repr(shown)[:60]},
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+TEXT_ONLY: Any = refused_unless("text", "input_text", "output_text", because="the model reads only text")
+NO_TOOLS: Any = refused_unless("none", "auto", because="the model cannot call tools")
+
 
 class TextPart(LenientBody):
-    type: Literal["text", "input_text", "output_text"]
+    type: Annotated[Literal["text", "input_text", "output_text"], TEXT_ONLY]
     text: str
 
 
 class Message(LenientBody):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
     @property
@@ -142,44 +181,25 @@ class AskOptions(ScopeParams):
     progress: bool = False
 
 
-class AnswerBody(LenientBody):
-    """Parameters of all answers. Unknown names in `openbook` are errors.
-
-    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
-    """
-
-    model: str
+class Sampling(LenientBody):
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
-    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = Field(default=None, ge=-INT64, lt=INT64)
     stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    openbook: AskOptions = AskOptions()
 
     @property
     def stops(self) -> tuple[str, ...]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in stop if text)
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Ignored parts, except values without effect (null, false, 0, empty)."""
-        found = []
-        if places := [each[:60] for each in _unknown_places(self)]:
-            more = f" and {len(places) - _MAX_NAMED:,} more" if len(places) > _MAX_NAMED else ""
-            are = "is" if len(places) == 1 else "are"
-            shown = ", ".join(map(repr, places[:_MAX_NAMED]))
-            found.append(f"{shown}{more} {are} ignored. This server has no such parameter.")
-        if self.stream_options and not self.stream:
-            found.append("'stream_options' is ignored. The answer is not streamed.")
-        return tuple(found)
+
+class Asking(LenientBody):
+    model: str
+    stream: bool | None = None
+    openbook: AskOptions = AskOptions()
 
     @model_validator(mode="after")
-    def _check_names(self) -> AnswerBody:
+    def _check_names(self) -> Self:
         """Refuse a misplaced filter: ignoring it would answer from unintended documents."""
         for name in self.model_extra or ():
             if name in AskOptions.model_fields:
@@ -189,18 +209,30 @@ class AnswerBody(LenientBody):
         return self
 
 
-def _unknown_places(part: BaseModel, place: str = "") -> Iterator[str]:
-    """Paths of unknown names, such as `messages[0].cache_control`."""
-    yield from (place + name for name, value in (part.model_extra or {}).items() if value)
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        for i, each in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(each, BaseModel):
-                yield from _unknown_places(each, f"{place}{name}{f'[{i}]' if isinstance(value, list) else ''}.")
+class AnswerBody(Sampling, Asking):
+    """Parameters of all answers. Unknown names in `openbook` are errors.
+
+    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
+    """
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    tool_choice: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many answers are wanted."""
+        return 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        unused = ("'stream_options' is ignored. The answer is not streamed.",)
+        return super().warnings + unused * bool(self.stream_options and not self.stream)
 
 
 class PlainFormat(Body):
-    type: Literal["text"]
+    type: Annotated[Literal["text"], refused_unless("text", because="the model cannot be held to a format")]
 
 
 # --- parameters of addresses ------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from openbook.prompts import checked_question
 from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import Body, OfVersion, Reply, ScopeParams
+from openbook.serving.schemas import LenientBody, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -24,6 +25,13 @@ _EMBEDDED_AT_ONCE = 8  # texts; the client's presence is checked after each grou
 class SearchBody(ScopeParams):
     query: str
     limit: int = Field(default=10, ge=1)
+
+
+def _no_tokens(value: object) -> object:
+    """Refuse tokens: clients make them with the vocabulary of another model, so a vector of them would be of another text."""
+    if isinstance(value, list) and value and isinstance(value[0], int | list):
+        raise PydanticCustomError("tokens", "tokens of another model cannot be read, so send texts, not tokens")
+    return value
 
 
 class FoundPassage(Reply):
@@ -59,9 +67,9 @@ async def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
     return FoundPassages(knowledge_base=base.id, version=version, data=data)
 
 
-class EmbeddingBody(Body):
+class EmbeddingBody(LenientBody):
     model: str
-    input: str | Annotated[list[str], Field(fail_fast=True)]
+    input: str | Annotated[list[str], Field(fail_fast=True), BeforeValidator(_no_tokens)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None
@@ -84,6 +92,7 @@ class EmbeddingUsage(Reply):
 
 class MadeBy(Reply):
     embedder: EmbedderIdentity
+    warnings: tuple[str, ...]
 
 
 class Embeddings(Reply):
@@ -99,7 +108,7 @@ async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
     """Vectors as those of the knowledge base's passages."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity
-    if body.model != identity.name:
+    if call.service.configuration.settings.aliases.get(body.model, body.model) != identity.name:
         message = f"The model {body.model[:100]!r} does not exist. The embedder is {identity.name}."
         raise ApiError(404, message, code="model_not_found", param="model")
     if body.dimensions not in (None, identity.dimensions):
@@ -126,5 +135,7 @@ async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
         data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
         model=identity.name,
         usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
-        openbook=MadeBy(embedder=EmbedderIdentity(identity.name, embedder.model_digest, identity.dimensions)),
+        openbook=MadeBy(
+            embedder=EmbedderIdentity(identity.name, embedder.model_digest, identity.dimensions), warnings=body.warnings
+        ),
     )

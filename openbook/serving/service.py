@@ -162,9 +162,12 @@ class Route(APIRoute):
             except Exception as error:  # noqa: BLE001  sent as far as the caller may know, and logged
                 if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
                     return Response(status_code=499)  # for the log and metrics
-                return api_error(error).response()
+                return self.refusal(api_error(error))
 
         return answer
+
+    def refusal(self, error: ApiError) -> Response:
+        return error.response()
 
     def _let_in(self, request: Request, wanted: str) -> None:
         if right := (self.openapi_extra or {}).get("x-right"):

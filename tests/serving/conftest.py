@@ -221,13 +221,19 @@ def events_of(text: str) -> list[str]:
 
 def refusal(response: httpx.Response) -> tuple[int, str, str | None]:
     """The status, the code and the name of the part that is wrong."""
-    error = response.json()["error"]
+    error = _error(response)
     assert error["message"].endswith(".")
     return response.status_code, error["code"], error["param"]
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["error"]["code"]
+    return response.status_code, _error(response)["code"]
+
+
+def _error(response: httpx.Response) -> dict[str, Any]:
+    value: dict[str, Any] = response.json()
+    error = value["error"]
+    return error if isinstance(error, dict) else {**value, "message": error}  # as Ollama's
 
 
 # --- clients that stop in the middle, and engines that wait for them --------------------------------------------------

@@ -167,9 +167,8 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"temperature": "1"}, 400, "invalid_value", "temperature"),
     ({"top_p": 0}, 400, "invalid_value", "top_p"),
     ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
-    ({"max_tokens": 10**6}, 400, "above_limit", "max_tokens"),
     ({"seed": 2**70}, 400, "invalid_value", "seed"),
-    ({"stop": ["a", "b", "c", "d", "e"]}, 400, "above_limit", "stop"),
+    ({"stop": ["a"] * 33}, 400, "above_limit", "stop"),
     ({"tools": [TOOL], "tool_choice": "required"}, 400, "invalid_value", "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 400, "invalid_value", "tool_choice"),
     ({"openbook": {"passagez": 1}}, 400, "unknown_parameter", "openbook.passagez"),
@@ -186,17 +185,17 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"MESSAGES": [{"role": "user", "content": " "}]}, 400, "invalid_value", None),
     ({"MESSAGES": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
     ({"MESSAGES": [{"role": "tool", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
+    ({"MESSAGES": [{"role": "robot", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
     ({"MESSAGES": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value", "MESSAGES[0].content[0].type"),
     ({"MESSAGES": [{"role": "user", "content": "many words " * 4000}]}, 400, "invalid_value", None),
 ]  # fmt: skip
 WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
-    ({"max_completion_tokens": 10**6}, 400, "above_limit", "max_completion_tokens"),
-    ({"n": 2}, 400, "invalid_value", "n"),
+    ({"n": 9}, 400, "above_limit", "n"),
+    ({"n": 0}, 400, "invalid_value", "n"),
     ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format.type"),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
 ]
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
-    ({"max_output_tokens": 10**6}, 400, "above_limit", "max_output_tokens"),
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
     ({"background": True}, 400, "invalid_value", "background"),
     ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format.type"),
@@ -310,7 +309,7 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True)
     values = {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | {"answer": whole}
     events = [shape.piece(piece) for piece in (*shown, whole[len("".join(shown)) :]) if piece]
-    stream = b"".join([shape.begin(), *events, shape.end(ServedAnswer(**values))])
+    stream = b"".join([shape.begin(), *events, shape.end([ServedAnswer(**values)])])
     # Some clients split decoded text as Python does, at ten characters more than the standard of event streams has.
     assert all(line.startswith("data: ") for line in stream.decode().splitlines() if line)
     cuts = [0, *sorted(size % (len(stream) + 1) for size in sizes), len(stream)]

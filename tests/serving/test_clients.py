@@ -1,4 +1,4 @@
-"""Clients of OpenAI's API, unchanged: the official one, those of LangChain and LlamaIndex where they are installed.
+"""Clients, unchanged: those of OpenAI and Ollama, and those of LangChain and LlamaIndex where they are installed.
 
 The last two are no dependency for development: together they take longer to install than they are worth there.
 """
@@ -65,6 +65,15 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
         client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
 
 
+def test_completions_whole_and_streamed(client: openai.OpenAI) -> None:
+    whole = client.completions.create(model="echo", prompt=QUESTION, n=2)
+    assert [(each.text, each.finish_reason) for each in whole.choices] == [(OPENED, "stop")] * 2
+    assert whole.usage is not None
+    parts = list(client.completions.create(model="echo", prompt=[QUESTION], stream=True))
+    assert "".join(each.choices[0].text for each in parts) == OPENED
+    assert {each.id for each in parts} == {client.completions.create(model="echo", prompt=[QUESTION]).id}
+
+
 def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) -> None:
     texts = ["The ferry leaves.", "Überraschung"]
     expected = HashEmbedder().embed_passages(texts)
@@ -84,6 +93,45 @@ def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) ->
     with pytest.raises(openai.NotFoundError, match="does not exist") as missing:
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "x"}])
     assert missing.value.code == "model_not_found"
+
+
+def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    ollama = pytest.importorskip("ollama", reason="pip install ollama, to test with this client too")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    asked = [{"role": "user", "content": QUESTION}]
+    with ollama.Client(server.url) as client:
+        whole = client.chat(model="echo", messages=asked)
+        assert (whole.message.content, whole.done, whole.done_reason) == (OPENED, True, "stop")
+        written = len(OPENED.split())
+        assert (whole.eval_count, whole.prompt_eval_count > written) == (written, True)
+        parts = list(
+            client.chat(model="echo:latest", messages=[{"role": "system", "content": "Be brief."}, *asked], stream=True)
+        )
+        assert "".join(each.message.content for each in parts) == OPENED
+        assert [each.done for each in parts] == [False] * (len(parts) - 1) + [True]
+        assert (len(parts) > 2, parts[-1].eval_count) == (True, written)
+        assert client.generate("echo", QUESTION, options={"num_predict": 2}).done_reason == "length"
+        assert "".join(each.response for each in client.generate("echo", QUESTION, stream=True)) == OPENED
+        texts = ["The ferry leaves.", "Überraschung"]
+        made = client.embed("hash", texts)
+        assert np.array_equal(np.array(made.embeddings, dtype=np.float32), HashEmbedder().embed_passages(texts))
+        assert [each.model for each in client.list().models] == ["echo", "echo:closed-book", "hash"]
+        shown = client.show("echo")
+        assert (shown.capabilities, shown.modelinfo["openbook.context_length"]) == (["completion"], 4096)
+        assert client.show("hash").capabilities == ["embedding"]
+        with pytest.raises(ollama.ResponseError, match="does not exist") as missing:
+            client.chat(model="llama3", messages=asked)
+        assert missing.value.status_code == 404
+        with pytest.raises(ollama.ResponseError, match="cannot be held to a format"):
+            list(client.chat(model="echo", messages=asked, format="json", stream=True))
+
+
+def test_times_are_kept_from_who_may_not_see_every_document(server: Running) -> None:
+    for headers, is_told in ((server.key(), False), (server.key("read", "hr"), True)):
+        value = server.client.post(
+            "/api/generate", json={"model": "echo", "prompt": QUESTION, "stream": False}, headers=headers
+        ).json()
+        assert ("total_duration" in value, "eval_duration" in value) == (is_told, is_told)
 
 
 NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"

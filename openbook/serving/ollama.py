@@ -1,0 +1,304 @@
+"""Ollama's API: /api/chat, generate, embed, tags, show and version. Errors are `{error: message}`, streams lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from openbook import __version__
+from openbook.serving import search
+from openbook.serving.answers import Conversation, respond
+from openbook.serving.chat import finish
+from openbook.serving.completions import NoSuffix
+from openbook.serving.errors import ApiError, check_at_most, invalid
+from openbook.serving.models import model as model_of
+from openbook.serving.models import served_models
+from openbook.serving.schemas import (
+    ABSENT,
+    AnswerBody,
+    Asking,
+    LenientBody,
+    Message,
+    Reply,
+    Sampling,
+    ServedAnswer,
+    refused_unless,
+)
+from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
+
+
+class OllamaError(Reply):
+    """`error`: the message."""
+
+    error: str
+    code: str
+    param: str | None
+
+
+def _error(error: ApiError) -> dict[str, str | None]:
+    return {"error": error.message, "code": error.code, "param": error.param}
+
+
+class OllamaRoute(Route):
+    def refusal(self, error: ApiError) -> Response:
+        return JSONResponse(_error(error), error.status_code, error.headers)
+
+
+router = APIRouter(route_class=OllamaRoute)
+_ERRORS: dict[int | str, Any] = {
+    each: {"model": OllamaError, "description": "Refused or failed."} for each in ("4XX", "5XX")
+}
+_STREAM = {**_ERRORS, **response_of("application/x-ndjson")}
+
+
+def _no_images(value: list[str] | None) -> list[str] | None:
+    if value:
+        raise PydanticCustomError("images", "the model reads only text")
+    return value
+
+
+_NoImages: TypeAlias = Annotated[list[str] | None, AfterValidator(_no_images)]
+_Format: TypeAlias = Annotated[Literal[""], refused_unless("", because="the model cannot be held to a format")]
+
+
+class OllamaOptions(Sampling):
+    """`num_predict`: below 1 is the server's own limit."""
+
+    num_predict: int | None = None
+
+
+class OllamaBody(Asking):
+    format: _Format | None = None
+    options: OllamaOptions | None = None
+
+
+class OllamaMessage(Message):
+    images: _NoImages = None
+
+
+class OllamaChatBody(OllamaBody):
+    messages: list[OllamaMessage] = Field(min_length=1, fail_fast=True)
+
+
+class GenerateBody(OllamaBody):
+    prompt: str
+    system: str | None = None
+    suffix: NoSuffix = None
+    images: _NoImages = None
+
+
+class _AsOpenAI(AnswerBody):
+    """`said`: the warnings about what the client sent."""
+
+    num_predict: int | None
+    said: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.said
+
+
+class OllamaAnswer(Reply):
+    """Durations are nanoseconds; they are omitted where they would reveal documents that the caller may not see."""
+
+    model: str
+    created_at: str
+    message: dict[Literal["role", "content"], str] | None = ABSENT
+    response: str | None = ABSENT
+    done: bool = True
+    done_reason: Literal["stop", "length"]
+    prompt_eval_count: int
+    eval_count: int
+    total_duration: int | None = ABSENT
+    prompt_eval_duration: int | None = ABSENT
+    eval_duration: int | None = ABSENT
+    openbook: ServedAnswer
+
+
+@router.post("/api/chat", response_model=OllamaAnswer, **needs("read", also=_STREAM))
+async def chat(call: CurrentCall, body: OllamaChatBody) -> Any:
+    """Answer the user's last message from the knowledge base, as lines of JSON unless `stream` is false."""
+    check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
+    return await _answer(call, body, Conversation.of(body.messages, "messages"), is_chat=True)
+
+
+@router.post("/api/generate", response_model=OllamaAnswer, **needs("read", also=_STREAM))
+async def generate(call: CurrentCall, body: GenerateBody) -> Any:
+    """Answer the prompt from the knowledge base, as lines of JSON unless `stream` is false."""
+    question = Message(role="user", content=body.prompt)
+    return await _answer(call, body, Conversation.of([question], "prompt", body.system), is_chat=False)
+
+
+async def _answer(call: Call, body: OllamaBody, conversation: Conversation, *, is_chat: bool) -> Any:
+    options = body.options or OllamaOptions()
+    asked = _AsOpenAI(
+        model=_name(body.model),
+        stream=body.stream is not False,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        stop=list(options.stops),
+        num_predict=max(options.num_predict or 0, 0),
+        openbook=body.openbook,
+        said=body.warnings,
+    )
+    return await respond(call, asked, conversation, "num_predict", OllamaShape(body.model, is_chat))
+
+
+def _name(model: str) -> str:
+    """Ollama's clients add a tag to a name without one."""
+    return model.removesuffix(":latest")
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaShape:
+    media_type: ClassVar[str] = "application/x-ndjson"
+
+    model: str
+    is_chat: bool
+
+    def whole(self, answers: Sequence[ServedAnswer]) -> OllamaAnswer:
+        answer, times = answers[0], dict[str, Any]()
+        if answer.timings is not None:
+            first = answer.timings.first_token_s or 0.0
+            times["total_duration"] = int(answer.timings.total_s * 1e9)
+            times["prompt_eval_duration"] = int(first * 1e9)
+            times["eval_duration"] = int((answer.timings.read_s - first) * 1e9)
+        return OllamaAnswer(
+            **self._line(answer.answer),
+            **times,
+            done_reason=finish(answer),
+            prompt_eval_count=answer.prompt_tokens or 0,
+            eval_count=answer.answer_tokens or 0,
+            openbook=answer,
+        )
+
+    def begin(self) -> bytes:
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        return _json_line({**self._line(text), "done": False})
+
+    def end(self, answers: Sequence[ServedAnswer]) -> bytes:
+        return _json_line({**self.whole(answers).model_dump(mode="json"), **self._line("")})
+
+    def failed(self, error: ApiError) -> bytes:
+        return _json_line(_error(error))
+
+    def _line(self, text: str) -> dict[str, Any]:
+        content = {"message": {"role": "assistant", "content": text}} if self.is_chat else {"response": text}
+        return {"model": self.model, "created_at": datetime.now(UTC).isoformat(), **content}
+
+
+def _json_line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+# --- embeddings and models --------------------------------------------------------------------------------------------
+
+
+class EmbedBody(LenientBody):
+    model: str
+    input: str | list[str]
+    dimensions: int | None = Field(default=None, ge=1)
+
+
+class OllamaEmbeddings(Reply):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    prompt_eval_count: int
+    openbook: search.MadeBy
+
+
+class OllamaDetails(Reply):
+    """What OpenBook does not know of a model is empty."""
+
+    format: str = ""
+    family: str = "openbook"
+    families: list[str] = ["openbook"]
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class OllamaModel(Reply):
+    name: str
+    model: str
+    modified_at: str = "1970-01-01T00:00:00Z"  # models are identified by digest, not by date
+    size: int = 0
+    digest: str
+    details: OllamaDetails = OllamaDetails()
+
+
+class OllamaModels(Reply):
+    models: list[OllamaModel]
+
+
+class ShowBody(LenientBody):
+    model: str | None = None
+    name: str | None = None
+
+
+class Shown(Reply):
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    details: OllamaDetails = OllamaDetails()
+    model_info: dict[str, str | int]
+    capabilities: list[Literal["completion", "embedding"]]
+    modified_at: str = "1970-01-01T00:00:00Z"
+
+
+class Version(Reply):
+    version: str
+
+
+@router.post("/api/embed", **needs("read", also=_ERRORS))
+async def embed(call: CurrentCall, body: EmbedBody) -> OllamaEmbeddings:
+    """Vectors as those of the knowledge base's passages."""
+    started = time.perf_counter_ns()
+    asked = search.EmbeddingBody(model=_name(body.model), input=body.input, dimensions=body.dimensions)
+    made = await search.embeddings(call, asked)
+    rows = [each.embedding for each in made.data if isinstance(each.embedding, list)]
+    return OllamaEmbeddings(
+        model=body.model,
+        embeddings=rows,
+        total_duration=time.perf_counter_ns() - started,
+        prompt_eval_count=made.usage.prompt_tokens,
+        openbook=made.openbook.model_copy(update={"warnings": body.warnings}),
+    )
+
+
+@router.get("/api/tags", **needs("read", also=_ERRORS))
+async def tags(call: CurrentCall) -> OllamaModels:
+    """The models that a request may name."""
+    found = [OllamaModel(name=each.id, model=each.id, digest=each.openbook.digest) for each in served_models(call)]
+    return OllamaModels(models=found)
+
+
+@router.post("/api/show", **needs("read", also=_ERRORS))
+async def show(call: CurrentCall, body: ShowBody) -> Shown:
+    """What is known of one model."""
+    name = body.model or body.name
+    if not name:
+        raise invalid("Missing required parameter: 'model'.", "model", "missing_required_parameter")
+    about = (await model_of(call, _name(name))).openbook
+    length = {} if about.context_tokens is None else {"openbook.context_length": about.context_tokens}
+    size = {} if about.dimensions is None else {"openbook.embedding_length": about.dimensions}
+    kind: Literal["completion", "embedding"] = "embedding" if about.mode == "embedder" else "completion"
+    return Shown(model_info={"general.architecture": "openbook", **length, **size}, capabilities=[kind])
+
+
+@router.get("/api/version", **needs("read", also=_ERRORS))
+async def version(call: CurrentCall) -> Version:
+    """The server's version."""
+    return Version(version=__version__)
