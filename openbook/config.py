@@ -163,13 +163,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
     """Flags with value None count as not given. An unknown key is an error. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     home = home_dir(environ)
-    config_file = home / "config.toml"
-    given = [(key, value, str(config_file)) for key, value in _read_toml(config_file).items()]
-    given += [
-        (variable.removeprefix(ENV_PREFIX).lower(), text, variable)
-        for variable, text in environ.items()
-        if variable.startswith(ENV_PREFIX) and variable != ENV_PREFIX + "HOME"
-    ]
+    given = _given(home, environ)
     given += [(key, value, "--" + key.replace("_", "-")) for key, value in (flags or {}).items() if value is not None]
     kinds = {key: kind for key, kind in get_type_hints(Settings).items() if key != "home"}
     values: dict[str, Any] = {}
@@ -180,6 +174,22 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
             continue
         values[key] = _checked(key, value, kinds[key], source)
     return Settings(home, **values)
+
+
+def setting_sources() -> dict[str, str]:
+    """The file or variable that each setting comes from; defaults are left out."""
+    return {key: source for key, value, source in _given(home_dir(os.environ), os.environ) if value != ""}
+
+
+def _given(home: Path, environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    """Key, value and source of each setting in the file, then in variables."""
+    config_file = home / "config.toml"
+    given = [(key, value, str(config_file)) for key, value in _read_toml(config_file).items()]
+    return given + [
+        (variable.removeprefix(ENV_PREFIX).lower(), text, variable)
+        for variable, text in environ.items()
+        if variable.startswith(ENV_PREFIX) and variable != ENV_PREFIX + "HOME"
+    ]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     states/       see `openbook.inference.kv_cache`
     docs/         see `openbook.knowledge.docs_cache`
     questions/    see `openbook.standing`
+    uploads/      uploaded PDFs, for pictures of their pages; to make them again, upload them again
 
 A purge deletes all of it. A process may still hold, or be computing, states of a purged text. So it reads the mark
 before it looks up any passage, and keeps nothing if the mark has changed.
@@ -26,7 +27,7 @@ from openbook.files import delete, delete_left_over, make_folder, replace_file
 from openbook.locks import exclusive_lock, shared_lock
 
 MARK, LOCK = ".purge-mark", ".writing"
-STATES, DOCS, QUESTIONS = "states", "docs", "questions"
+STATES, DOCS, QUESTIONS, UPLOADS = "states", "docs", "questions", "uploads"
 _FOLLOW_S = 30.0
 
 
@@ -78,7 +79,7 @@ class DerivedFolder:
 
     def contents(self) -> list[Path]:
         """The folders that a purge deletes."""
-        return [self.path / name for name in (DOCS, STATES, QUESTIONS) if (self.path / name).exists()]
+        return [self.path / name for name in (DOCS, STATES, QUESTIONS, UPLOADS) if (self.path / name).exists()]
 
     def follow(self, mark: str) -> None:
         """Delete everything unless this home has that mark, or follows it and had no purge of its own since.

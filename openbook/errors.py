@@ -18,6 +18,7 @@
       - KnowledgeBaseDamaged  a stored row fails its digest check
     - KnowledgeBaseBusy    another process writes to it
     - UnknownVersion       no such number, tag or time, or the version was pruned
+    - FilesFailed          some files failed; the others went in
     - TextIsElsewhere      another document holds the text to be purged
     + UnreadableFile       a file that cannot become a document (it gets a verdict; the others go in)
       - NotReadNow         the machine could not read it this time; the next run tries again
@@ -35,11 +36,14 @@ The command line prints them without a traceback and exits with `exit_code`.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 NoPictureCode: TypeAlias = Literal["not_a_pdf", "page_not_found", "file_unreadable", "file_changed", "page_not_drawn"]
+
+_NEAR, _NEAR_FROM_ANOTHER_LETTER = 0.65, 0.8  # of difflib's ratio; the first letter is seldom the wrong one
 
 
 class OpenBookError(Exception):
@@ -118,6 +122,12 @@ class TextIsElsewhere(KnowledgeError):
     pass
 
 
+class FilesFailed(KnowledgeError):
+    """The rest was taken in."""
+
+    exit_code = 8
+
+
 class UnreadableFile(KnowledgeError):
     pass
 
@@ -185,12 +195,22 @@ def first_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the first of `known` that begins with `word`, is near it, or contains it; else empty."""
-    names = sorted(known)
+    """` Did you mean 'x'?` for the first of `known` that begins with `word`, is near it, or has it at a word's start.
+
+    Else empty. Case does not count, nor does an equal ending such as `.md` make names near.
+    """
+    names = {name.lower(): name for name in sorted(known)}
+    word = word.lower()
+    stem, _, ending = word.rpartition(".")
+
+    def is_near(name: str) -> bool:
+        other, _, its_ending = name.rpartition(".")
+        first, second = (stem, other) if ending == its_ending else (word, name)
+        least = _NEAR if first[:1] == second[:1] else _NEAR_FROM_ANOTHER_LETTER
+        return difflib.SequenceMatcher(None, first, second).ratio() >= least
+
+    part = rf"(?<![^\W_]){re.escape(word)}"
     close = [n for n in names if len(word) > 2 and n.startswith(word)]
-    close = (
-        close
-        or difflib.get_close_matches(word, names, n=1, cutoff=0.65)
-        or [n for n in names if len(word) > 2 and word in n]
-    )
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = close or [n for n in difflib.get_close_matches(word, names, n=3, cutoff=_NEAR) if is_near(n)]
+    close = close or [n for n in names if len(word) > 2 and re.search(part, n)]
+    return f" Did you mean {names[close[0]]!r}?" if close else ""

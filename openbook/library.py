@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from openbook.inference import FrozenModel
-    from openbook.knowledge import KnowledgeBase, Report, RunOptions
+    from openbook.knowledge import KnowledgeBase, Report, RunOptions, Scope
+    from openbook.knowledge.lookup import Heading, Matches, Part
     from openbook.knowledge.versions import Difference, Version
     from openbook.purge import PurgedEverywhere
     from openbook.records import Answer, Embedder, Hit, Receipt
@@ -108,13 +109,18 @@ class View:
     @property
     def corpus(self) -> Corpus:
         """The documents to search. Opens the knowledge base on first use."""
-        from openbook.knowledge import Scope
-        from openbook.knowledge.versions import resolve_version
         from openbook.retrieval import Corpus
 
-        base = self.resources.base()
-        version = None if self.version is None else resolve_version(base, str(self.version))
-        return Corpus(base, self.resources.embedder(), Scope(version, self.condition.strip(), self.held))
+        return Corpus(self.resources.base(), self.resources.embedder(), self.scope)
+
+    @property
+    def scope(self) -> Scope:
+        """What this view limits: version, condition, labels."""
+        from openbook.knowledge import Scope
+        from openbook.knowledge.versions import resolve_version
+
+        version = None if self.version is None else resolve_version(self.resources.base(), str(self.version))
+        return Scope(version, self.condition.strip(), self.held)
 
     def documents(self) -> list[str]:
         """Paths of the documents, in order."""
@@ -170,6 +176,46 @@ class View:
         from openbook.prompts import checked_question
 
         return self.corpus.search(checked_question(text), limit)[1]
+
+    def find(self, name: str) -> list[str]:
+        """Documents whose path contains `name`, or matches it, as in "*.md".
+
+        >>> [path.rpartition("/")[2] for path in kb.find("trav")]
+        ['travel.md']
+        """
+        from openbook.knowledge import lookup
+
+        return lookup.find(self.resources.base(), self.scope, name)
+
+    def grep(
+        self, pattern: str, *, expression: bool = False, case: bool = False, limit: int = 50, skip: int = 0
+    ) -> Matches:
+        """The lines that contain exact words, or match a regular expression (syntax of RE2). Raises QuestionError.
+
+        >>> [match.line for match in kb.grep("head of unit").matches]
+        ['Travel expenses are signed by the head of unit.']
+        """
+        from openbook.knowledge import lookup
+
+        return lookup.grep(
+            self.resources.base(), self.scope, pattern, expression=expression, case=case, limit=limit, skip=skip
+        )
+
+    def read(self, document: str, *, start: int = 0, length: int | None = None, page: int | None = None) -> Part:
+        """The text of a document, or a part of it. Raises QuestionError.
+
+        >>> kb.read("travel.md", length=15).text
+        'Travel expenses'
+        """
+        from openbook.knowledge import lookup
+
+        return lookup.read(self.resources.base(), self.scope, document, start=start, length=length, page=page)
+
+    def outline(self, document: str) -> list[Heading]:
+        """The headings of a document, in order; without any, its pages. Raises QuestionError."""
+        from openbook.knowledge import lookup
+
+        return lookup.outline(self.resources.base(), self.scope, document)
 
     def stream(self, question: str, *, instruction: str = "", earlier: Sequence[str] = ()) -> AnswerStream:
         """The pieces of an answer while the model writes it; then `stream.answer` is the whole answer.

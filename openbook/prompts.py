@@ -13,7 +13,7 @@ from dataclasses import replace
 from openbook.errors import QuestionError
 from openbook.records import Passage, Prompt, ReaderFormat
 
-MAX_QUESTION_CHARS = 8_000
+MAX_QUESTION_CHARS = 12_000  # about 3,000 tokens: with an answer, they fit into 4,096
 ABSTENTION = "The passages do not say."
 OPEN_BOOK_SYSTEM = (
     "You answer questions about a user's documents from numbered excerpts, which were found by a search. Use only the "

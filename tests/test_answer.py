@@ -227,7 +227,7 @@ def test_a_question_that_is_empty_or_too_long_is_refused_and_undecodable_bytes_d
     for empty in ("", "   ", "\n", "???", "\0"):
         with pytest.raises(QuestionError, match="empty"):
             checked_question(empty)
-    with pytest.raises(QuestionError, match="1,000,000 characters; at most 8,000"):
+    with pytest.raises(QuestionError, match="1,000,000 characters; at most 12,000"):
         checked_question("x" * 1_000_000)
     assert checked_question("caf\udce9?\0") == "caf??"
 

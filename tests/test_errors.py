@@ -1,4 +1,4 @@
-"""What is said where a package of an extra cannot be used."""
+"""What is said where a package of an extra cannot be used, or a name is not known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from openbook.errors import ConfigError, needs_extra
+from openbook.errors import ConfigError, did_you_mean, needs_extra
 
 NAME = "cannot import name 'Cloud' from 'weather' (weather.py)"
 
@@ -29,3 +29,29 @@ def test_a_module_of_openbook_that_is_missing_is_no_missing_extra() -> None:
     missing = ModuleNotFoundError("No module named 'openbook.sky'", name="openbook.sky")
     with pytest.raises(ModuleNotFoundError, match=r"openbook\.sky"), needs_extra("Forecasts", "sky"):
         raise missing
+
+
+FILES = ["README.md", "a.md", "b.md", "docker-compose.yml", "handbook.md", "invoice-2024.pdf", "other", "report.pdf"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("readme.MD", "README.md"),
+        ("handbok.md", "handbook.md"),
+        ("raport.pdf", "report.pdf"),
+        ("report.md", "report.pdf"),
+        ("report", "report.pdf"),
+        ("compose", "docker-compose.yml"),
+        ("invoice-2023.pdf", "invoice-2024.pdf"),
+        ("c.md", ""),
+        ("the", ""),
+        ("x1.pdf", ""),
+        ("port", ""),
+        ("", ""),
+        ("..", ""),
+        (".md", ""),
+    ],
+)
+def test_a_hint_is_a_near_name_or_none(word: str, meant: str) -> None:
+    assert did_you_mean(word, FILES) == (f" Did you mean {meant!r}?" if meant else "")

@@ -156,7 +156,7 @@ def test_a_window_that_changes_without_changing_the_answer_is_no_change(desk: De
 def test_another_model_is_asked_again_at_the_next_version(desk: Desk) -> None:
     desk.store.add("me", NIGHT)
     desk.check()
-    desk.engine.identity = ModelIdentity("other", "1" * 64, "verified")  # type: ignore[misc]
+    desk.engine.identity = ModelIdentity("other", "1" * 64, "verified")
     desk.write("other.txt", "Parcels weigh 4 kilograms.")
     desk.check()
     assert desk.engine.answers == 2
@@ -391,7 +391,7 @@ def test_an_answer_whose_question_was_removed_meanwhile_goes_at_the_next_check(d
 
 
 @pytest.mark.parametrize(
-    ("question", "where", "says"), [("?", "", "no word"), ("x" * 8001, "", "8,001"), (NIGHT, "date >", "date")]
+    ("question", "where", "says"), [("?", "", "no word"), ("x" * 12_001, "", "12,001"), (NIGHT, "date >", "date")]
 )
 def test_what_is_no_question_is_refused(desk: Desk, question: str, where: str, says: str) -> None:
     with pytest.raises(QuestionError, match=says):

@@ -26,6 +26,9 @@ VERBS = {
     "ask": "ask:ask",
     "chat": "chat:chat",
     "search": "ask:search",
+    "find": "lookup:find",
+    "grep": "lookup:grep",
+    "read": "lookup:read",
     "precompute": "knowledge_base:precompute",
     "add": "documents:add",
     "sync": "documents:sync",
@@ -49,6 +52,8 @@ VERBS = {
     "serve": "serve:serve",
     "keys": "serve:keys",
     "cluster": "cluster:cluster",
+    "config": "doctor:config",
+    "doctor": "doctor:doctor",
     "completion": "completion:completion",
 }
 
@@ -83,11 +88,19 @@ def command() -> None:
     \b
     openbook ask "Who signs travel expenses?" --docs handbook/
     openbook add handbook/ && openbook ask "Who signs travel expenses?"
+
+    \b
+    Exit codes:
+    0 done; 130 interrupted
+    1 a problem was found; 2 a wrong option, setting or question
+    3 the model; 4 the knowledge base; 5 the disk
+    6 training; 7 the cluster
+    8 add or sync could not read some files and took in the rest (0 with --lenient)
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 to 7 an error (see `openbook.errors`), 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 to 8 an error (see `openbook.errors`), 130 interrupted."""
     permissions.begin()
     _open_streams()
     interrupted = threading.Event()

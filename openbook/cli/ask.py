@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, cluster_option, scope_options
+from openbook.cli.options import (
+    BASE_URL,
+    EXISTING_OR_DASH,
+    JSON,
+    KB,
+    LOG,
+    MODEL,
+    PATH,
+    ScopeOptions,
+    cluster_option,
+    scope_options,
+)
 from openbook.config import STRATEGIES, Place
 from openbook.errors import ConfigError, NotCertainEnough
+
+_STANDARD_INPUT = Path("-")
+_MAX_QUESTION_BYTES = 1 << 20
 
 
 @click.command()
 @click.argument("question")
-@DOCS
+@click.option(
+    "--docs",
+    multiple=True,
+    type=EXISTING_OR_DASH,
+    help="Ask these files or folders instead of a knowledge base; - is a text on standard input (repeatable).",
+)
 @KB
 @scope_options
 @MODEL
@@ -52,7 +75,7 @@ def ask(
 ) -> None:
     """Answer QUESTION from documents, with citations.
 
-    It says so when the documents do not hold the answer.
+    It says so when the documents do not hold the answer. QUESTION - is read from standard input.
     """
     from openbook.parallel import Listener
     from openbook.prompts import checked_question
@@ -62,12 +85,18 @@ def ask(
         raise ConfigError(
             "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
         )
+    if question == "-":
+        if _STANDARD_INPUT in docs:
+            raise ConfigError(
+                "Standard input (-) cannot hold both the question and a document. Give one as a word or a file."
+            )
+        question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
     checked_question(question)
     settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
     if sign is not None:
         context.check_signing(sign, settings)
     context.check_writable(log and log / LOG_FILE)
-    with context.library(settings, docs) as library:
+    with _files(docs, settings.max_file_mb) as files, context.library(settings, files) as library:
         context.ready_to_ask(library, closed_book=closed_book)
         view = library if closed_book else scope.view_of(library)
         with display.while_reading(quiet=as_json) as live:
@@ -83,6 +112,18 @@ def ask(
                 f"The answer has {has}, and at least {at_least:g} was asked for, so it is not shown."
             )
         display.show(as_json, answer.to_json(), display.print_answer, answer, live)
+
+
+@contextmanager
+def _files(docs: tuple[Path, ...], max_file_mb: int) -> Iterator[tuple[Path, ...]]:
+    """The documents; standard input as a file that lasts as long as the block."""
+    if _STANDARD_INPUT not in docs:
+        yield docs
+        return
+    with tempfile.TemporaryDirectory(prefix="openbook-") as folder:
+        text = Path(folder, "standard input.txt")
+        text.write_bytes(sys.stdin.buffer.read(max_file_mb * 1_000_000 + 1))  # one byte too many is refused as a file
+        yield tuple(text if each == _STANDARD_INPUT else each for each in docs)
 
 
 @click.command()

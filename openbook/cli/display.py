@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from openbook.knowledge.word_diff import Piece
     from openbook.records import Answer, Citation, Hit, Verdict
 
+LINE_S = 30.0  # between lines of progress, without a terminal
 _CONTEXT_CHARS = 160  # on each side of a quote or changed passage
 _HIT_CHARS = 400
 _MAX_PROBLEMS = 20
@@ -106,16 +108,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def print_json(value: object, indent: int | None = 2) -> None:
-    """`indent`: None prints one line."""
-    utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=indent, default=_plain))
-
-
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
     """Print `value` as JSON, or call `in_words(*of)`."""
     if as_json:
-        print_json(value)
+        utf_8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+        click.echo(json.dumps(value, ensure_ascii=not utf_8, indent=2, default=_plain))
     else:
         in_words(*of)
 
@@ -158,17 +155,23 @@ def progress(stage: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress bars on standard error, created on first use so that quick work loads nothing."""
+    """Progress bars on standard error, created on first use so that quick work loads nothing; without a terminal, rare lines."""
     opened: list[Progress] = []
+    last_line = [time.monotonic()]
     tasks: dict[str, TaskID] = {}
 
     def show(stage: str, done: int, total: int) -> None:
+        of_bytes = stage in ("fetch", "verify")
         if not sys.stderr.isatty():  # a log wants neither bars nor the empty lines they leave
+            if time.monotonic() - last_line[0] >= LINE_S:
+                last_line[0] = time.monotonic()
+                unit, word = (1_000_000, " MB") if of_bytes else (1, "")
+                of = f" of {total // unit:,}" if total else ""
+                note(f"{_STAGES[stage]}: {done // unit:,}{of}{word}")
             return
         if not opened:
             from rich import progress as bars
 
-            of_bytes = stage in ("fetch", "verify")
             amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if of_bytes else [bars.MofNCompleteColumn()]
             columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
             opened.append(bars.Progress(*columns, console=error_console(), transient=True))

@@ -18,7 +18,7 @@ from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeError, StorageError
+from openbook.errors import ConfigError, FilesFailed, KnowledgeError, StorageError
 from openbook.records import Outcome
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _REQUIRE_LABEL = click.option(
     "--require-label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
 )
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+_LENIENT = click.option("--lenient", is_flag=True, help="Exit with 0, not 8, when files could not be read.")
 _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 
 
@@ -41,6 +42,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
 @_OCR
 @_CLUSTER
+@_LENIENT
 @JSON
 def add(
     paths: tuple[Path, ...],
@@ -49,6 +51,7 @@ def add(
     unlabel: tuple[str, ...],
     ocr: str | None,
     cluster: str | None,
+    lenient: bool,
     as_json: bool,
 ) -> None:
     """Put PATHS into the knowledge base, as one new version.
@@ -70,6 +73,16 @@ def add(
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
+    if not lenient:
+        _refuse_failed(report)
+
+
+def _refuse_failed(report: Report) -> None:
+    if failed := [each.path for each in report.verdicts if each.outcome == "failed"]:
+        raise FilesFailed(
+            f"{display.count(len(failed), 'file')} could not be read: {display.short_paths(failed)}. The rest is in the "
+            "knowledge base. To exit with 0 all the same: --lenient"
+        )
 
 
 def _show(report: Report, place: Place, as_json: bool) -> None:
@@ -107,6 +120,7 @@ def _print_report(report: Report, place: Place) -> None:
 @_REQUIRE_LABEL
 @_OCR
 @_CLUSTER
+@_LENIENT
 @click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
 @click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
@@ -119,6 +133,7 @@ def sync(
     labels: tuple[str, ...],
     ocr: str | None,
     cluster: str | None,
+    lenient: bool,
     reset: bool,
     forget: bool,
     watch: bool,
@@ -166,6 +181,8 @@ def sync(
         _show(report, settings.kb_place, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
+        if not (lenient or watch):
+            _refuse_failed(report)
 
     with context.joined(cluster):
         if watch:

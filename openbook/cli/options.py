@@ -29,7 +29,8 @@ class _ExistingPath(click.Path):
         from openbook.knowledge.ingest.discovery import check_exists
 
         path: Any = super().convert(value, param, ctx)
-        check_exists(path)
+        if not (self.allow_dash and value == "-"):
+            check_exists(path)
         return path
 
 
@@ -45,6 +46,7 @@ class _Replicas(click.ParamType[tuple[int, int]]):
 
 
 EXISTING = _ExistingPath(path_type=Path)
+EXISTING_OR_DASH = _ExistingPath(path_type=Path, allow_dash=True)
 
 
 class _Place(click.Path):
@@ -111,13 +113,13 @@ class ScopeOptions:
         view = view if self.as_of is None else view.as_of(self.as_of)
         if where := self.where.strip():
             keys = parse_filter(where).keys
-            known = view.corpus.base.metadata_keys(view.corpus.scope)
+            known = view.resources.base().metadata_keys(view.scope)
             for key in keys:
                 if key not in known:
                     listed = ", ".join(sorted(known)[:30])
                     display.note(f"No document has {key!r}.{did_you_mean(key, known)} Keys: {listed}", style="yellow")
             view = view.where(where)
-        view.corpus.base.kept_version(view.corpus.scope.as_of)
+        view.resources.base().kept_version(view.scope.as_of)
         return view
 
 

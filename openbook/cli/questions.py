@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 import time
 from contextlib import closing
@@ -278,7 +279,7 @@ def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook
         return answer.state == "failed"
     value = event(question, answer.changes[0], name)
     if as_json:
-        display.print_json(value, indent=None)
+        click.echo(json.dumps(value))
     else:
         _print_change(value)
     if webhook is not None and (why := post(webhook, value)):

@@ -190,8 +190,8 @@ def _first_key(configuration: Configuration) -> None:
 def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     """Offer the knowledge base to a program that speaks MCP.
 
-    Its tools over the Model Context Protocol are search, ask and read_document. It talks over standard input and
-    output. `openbook serve` offers the same tools over HTTP, at /mcp.
+    Its tools over the Model Context Protocol ask, search, look up and compare documents. It talks over standard
+    input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
     with needs_extra("This", "serve"):
         from openbook.serving.mcp import stdio_server

@@ -197,8 +197,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _start_node(state: ClusterRecord, *options: str) -> None:
-    environment = {
-        **os.environ,
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | {
         **state.environment,
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # else Ray starts no second node
         "RAY_TMPDIR": state.scratch,
@@ -207,8 +206,7 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
         "RAY_worker_niceness": "0",  # at Ray's default of 15, other work on this machine would starve them
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
-        environment.pop(name, None)
+    del environment["RAY_ADDRESS"]
     fixed = f"start --node-ip-address={HOST} --object-store-memory={OBJECT_STORE_MB * 1_000_000} --disable-usage-stats --include-log-monitor=false"
     _run("Ray", [sys.executable, "-c", _RAY_START, *fixed.split(), *options], env=environment)
 

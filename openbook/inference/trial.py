@@ -1,8 +1,8 @@
 """The first load of a model file, in a separate process, so that a crash there does not end this one.
 
 llama.cpp aborts its process for some numbers in a file, for words that a vocabulary cannot spell, and for tokens that it cannot write; a chat
-template is a program that may not end. So a file of unknown SHA-256 is first opened by `python -m openbook.inference.trial`, with time and memory
-limits. It records the template's output; this process never renders an unknown template. It has the same rights as this one: it is no sandbox.
+template is a program that may not end. So `python -m openbook.inference.trial` first opens a file of unknown SHA-256, with time and memory limits, and
+records the template's output; this process never renders an unknown template. The other has the same rights as this one: it is no sandbox.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
 
 if TYPE_CHECKING:
-    from openbook.inference.llamalib import Model
     from openbook.models import ModelReference
 
 MEMORY_MB = 8192  # of address space, plus the mapped files
@@ -36,15 +35,11 @@ MAX_OUTPUT_BYTES = 1 << 20  # of any file that the process writes
 
 
 def check_usable(reference: ModelReference) -> None:
-    """Raise EngineError for a model, perhaps in a staging folder, that cannot be loaded and asked.
-
-    An adapter without its base is tried when the base arrives.
-    """
-    if reference.manifest.kind == "adapter":
-        if reference.base is not None:
-            trial_of(reference.base, reference)
-    elif reference.manifest.kind == "language-model":
+    """Raise EngineError for a model, perhaps in a staging folder, that cannot be loaded and asked."""
+    if reference.manifest.kind == "language-model":
         trial_of(reference)
+    elif reference.base is not None:  # an adapter; without its base, it is tried when that arrives
+        trial_of(reference.base, reference)
 
 
 def trial_of(model: ModelReference, adapter: ModelReference | None = None) -> Trial | None:
@@ -74,8 +69,7 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
     """Run the process on the model's and the adapter's file. Return the template's output, or why it failed."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / 20_000_000
-    paths = [str(file.absolute()) for file in files]
-    request = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS, *paths])
+    request = json.dumps([MEMORY_MB + (size >> 20), timeout_s, TEMPLATE_SECONDS, *(str(f.absolute()) for f in files)])
     # Same module search path as this process; llama.cpp must not start a debugger when it aborts.
     places = os.pathsep.join(map(os.path.abspath, [str(Path(__file__).parents[2]), *filter(None, sys.path)]))
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
@@ -106,7 +100,7 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
 
 
 def main(memory_mb: int, timeout_s: float, template_s: float, model: str, adapter: str | None = None) -> None:
-    """Ask two questions on one passage, which keeps and restores its state, and one without a passage."""
+    """Try every token and character, the template, and three questions, two of them on one passage, whose state is kept."""
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
@@ -114,7 +108,15 @@ def main(memory_mb: int, timeout_s: float, template_s: float, model: str, adapte
 
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
     vocabulary = Model(Path(model), vocabulary_only=True)
-    _spell_everything(vocabulary)
+    for token in range(vocabulary.vocabulary_size):
+        vocabulary.piece(token)
+        vocabulary.is_control(token)
+    words = [20_000 * character for character in "a1! \nÄ水"]  # stack use grows with word length
+    if vocabulary.metadata("tokenizer.ggml.model") != "gpt2":  # it spells bytes, and skips those it lacks
+        characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+        words += [" ".join(characters[start : start + (1 << 12)]) for start in range(0, len(characters), 1 << 12)]
+    for word in words:
+        vocabulary.tokenize(word, control=False)
     _limit(VOCABULARY_MEMORY_MB, template_s)
     trial = Trial("", (), template_of(vocabulary))
     vocabulary.close()
@@ -127,27 +129,12 @@ def main(memory_mb: int, timeout_s: float, template_s: float, model: str, adapte
     write_cached(Path(ANSWER), trial)
 
 
-def _spell_everything(vocabulary: Model) -> None:
-    """Try every character and token: llama.cpp aborts the process for those it refuses."""
-    for token in range(vocabulary.vocabulary_size):
-        vocabulary.piece(token)
-        vocabulary.is_control(token)
-    for character in "a1! \nÄ水":  # stack use grows with word length, so longer words are covered too
-        vocabulary.tokenize(20_000 * character, control=False)
-    if vocabulary.metadata("tokenizer.ggml.model") == "gpt2":
-        return  # it spells bytes, and skips those it lacks
-    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
-    for start in range(0, len(characters), 1 << 12):
-        vocabulary.tokenize(" ".join(characters[start : start + (1 << 12)]), control=False)
-
-
 def _limit(memory_mb: int, seconds: float) -> None:
     """Set soft limits, since later ones are higher: against accidents and bombs, not intruders."""
     with suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
         import resource
 
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = int(used.ru_utime + used.ru_stime + seconds) + 1
+        cpu_s = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) + seconds) + 1  # user and system time
         limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: MAX_OUTPUT_BYTES, resource.RLIMIT_CPU: cpu_s}
         for kind, limit in {**limits, resource.RLIMIT_AS: memory_mb << 20}.items():
             hard = resource.getrlimit(kind)[1]

@@ -232,6 +232,12 @@ class KnowledgeBase:
         with self.snapshot() as connection:
             return [row.span for row in integrity.passages(connection, of)]
 
+    def content_keys(self, media_type: str) -> list[str]:
+        """The keys of all contents of that type, in any version."""
+        with self.snapshot() as connection:
+            sql = "SELECT key FROM contents WHERE media_type = :media_type"
+            return [key for (key,) in connection.execute(sql, {"media_type": media_type})]
+
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
     ) -> list[str]:

@@ -154,10 +154,12 @@ def diff(
     after: int,
     scope: Scope | None = None,
     check: Callable[[], None] = lambda: None,
+    *,
+    passages: bool = True,
 ) -> Difference:
     """Changes between two kept versions within `scope` (default: all).
 
-    `check` is called before each document's passages; what it raises ends the work.
+    `check` is called before each document's passages; what it raises ends the work. Without `passages`, only documents are compared.
     """
     texts: dict[int, list[str]] = {}
 
@@ -166,7 +168,7 @@ def diff(
         sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
         return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
-    def passages(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
+    def passages_of(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
         """Distinct stripped texts, each with the first document that holds it."""
         found: dict[str, PassageChange] = {}
         for path, (content, *_) in held.items():
@@ -183,7 +185,7 @@ def diff(
         with base.store.errors():
             connection = base.connection
             old, new = documents(before), documents(after)
-            was, is_now = passages(old), passages(new)
+            was, is_now = (passages_of(old), passages_of(new)) if passages else ({}, {})
     except KnowledgeBaseDamaged:
         for version in (before, after):
             base.kept_version(version)  # raises UnknownVersion if it was pruned meanwhile

@@ -76,6 +76,18 @@ def read_text(data: bytes) -> str:
     return clean(decode(data))
 
 
+def text_headings(text: str, media_type: str) -> tuple[HeadingMark, ...] | None:
+    """The headings of a text that was stored as it was in its file; None for other media types."""
+    readers = {
+        "text/markdown": markdown_headings,
+        "text/x-rst": underlined_headings,
+        "text/x-source": definition_headings,
+    }
+    if media_type == "text/plain":
+        return underlined_headings(text, exact=True)
+    return readers[media_type](text) if media_type in readers else None
+
+
 # --- headings: Markdown by CommonMark 0.31, sections 4.2, 4.3 and 4.5; reStructuredText; source code -----------------------
 
 

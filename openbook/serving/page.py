@@ -7,6 +7,7 @@ and Safari).
 
 from __future__ import annotations
 
+import gzip
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -39,28 +40,33 @@ router = APIRouter(route_class=Route)
 
 
 @router.get("/", response_class=HTMLResponse, **OPEN_TO_ALL)
-async def index() -> Response:
+async def index(request: Request) -> Response:
     """The web page. Open to all."""
-    return _file("index.html")
+    return _file("index.html", request)
 
 
 @router.get("/web/{name:path}", response_class=Response, **OPEN_TO_ALL)
-async def asset(name: str) -> Response:
+async def asset(name: str, request: Request) -> Response:
     """A file of the web page. Open to all."""
     if name in _files():
-        return _file(name)
+        return _file(name, request)
     raise ApiError(404, f"Unknown request URL: GET /web/{name[:200]}.", code="unknown_url")
 
 
-def _file(name: str) -> Response:
-    headers = {**_HEADERS, "content-security-policy": POLICY}
-    return Response(_files()[name], headers=headers, media_type=_TYPES[Path(name).suffix])
+def _file(name: str, request: Request) -> Response:
+    headers = {**_HEADERS, "content-security-policy": POLICY, "vary": "accept-encoding"}
+    data, packed = _files()[name]
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        data, headers["content-encoding"] = packed, "gzip"
+    return Response(data, headers=headers, media_type=_TYPES[Path(name).suffix])
 
 
 @cache
-def _files() -> dict[str, bytes]:
+def _files() -> dict[str, tuple[bytes, bytes]]:
+    """(whole, as gzip) of each file, by its path below FOLDER."""
     paths = (path for path in FOLDER.rglob("*") if path.suffix in _TYPES)
-    return {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
+    contents = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
+    return {name: (data, gzip.compress(data, mtime=0)) for name, data in contents.items()}
 
 
 class Status(Reply):

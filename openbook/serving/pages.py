@@ -23,6 +23,7 @@ from openbook.serving.documents import PathQuery
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Count, Offset, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
+from openbook.serving.uploads import kept_uploads
 
 router = APIRouter(route_class=Route)
 
@@ -40,16 +41,20 @@ class PageQuery(PathQuery):
 async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as an image, if the file has not changed since its text was read.
 
-    Fails with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (uploaded), `file_unreadable` (usually
+    Fails with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (uploaded, and gone since a purge), `file_unreadable` (usually
     deleted), `file_changed` (its bytes differ) or `page_not_drawn` (damaged, or over a limit).
     """
     base = call.service.base(query.knowledge_base)
 
+    kept = kept_uploads(call.service.configuration.settings, base)
+
     def work(stop: Stop) -> bytes:
         _, stored = query.found(base, call.caller)
-        return _made(
-            call, query.path, stop, lambda limits: pictures.page_picture(query.path, stored, query.page, limits, stop)
-        )
+
+        def draw(limits: Limits) -> bytes:
+            return pictures.page_picture(query.path, stored, query.page, limits, stop, kept)
+
+        return _made(call, query.path, stop, draw)
 
     picture = await call.compute(work)
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
@@ -90,6 +95,8 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
         raise invalid(f"end must be greater than start ({query.start:,}), not {query.end:,}.", "end")
     check_at_most(query.end - query.start, most, "characters after start", "end")
 
+    kept = kept_uploads(call.service.configuration.settings, base)
+
     def work(stop: Stop) -> Marks:
         with base.snapshot():
             version, stored = query.found(base, call.caller)
@@ -105,7 +112,9 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
         quotes = [quote for quote in found if quote]
 
         def make(limits: Limits) -> list[FoundMarks]:
-            return pictures.from_file(query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop))
+            return pictures.from_file(
+                query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept
+            )
 
         pages = [
             PageMarks(
@@ -133,6 +142,6 @@ def _made(call: Call, path: str, stop: Stop, make: Callable[[Limits], _T]) -> _T
             raise ApiError(404, str(error), code=error.code, param="page") from error
         uploads = display_path(Path(os.path.abspath(configuration.settings.uploads_dir))) + "/"
         if path.startswith(uploads) and error.code in ("file_unreadable", "file_changed"):
-            message = "The page cannot be shown as a picture: this document was uploaded, and the server keeps only the text of uploads."
+            message = "The page cannot be shown as a picture: this document was uploaded, and its file is not kept any more. Upload it again."
             raise ApiError(409, message, code="file_not_kept", param="path") from error
         raise ApiError(409, str(error), code=error.code, param="path") from error

@@ -1,4 +1,4 @@
-"""POST /v1/documents: ingests the files of a form, then deletes them."""
+"""POST /v1/documents: ingests the files of a form, then deletes them, but keeps PDFs for pictures of their pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,11 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Form, UploadFile
 from pydantic import Field
 
+from openbook.config import Settings
+from openbook.derived import UPLOADS, DerivedFolder
 from openbook.files import make_folder, storage_errors
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.knowledge.cite.pictures import kept_name
 from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
@@ -66,10 +69,12 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
     if not files:
         raise invalid(refused[0][1].reason, "file", "invalid_file_name")
     options = replace(service.configuration.ingest, labels=labels, held_labels=call.caller.labels)
-    folder = service.configuration.settings.uploads_dir / base.id / call.caller.id
+    settings = service.configuration.settings
+    folder = settings.uploads_dir / base.id / call.caller.id
 
     def work(stop: Stop) -> tuple[int, list[Verdict]]:
-        return add_uploads(base, service.embedder, folder, files, replace(options, check_cancelled=stop.check))
+        checked = replace(options, check_cancelled=stop.check)
+        return add_uploads(base, service.embedder, folder, files, checked, kept_uploads(settings, base))
 
     version, verdicts = await call.run(None, work, service.configuration.bounds.upload_s)
     for place, verdict in refused:
@@ -79,13 +84,20 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
 
 
 def add_uploads(
-    base: KnowledgeBase, embedder: Embedder, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
+    base: KnowledgeBase,
+    embedder: Embedder,
+    folder: Path,
+    files: Mapping[str, BinaryIO],
+    options: RunOptions,
+    kept: Path | None = None,
 ) -> tuple[int, list[Verdict]]:
     """Ingest files as one version; return its number and verdicts in order.
 
-    Files stay in `folder` only meanwhile. An error of `options.check_cancelled` leaves no file and no version. `folder`
-    belongs to one caller, so verdicts depend on its own uploads alone.
+    Files stay in `folder` only meanwhile; PDFs go to `kept`. An error of `options.check_cancelled` leaves no file and no
+    version. `folder` belongs to one caller, so verdicts depend on its own uploads alone.
     """
+    derived = DerivedFolder(kept.parent.parent) if kept else None
+    mark = derived.purge_mark() if derived else ""
     with storage_errors(f"take in uploads in {folder}"):
         make_folder(folder)
         clear_unlocked(folder.parent)  # leftovers of a killed server
@@ -96,12 +108,34 @@ def add_uploads(
                     with os.fdopen(os.open(folder / name, flags, 0o600), "wb") as target:
                         shutil.copyfileobj(stream, target)
                 report = add(base, [folder / name for name in files], embedder, replace(options, retry=True))
+                if kept and derived:
+                    with derived.writing() as may_write:
+                        if may_write and derived.purge_mark() == mark:
+                            _keep_pdfs(base, [folder / name for name in files], kept)
             finally:
                 _empty(folder)
                 with suppress(AttributeError, OSError, TypeError):  # the C library is not glibc
                     ctypes.CDLL(None).malloc_trim(0)  # threads' heaps keep freed memory
     found = {verdict.path: verdict for verdict in report.verdicts}
     return report.version, [_without_others(found[display_path(folder / name)]) for name in files]
+
+
+def kept_uploads(settings: Settings, base: KnowledgeBase) -> Path:
+    """The folder of this knowledge base's uploaded PDFs. A purge deletes it."""
+    return settings.derived_dir / UPLOADS / base.id
+
+
+def _keep_pdfs(base: KnowledgeBase, paths: Sequence[Path], kept: Path) -> None:
+    """Keep what the newest version holds, and delete what no version holds."""
+    held = {kept_name(key) for key in base.content_keys("application/pdf")}
+    for path in kept.glob("*.pdf"):
+        if path.name not in held:
+            path.unlink(missing_ok=True)
+    for path in paths:
+        content = base.content(display_path(path))
+        if content is not None and kept_name(content.key) in held:
+            make_folder(kept)
+            path.replace(kept / kept_name(content.key))
 
 
 def _without_others(verdict: Verdict) -> Verdict:

@@ -17,7 +17,7 @@ import openbook
 root = Path(openbook.__path__[0])
 for file in sorted(root.rglob("*.py")):  # by file: walking the packages would import each to look inside
     parts = ["openbook", *file.relative_to(root).with_suffix("").parts]
-    if "training" not in parts and parts[-1] != "__main__":
+    if not {"training", "integrations", "__main__"} & set(parts):  # integrations need libraries that are not here
         importlib.import_module(".".join(p for p in parts if p != "__init__"))
 from openbook.cli import VERBS, run
 for verb in VERBS:

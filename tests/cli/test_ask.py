@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from openbook.cli import run
+from tests.cli.conftest import Out
 from tests.conftest import base_with
 
 OPENED = "Who opened the bridge of Lund?"
@@ -37,3 +39,34 @@ def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_no
     assert "has no certainty" in " ".join(capsys.readouterr().err.split())
     assert run(["ask", "Zebras graze where?", "--at-least", "1"]) == 0
     assert "Not found" in capsys.readouterr().out
+
+
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_the_question_or_a_document_comes_from_standard_input(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    give(monkeypatch, f"{OPENED}\n".encode())
+    assert out.json("ask", "-")["receipt"]["question"] == OPENED
+
+    give(monkeypatch, "The tower of Malmö was opened by Kim Åberg.".encode())
+    answer = out.json("ask", "Who opened the tower of Malmö?", "--docs", "-")
+    assert "Kim Åberg" in answer["answer"]
+    (document,) = {each["document"] for each in answer["citations"]}
+    assert document.endswith("/standard input.txt")
+    assert not Path(document).exists()
+
+    give(monkeypatch, b"")
+    out.refused(2, "The question is empty", "ask", "-")
+    out.refused(4, "Nothing readable in", "ask", OPENED, "--docs", "-")
+    out.refused(2, "cannot hold both the question and a document", "ask", "-", "--docs", "-")
+    out.refused(4, "Standard input (-) is not read here", "add", "-")
+
+
+def test_a_document_on_standard_input_may_be_as_long_as_a_file(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_MAX_FILE_MB", "1")
+    give(monkeypatch, b"word " * 200_001)
+    code, _, stderr = out("ask", OPENED, "--docs", "-")
+    assert (code, "Nothing readable" in stderr) == (4, True)
+    give(monkeypatch, b"word " * 200_000)
+    out.ok("ask", OPENED, "--docs", "-")

@@ -202,3 +202,23 @@ def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pyt
     assert told.endswith("openbook add --kb 'my kb' COPY.\n")
     print_problems(many)  # of --docs, which no status lists
     assert "... and 3 more\n" in capsys.readouterr().err
+
+
+def test_without_a_terminal_long_work_says_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown() -> list[str]:
+        display.error_console.cache_clear()
+        with display.stages() as show:
+            show("fetch", 3_000_000, 1_100_000_000)
+            show("embed", 10, 2_000)
+            show("embed", 20, 0)
+        return capsys.readouterr().err.splitlines()
+
+    assert shown() == []
+    monkeypatch.setattr(display, "LINE_S", 0.0)
+    assert shown() == ["Fetching: 3 of 1,100 MB", "Embedding passages: 10 of 2,000", "Embedding passages: 20"]
+    clock = iter(range(0, 1_000, 20))
+    monkeypatch.setattr(display, "LINE_S", 30.0)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    assert len(shown()) == 1

@@ -252,3 +252,15 @@ def test_passages_are_read_ahead_asked_and_forgotten(
     cold = out.json(*question)
     assert cold["receipt"] == warm["receipt"]
     assert out.json("purge", docs / "ferry.md", "--yes")["states_deleted"] == 2
+
+
+def test_files_that_failed_are_an_exit_code_of_their_own(docs: Path, out: Out) -> None:
+    (docs / "photo.png").write_bytes(b"\x89PNG")  # skipped: it is no document
+    out.ok("sync", docs)
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    code, stdout, stderr = out("add", docs / "broken.pdf", docs, "--json")
+    assert (code, "1 file could not be read" in " ".join(stderr.split())) == (8, True)
+    assert '"outcome": "failed"' in stdout
+    assert out("sync", docs)[0] == 8
+    for verb in ("add", "sync"):
+        out.ok(verb, docs, "--lenient")

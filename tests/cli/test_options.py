@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 
 from openbook.cli import command
 from openbook.config import Settings
+from openbook.errors import OpenBookError
 from openbook.resources import run_options
 from tests.cli.conftest import Out
 
-SHARED = {"--kb", "--json", "--where", "--label", "--webhook"}  # mean the same everywhere
-MAX_OPTIONS = 88
+SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
+MAX_OPTIONS = 89
 MAX_SETTINGS = 15
 
 
@@ -52,6 +54,18 @@ def test_every_verb_and_option_says_what_it_is_for() -> None:
     for name, verb in verbs():
         assert verb.help, name
         assert all(each.help for each in options(verb)), name
+
+
+def test_the_help_names_every_exit_code(out: Out) -> None:
+    listed = out.ok("--help").partition("Exit codes:")[2].partition("Options:")[0]
+
+    def codes(of: type[OpenBookError]) -> set[int]:
+        return {of.exit_code}.union(*map(codes, of.__subclasses__()))
+
+    assert {int(each) for each in re.findall(r"(?:^ *|; )(\d+) ", listed, re.MULTILINE)} == codes(OpenBookError) | {
+        0,
+        130,
+    }
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -74,7 +74,7 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
         ({**BAD, "kind": ""}, "closed-book, not ''"),
         ({"id": "b", "question": "Where?", "kind": "world", "unanswerable": True}, "marked unanswerable"),
         ({"id": "b", "question": "???", "answers": ["x"]}, "empty"),
-        ({"id": "b", "question": "x" * 9000, "answers": ["x"]}, "at most 8,000"),
+        ({"id": "b", "question": "x" * 13_000, "answers": ["x"]}, "at most 12,000"),
         ({"id": "b", "answers": ["x"]}, "lacks the key 'question'"),
         ({"id": "", "question": "Where?", "answers": ["x"]}, "'id' must be a text"),
         ({**BAD, "anwsers": []}, "Did you mean 'answers'"),

@@ -196,7 +196,7 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     for params in ({}, {"as_of": 2}):
         yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
         yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
-        quote = {"path": safe, "start": 0, "end": 4, **params}
+        quote: dict[str, Any] = {"path": safe, "start": 0, "end": 4, **params}
         yield server.client.get("/v1/documents/marks", params=quote, headers=headers)
     yield server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
     yield server.client.get("/v1/documents/difference", params={"path": safe, "before": 1, "after": 2}, headers=headers)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openbook.files import delete
 from openbook.knowledge import KnowledgeBase
 from tests.parsers.samples import make_pdf
 from tests.serving.conftest import Running, Serve, add_file, refusal
@@ -76,6 +77,8 @@ def test_what_has_no_picture_has_no_marks(server: Running, docs: Path) -> None:
     assert refusal(marks(server, path, 0, 4)) == (409, "file_unreadable", "path")
     sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
     uploaded = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
+    assert marks(server, uploaded, 0, 4).json()["pages"][0]["found"]
+    delete(server.service.configuration.settings.derived_dir / "uploads")
     assert refusal(marks(server, uploaded, 0, 4)) == (409, "file_not_kept", "path")
     assert refusal(marks(server, docs / "ferry.md", 0, 4)) == (409, "not_a_pdf", "path")
 

@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import httpx2
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import TextContent, TextResourceContents
 
 from openbook.certainty import MEANING
 from openbook.config import Settings
 from openbook.errors import EngineError
-from openbook.knowledge import KnowledgeBase
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.library import Library
 from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of, verify_log
-from openbook.serving.mcp import MAX_CHARS, stdio_server
+from openbook.serving.mcp import stdio_server
+from openbook.serving.mcp_tools import MAX_PART
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
+from tests.parsers.samples import make_pdf
 from tests.serving.conftest import (
     BRIDGE,
     LONG_S,
@@ -37,12 +43,14 @@ from tests.serving.conftest import (
     Running,
     Serve,
     WaitingEngine,
+    add_file,
     eventually,
     path_of,
 )
 from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
+MAX_TEXT = 7_500  # characters of a result: about 2,000 tokens
 MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
 both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
 
@@ -81,11 +89,13 @@ def call(connection: AbstractAsyncContextManager[Client], tool: str, **arguments
 
 def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
     tools = during(local(base), lambda client: client.list_tools()).tools
-    assert {tool.name for tool in tools} == {"search", "ask", "read_document"}
+    assert {tool.name for tool in tools} == {*LOOKUPS, "ask"}
     for tool in tools:
         assert tool.annotations is not None
         assert (tool.annotations.read_only_hint, tool.annotations.destructive_hint) == (True, False)
         assert tool.description
+        assert tool.description.count(". ") < 2
+        assert {"as_of", "where"} <= set(tool.input_schema["properties"])
         assert tool.output_schema
 
 
@@ -99,7 +109,7 @@ def test_an_answer_comes_with_its_citations_and_passages_best_first(base: Knowle
     assert sentence["support"] == "backed"
     cited = found["citations"][sentence["citation"]]
     place = {"document": cited["document"], "start": cited["start"], "length": len(cited["quote"])}
-    part = call(local(base), "read_document", **place)
+    part = call(local(base), "read", **place)
     assert (part["text"], part["total"]) == (cited["quote"], len(BRIDGE))
     receipt = receipt_of(found["receipt"])
     assert not is_altered(receipt)
@@ -109,31 +119,223 @@ def test_an_answer_comes_with_its_citations_and_passages_best_first(base: Knowle
     assert (silent["confidence"], silent["certainty"], silent["sentences"]) == ("not found", None, [])
     found = call(local(base), "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
-    (passage,) = found["passages"]
+    (passage,) = found["found"]
     assert passage["document"].endswith("bridge.txt")
     assert BRIDGE[passage["start"] : passage["end"]] == passage["text"]
-    part = call(local(base), "read_document", document=passage["document"], start=10_000)
+    part = call(local(base), "read", document=passage["document"], start=10_000)
     assert (part["text"], part["start"]) == ("", part["total"])
 
 
-def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> None:
-    hr, safe = "hr", path_of(base, "safe.txt")
-    assert call(local(base, hr), "read_document", document=safe)["text"] == SECRET
-    assert SECRET in json.dumps(call(local(base, hr), "search", query=SECRET))
-    refused = call(local(base), "read_document", document=safe)["error"]
-    absent = call(local(base), "read_document", document=safe.replace("safe", "gone"))["error"]
-    assert refused.replace("safe.txt", "gone.txt") == absent
-    for found in (call(local(base), "search", query=SECRET), call(local(base), "ask", question=SAFE)):
-        assert "canary" not in json.dumps(found)
+def test_what_is_found_can_be_read_and_continued(base: KnowledgeBase, tmp_path: Path) -> None:
+    lines = [f"The fee of pier {number} is {number} crowns." for number in range(200)]
+    add_file(base, tmp_path / "fees.md", "# Fees\n\n" + "\n\n".join(lines))
+    found: list[dict[str, Any]] = []
+    rest: dict[str, Any] | None = {}
+    while rest is not None:
+        part = call(local(base), "grep", words="fee of PIER", **rest)
+        assert len(json.dumps(part, indent=2)) < MAX_TEXT
+        assert part["found"]
+        found += part["found"]
+        rest = part["next"]
+    assert [each["line"] for each in found] == lines
+    part = call(local(base), "read", document="fees.md", start=found[7]["start"], length=15)
+    assert part["text"] == "fee of pier 7 i"
+    text = ""
+    rest = {}
+    while rest is not None:
+        part = call(local(base), "read", document="fees.md", **rest)
+        assert len(json.dumps(part, indent=2)) < MAX_TEXT
+        text += part["text"]
+        rest = part["next"]
+    assert text.strip() == "# Fees\n\n" + "\n\n".join(lines)
+    assert [each["title"] for each in call(local(base), "outline", document="fees.md")["found"]] == ["Fees"]
+    assert call(local(base), "grep", words=r"pier \d$|pier 19 .*19", expression=True)["found"][0]["line"] == lines[19]
+    assert call(local(base), "find", name="FEES")["found"] == [path_of(base, "fees.md")]
+    top = call(local(base), "list")["found"]
+    assert sum(each["documents"] or 1 for each in top) == base.count(Scope())
+    assert call(local(base), "list", where="type = 'pdf'")["found"] == []
+
+
+def test_pages_are_read_one_by_one(base: KnowledgeBase, tmp_path: Path) -> None:
+    add_file(base, tmp_path / "Form.pdf", make_pdf([["First page."], ["Second page."]]))
+    first = call(local(base), "read", document="Form.pdf", page=1)
+    assert (first["text"].strip(), first["page"]) == ("First page.", 1)
+    second = call(local(base), "read", document="Form.pdf", **{"page": 1, **first["next"]})
+    assert (second["text"].strip(), second["page"], second["next"]) == ("Second page.", 2, None)
+
+
+def test_versions_are_compared(base: KnowledgeBase, tmp_path: Path) -> None:
+    path = add_file(base, tmp_path / "fees.md", "The fee is 4 crowns.")
+    add_file(base, path, "The fee is 5 crowns.")
+    remove(base, [path_of(base, "ferry.md")])
+    newest = base.version
+    changed = call(local(base), "diff", before=newest - 2)
+    assert (changed["before"], changed["version"]) == (newest - 2, newest)
+    names = {Path(each["document"]).name: each["change"] for each in changed["found"]}
+    assert names == {"ferry.md": "removed", "fees.md": "changed"}
+    words = call(local(base), "diff", before=str(newest - 2), document="fees.md")["found"]
+    assert [each["text"].strip() for each in words if each["kind"] != "same"] == ["4", "5"]
+    kinds = [each["kind"] for each in call(local(base), "diff", before=newest - 1, document="ferry.md")["found"]]
+    assert kinds == ["removed"]
+    assert call(local(base), "diff", before=newest)["found"] == []
+    assert {each["kind"] for each in call(local(base), "diff", before=newest, document="fees.md")["found"]} == {
+        "skipped"
+    }
+    assert call(local(base), "diff", before=newest - 2, as_of=newest - 1)["found"][0]["change"] == "changed"
+    versions = call(local(base), "history", as_of=newest - 1)["found"]
+    assert [each["version"] for each in versions] == list(range(newest - 1, -1, -1))
+    assert versions[0]["documents"] == base.count(Scope(newest - 1))
+    history = call(local(base), "history", document="fees.md")["found"]
+    assert [each["change"] for each in history] == ["changed", "added"]
+    assert call(local(base), "read", document="fees.md", as_of=newest - 2)["text"].strip() == "The fee is 4 crowns."
+    for tool, arguments in (
+        ("history", {"as_of": "never"}),
+        ("diff", {"before": 99}),
+        ("find", {"name": "x", "as_of": 99}),
+    ):
+        assert "The tool history lists" in call(local(base), tool, **arguments)["error"]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """How to ask a tool about one document."""
+
+    by_name: bool
+    arguments: dict[str, Any]
+
+
+LOOKUPS = {
+    "search": Lookup(False, {"query": SECRET}),
+    "find": Lookup(False, {"name": "safe"}),
+    "list": Lookup(False, {}),
+    "grep": Lookup(False, {"words": "safe of the harbour"}),
+    "read": Lookup(True, {"document": "safe.txt"}),
+    "outline": Lookup(True, {"document": "safe.txt"}),
+    "diff": Lookup(True, {"before": 1, "document": "safe.txt"}),
+    "history": Lookup(True, {"document": "safe.txt"}),
+}
+
+
+@pytest.mark.parametrize("tool", LOOKUPS)
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+def test_what_may_not_be_seen_is_as_what_does_not_exist(
+    base: KnowledgeBase, keyed: Running, tool: str, transport: str
+) -> None:
+    """Version 1 does not hold the document with the label hr; the newest does."""
+
+    def looked(*labels: str, **more: Any) -> dict[str, Any]:
+        connection = local(base, *labels) if transport == "stdio" else remote(keyed, keyed.key("read", *labels))
+        found = call(connection, tool, **LOOKUPS[tool].arguments, **more)
+        return {key: value for key, value in found.items() if key != "version"}
+
+    hidden, absent = looked(), looked(as_of=1)
+    assert hidden == absent
+    assert "canary" not in json.dumps(hidden)
+    assert ("error" in hidden) is LOOKUPS[tool].by_name
+    shown = json.dumps(looked("hr"))
+    assert "error" not in shown
+    assert "canary" in shown or "safe.txt" in shown or "added" in shown or tool == "outline"
+
+
+def test_what_may_not_be_seen_is_not_counted(base: KnowledgeBase) -> None:
+    for labels, documents in (((), 2), (("hr",), 3)):
+        connection = local(base, *labels)
+        assert call(connection, "history")["found"][0]["documents"] == documents
+        changed = call(local(base, *labels), "diff", before=1)["found"]
+        assert [each["change"] for each in changed] == ["added"] * (documents - 2)
+
+
+@both_versions
+def test_a_document_is_a_resource(base: KnowledgeBase, keyed: Running, mode: str) -> None:
+    async def read(client: Client, path: str) -> str:
+        try:
+            (content,) = (await client.read_resource(f"openbook://document/{path}")).contents
+        except MCPError as error:
+            return str(error)
+        return cast(TextResourceContents, content).text
+
+    def seen(path: str, *labels: str) -> str:
+        return during(remote(keyed, keyed.key("read", *labels), mode=mode), lambda client: read(client, path))
+
+    templates = during(local(base), lambda client: client.list_resource_templates()).resource_templates
+    assert [each.uri_template for each in templates] == ["openbook://document/{+path}"]
+    assert seen("bridge.txt") == BRIDGE == seen(path_of(base, "bridge.txt"))
+    assert seen("safe.txt", "hr") == SECRET
+    assert seen("safe.txt") == during(local(base), lambda client: read(client, "safe.txt"))
+    assert seen("safe.txt").replace("safe", "saff") == seen("saff.txt")
+    assert "No document '../bridge.txt'" in seen("..%2Fbridge.txt")
+
+
+def test_a_long_resource_says_where_its_rest_is(base: KnowledgeBase, tmp_path: Path) -> None:
+    add_file(base, tmp_path / "long.txt", "word " * 10_000)
+    read = during(local(base), lambda client: client.read_resource("openbook://document/long.txt"))
+    text = cast(TextResourceContents, read.contents[0]).text
+    assert text.endswith(f"the tool read shows the rest, with start={MAX_PART}]")
+    assert len(text) < MAX_PART + 200
+
+
+def test_prompts_name_tools_that_there_are(base: KnowledgeBase) -> None:
+    async def texts(client: Client) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for prompt in (await client.list_prompts()).prompts:
+            arguments = {each.name: "canary" for each in prompt.arguments or ()}
+            (message,) = (await client.get_prompt(prompt.name, arguments)).messages
+            found[prompt.name] = cast(TextContent, message.content).text
+        return found
+
+    found = during(local(base), texts)
+    assert set(found) == {"answer_with_sources", "compare_versions", "find_all_places"}
+    for text in found.values():
+        assert "canary" in text
+        assert set(re.findall(r"`(\w+)`", text)) <= {*LOOKUPS, "ask", "next", "document"}
+
+
+def test_a_client_that_asks_for_it_is_told_how_far_an_answer_is(base: KnowledgeBase, server: Running) -> None:
+    told: list[tuple[float, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, message))
+
+    def asked(connection: AbstractAsyncContextManager[Client]) -> None:
+        told.clear()
+        during(
+            connection, lambda client: client.call_tool("ask", {"question": QUESTION}, progress_callback=on_progress)
+        )
+
+    asked(local(base))
+    assert [progress for progress, _ in told] == list(range(1, len(told) + 1))
+    assert "Found" in str(told[0])
+    assert told[-1][1] == "Writing"
+    asked(remote(server))  # a reply of JSON has no place for it
+    assert told == []
+
+
+def test_a_cancelled_call_ends_the_model(base: KnowledgeBase) -> None:
+    engine = WaitingEngine()
+    settings = Settings(base.folder, kb=base.store.place)
+    library = Library(settings, model=FrozenModel(engine), embedder=HashEmbedder())
+
+    async def leave(client: Client) -> None:
+        asked = asyncio.create_task(client.call_tool("ask", {"question": QUESTION}))
+        await asyncio.to_thread(engine.begun.acquire, timeout=LONG_S)
+        asked.cancel()
+
+    during(Client(stdio_server(library)), leave)
+    assert engine.was_cancelled.wait(LONG_S)
 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"question": "  "}, "The question is empty"),
-    ("ask", {"question": "x" * 9000}, "at most 8,000"),
+    ("ask", {"question": "x" * 13_000}, "at most 12,000"),
     ("search", {"query": "bridge", "limit": 51}, "limit"),
-    ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
-    ("read_document", {"document": "x", "length": MAX_CHARS + 1}, "length"),
-    ("read_document", {"document": "x", "start": -1}, "start"),
+    ("read", {"document": "../../etc/passwd"}, "No document"),
+    ("read", {"document": "txt/"}, "openbook find"),
+    ("list", {"folder": "nowhere"}, "begin at the top"),
+    ("grep", {"words": "(", "expression": True}, "missing )"),
+    ("grep", {"words": "x", "where": "date >"}, "expected a value"),
+    ("find", {"name": ""}, "is empty"),
+    ("read", {"document": "x", "length": MAX_PART + 1}, "length"),
+    ("read", {"document": "x", "start": -1}, "start"),
 ]
 
 
@@ -210,7 +412,7 @@ def test_failures_come_back_without_what_they_were_about(
     question = "When was the bridge, canary-question, opened by the mayor?"
     assert "log says what failed" in call(remote(broken, mode=mode), "ask", question=question)["error"]
     assert "limit" in call(remote(broken, mode=mode), "search", query="canary-words", limit=0)["error"]
-    call(remote(broken, mode=mode), "read_document", document="canary-document.txt")
+    call(remote(broken, mode=mode), "read", document="canary-document.txt")
     assert "failed: EngineError at count_prompt_tokens" in caplog.text
     own = [r for r in caplog.records if r.name.startswith(("openbook", "uvicorn", "mcp")) and "client" not in r.name]
     assert "canary" not in "".join(f"{r.getMessage()} {r.exc_text or ''}" for r in own)

@@ -68,6 +68,9 @@ def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) ->
         response = keyed.client.get(address)
         assert response.status_code == 200
         assert response.content == path.read_bytes()
+        assert response.headers["content-encoding"] == "gzip"
+        plain = keyed.client.get(address, headers={"accept-encoding": "identity"})
+        assert (plain.content, plain.headers.get("content-encoding")) == (response.content, None)
         assert response.headers["content-type"].startswith(kinds[path.suffix])
         assert response.headers.get_list("content-security-policy") == [POLICY]  # two policies would both hold
         assert response.headers["x-content-type-options"] == "nosniff"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openbook.files import delete
 from openbook.knowledge import KnowledgeBase
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
@@ -78,11 +79,35 @@ def test_what_has_no_picture_says_why(server: Running, docs: Path) -> None:
     assert "does not exist" in picture(server, path).json()["error"]["message"]
     sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
     uploaded = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
+    assert picture(server, uploaded).status_code == 200
+    delete(server.service.configuration.settings.derived_dir / "uploads")
     assert refusal(picture(server, uploaded)) == (409, "file_not_kept", "path")
-    assert "uploaded" in picture(server, uploaded).json()["error"]["message"]
+    assert "Upload it again" in picture(server, uploaded).json()["error"]["message"]
     assert refusal(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
     add_file(server.bases["kb"], docs / "ship.txt", SHIP)  # its bytes say what it is
     assert picture(server, docs / "ship.txt").status_code == 200
+
+
+def test_an_uploaded_pdf_is_kept_for_its_pictures_in_all_its_versions_until_a_purge(keyed: Running) -> None:
+    kept = keyed.service.configuration.settings.derived_dir / "uploads"
+    admin = keyed.key("admin", "hr")
+
+    def send(data: bytes, **form: str) -> str:
+        sent = keyed.client.post("/v1/documents", files={"file": ("ship.pdf", data)}, data=form, headers=admin)
+        return str(sent.json()["data"][0]["path"])
+
+    first, second = SHIP, SHIP.replace(b"1921", b"1922")
+    path = send(first, labels="hr")
+    version = keyed.bases["kb"].version
+    assert send(second, labels="hr") == path
+    assert picture(keyed, path, headers=admin).status_code == 200
+    assert picture(keyed, path, headers=admin, as_of=version).status_code == 200
+    assert refusal(picture(keyed, path, headers=keyed.key("read"))) == (404, "document_not_found", "path")
+    keyed.client.post("/v1/documents", files={"file": ("mole.txt", b"The mole is 90 metres long.")}, headers=admin)
+    assert len(list(kept.rglob("*.*"))) == 2
+    done = keyed.client.post("/v1/documents/purge", json={"documents": [path]}, headers=admin).json()
+    assert done["proved"]
+    assert not kept.exists()
 
 
 def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(

@@ -1,12 +1,13 @@
 """Pictures of PDF pages, drawn on demand.
 
-A knowledge base keeps no file bytes. A page can be shown while its file is at its path with the ingested bytes: they are read once, compared by
-their digest, and those very bytes are drawn.
+A knowledge base keeps no file bytes. A page can be shown while its file is at its path with the ingested bytes, or while the server keeps the uploaded
+file: they are read once, compared by their digest, and those very bytes are drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
@@ -27,28 +28,45 @@ def page_picture(
     page: int,
     limits: Limits = Limits(),
     stop: Callable[[], bool] = lambda: False,
+    kept: Path | None = None,
 ) -> bytes:
     """Page `page` (from 1) of a document (its path) with `content`, as PNG. Raises NoPicture with the reason.
 
+    `kept`: a folder of uploaded files by their `kept_name`, read if the document's own file does not fit.
+
     The caller checks access to the document. Ends early when `stop` returns true.
     """
-    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop))
+    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop), kept)
 
 
-def from_file(document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T]) -> _T:
-    """What `make` makes of the bytes that were read. `document`, `content` and errors as for `page_picture`."""
+def kept_name(key: str) -> str:
+    """The name of the file of a content with that key."""
+    return f"{sha256_hex(key.encode())}.pdf"
+
+
+def from_file(
+    document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T], kept: Path | None = None
+) -> _T:
+    """What `make` makes of the bytes that were read. `document`, `content`, `kept` and errors as for `page_picture`."""
     if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     path = path_displayed(document)
-    try:
-        data = file_bytes(path, limits.max_file_bytes)
-    except UnreadableFile as error:
-        message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
-        raise NoPicture(message, "file_unreadable") from error
-    # The content names the code that read the bytes, so this holds across versions of OpenBook.
-    if content_key(path, sha256_hex(data), content.code) != content.key:
+    problem: NoPicture | None = None  # of the document's own file
+    for place in [path, *([kept / kept_name(content.key)] if kept else [])]:
+        try:
+            data = file_bytes(place, limits.max_file_bytes)
+        except UnreadableFile as error:
+            message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
+            problem = problem or NoPicture(message, "file_unreadable")
+            continue
+        # The content names the code that read the bytes, so this holds across versions of OpenBook. Its id may follow.
+        if content.key.startswith(content_key(path, sha256_hex(data), content.code)):
+            break
         message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
-        raise NoPicture(message, "file_changed")
+        problem = problem or NoPicture(message, "file_changed")
+    else:
+        assert problem is not None
+        raise problem
     try:
         return make(data)
     except NoSuchPage as error:

@@ -44,7 +44,7 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
     Raises KnowledgeError when none or several match.
     """
     if not name.strip():
-        raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
+        raise KnowledgeError("The name of a document is empty. To list them: openbook find '*'")
     for whole in (name, display_path(Path(os.path.abspath(name)))):
         if whole in paths:
             return [whole]
@@ -58,7 +58,7 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
             f"{len(ending)} documents end in {name!r}: {', '.join(ending[:3])}. Give more of the path."
         )
     hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
-    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook status --documents")
+    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook find '*'")
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:

@@ -69,9 +69,9 @@ export function dropped(transfer) {
 /** A button that lets files be chosen. */
 export function ChooseFiles({ children, label, isOne = false, onFiles, kind = "" }) {
   const field = useRef(null);
-  const change = () => {
-    onFiles([...field.current.files]);
-    field.current.value = "";
+  const change = ({ target }) => { // not the field's own: the view may have been drawn anew while files were chosen
+    onFiles([...target.files]);
+    target.value = "";
   };
   return html`<button type="button" class=${kind} onClick=${() => field.current.click()}>${children}</button>
     <input ref=${field} type="file" class="unseen" tabindex="-1" multiple=${!isOne} aria-label=${label} onChange=${change} />`;

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from openbook.files import delete
 from openbook.knowledge import KnowledgeBase
 from tests.parsers.samples import make_pdf
 from tests.serving.browser.conftest import expect, go
@@ -187,9 +188,9 @@ def test_without_a_picture_the_text_is_marked_and_the_reason_told(server: Runnin
 
     sent = {"file": ("oars.pdf", REGISTER, "application/pdf")}
     assert server.client.post("/v1/documents", files=sent).status_code == 200
-    uploaded = path_of(base, "oars.pdf")
-    reader = open_document(page, uploaded, **cited)
-    expect(reader.locator(".document > .note")).to_contain_text("the server keeps only the text of uploads")
+    delete(server.service.configuration.settings.derived_dir / "uploads")  # as a purge does
+    reader = open_document(page, path_of(base, "oars.pdf"), **cited)
+    expect(reader.locator(".document > .note")).to_contain_text("Upload it again.")
 
 
 MARKDOWN = """\

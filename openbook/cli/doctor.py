@@ -1,0 +1,142 @@
+"""`openbook config` and `openbook doctor`: the settings, and whether this machine is fit for them. Nothing uses the network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.request import getproxies_environment
+
+import click
+
+from openbook.cli import context, display
+from openbook.cli.options import JSON
+from openbook.config import DatabaseUrl, Settings, available_cores, setting_sources, shown_url
+from openbook.errors import KnowledgeBaseMissing, OpenBookError, UnknownModel
+
+MIN_FREE_GB, MIN_MEMORY_GB = 3.0, 2.0  # the default model is a file of 1.1 GB, which is downloaded and then mapped
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    name: str
+    value: object
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`advice`: what to do about a problem; empty: there is none."""
+
+    name: str
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@JSON
+def config(as_json: bool) -> None:
+    """Show every setting, its value and where it comes from."""
+    settings, sources = context.read_settings(), setting_sources()
+    shown = [Setting("home", settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")]
+    for field in fields(Settings)[1:]:
+        value = settings.kb_place if field.name == "kb" else getattr(settings, field.name)
+        if field.name == "base_url" and settings.base_url:
+            value = shown_url(settings.base_url)
+        shown.append(Setting(field.name, value, sources.get(field.name, "default")))
+    lines = (f"{each.name:<16} {str(each.value) or '(none)'}  [{each.source}]" for each in shown)
+    display.show(as_json, shown, display.say_each, lines)
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Check this machine, the model and the documents. Exits with 1 if there is a problem."""
+    settings = context.read_settings()
+    checks = [*_machine(settings), _safely("model file", _model, settings)]
+    checks += [_safely("documents", _documents, settings), _tesseract(settings), _proxy()]
+    display.show(as_json, checks, display.say_each, map(_line, checks))
+    if problems := sum(bool(each.advice) for each in checks):
+        raise OpenBookError(f"{display.count(problems, 'problem')} found.")
+
+
+def _line(check: Check) -> str:
+    verdict = "problem" if check.advice else "ok"
+    return f"{check.name:<16} {verdict:<8} {check.found}{'. ' * bool(check.advice)}{check.advice}"
+
+
+def _safely(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return look(settings)
+    except OpenBookError as error:
+        return Check(name, "cannot be used", str(error))
+
+
+def _machine(settings: Settings) -> Iterator[Check]:
+    home, cores = settings.home, available_cores()
+    yield Check("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    there = next(each for each in (home, *home.parents) if each.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    advice = "" if free >= MIN_FREE_GB else f"Free some space: a model and its states need {MIN_FREE_GB:g} GB."
+    yield Check("disk space", f"{free:,.1f} GB free for {home}", advice)
+    with suppress(AttributeError, ValueError, OSError):  # not on every platform
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+        advice = "" if memory >= MIN_MEMORY_GB else "Choose a smaller model: openbook models list --available"
+        yield Check("memory", f"{memory:,.1f} GB", advice)
+    advice = "" if settings.threads <= cores else f"Set OPENBOOK_THREADS to at most {cores}, or to 0."
+    yield Check("threads", f"{settings.threads or cores} for {display.count(cores, 'usable core')}", advice)
+    yield Check("home", *_permissions(home, there))
+
+
+def _permissions(home: Path, there: Path) -> tuple[str, str]:
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"no permission to write to {there}", "Correct its permissions, or set OPENBOOK_HOME."
+    if there == home and os.name == "posix" and home.stat().st_mode & 0o007:
+        return f"every user of this machine can enter {home}", f"Close it: chmod o-rwx {home}"
+    return str(home) if there == home else f"{home} is made on first use", ""
+
+
+def _model(settings: Settings) -> Check:
+    name, model = "model file", settings.model
+    if settings.base_url:
+        return Check(name, f"{model} at {shown_url(settings.base_url)} (not asked)")
+    store, advice = (
+        context.store(settings),
+        f"Run openbook models pull {model}; for a file of your own, openbook models import.",
+    )
+    try:
+        reference = store.resolve(model)
+    except UnknownModel:
+        return Check(name, f"{model} is not stored", advice)
+    if found := store.findings(reference):
+        return Check(name, f"{model}: {found[0]}", advice)
+    return Check(name, f"{model} has its digest {reference.digest[:12]}")
+
+
+def _documents(settings: Settings) -> Check:
+    from openbook.knowledge import KnowledgeBase
+
+    place = settings.kb_place
+    if isinstance(place, DatabaseUrl):
+        return Check("documents", f"{place} (not asked; see: openbook status)")
+    try:
+        with closing(KnowledgeBase.open(place)) as base:
+            return Check("documents", f"{display.count(len(base.documents()), 'document')} in {place}")
+    except KnowledgeBaseMissing:
+        return Check("documents", f"no knowledge base in {place} yet")
+
+
+def _tesseract(settings: Settings) -> Check:
+    if program := shutil.which("tesseract"):
+        return Check("Tesseract", program)
+    advice = "Install it, or unset ocr." if settings.ocr else ""
+    return Check("Tesseract", "not installed: scanned pages are not read", advice)
+
+
+def _proxy() -> Check:
+    found = [f"{kind}: {shown_url(url)}" for kind, url in getproxies_environment().items() if kind != "no"]
+    return Check("network proxy", ", ".join(found) or "none")

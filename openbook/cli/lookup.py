@@ -1,0 +1,76 @@
+"""`openbook find, grep, read`: looking things up without a model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from openbook.cli import context, display
+from openbook.cli.options import JSON, KB, ScopeOptions, scope_options
+from openbook.config import Place
+
+_DOCUMENT = click.argument("document")
+
+
+@click.command()
+@click.argument("name")
+@KB
+@scope_options
+@JSON
+def find(name: str, kb: Place | None, scope: ScopeOptions, as_json: bool) -> None:
+    """List the documents whose path has NAME in it.
+
+    NAME may be a pattern such as '*.pdf', for the path or the file name.
+    """
+    with context.library(context.read_settings(kb=kb)) as library:
+        found = scope.view_of(library).find(name)
+    display.show(as_json, found, click.echo, "\n".join(found))
+
+
+@click.command()
+@click.argument("pattern")
+@KB
+@scope_options
+@click.option("-e", "--expression", is_flag=True, help="PATTERN is a regular expression, in the syntax of RE2.")
+@click.option("--case", is_flag=True, help="Upper and lower case differ.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many lines.")
+@JSON
+def grep(
+    pattern: str, kb: Place | None, scope: ScopeOptions, expression: bool, case: bool, limit: int, as_json: bool
+) -> None:
+    """Show the lines of documents that contain the words PATTERN.
+
+    White space in PATTERN matches any white space, line ends too.
+    """
+    with context.library(context.read_settings(kb=kb)) as library:
+        found = scope.view_of(library).grep(pattern, expression=expression, case=case, limit=limit)
+
+    def show() -> None:
+        for each in found.matches:
+            page = "" if each.page is None else f" (page {each.page})"
+            click.echo(f"{each.document}:{each.number}{page}: {each.line.strip()}")
+        if found.more:
+            display.note(f"There are more than {limit:,}; see --limit.")
+
+    display.show(as_json, asdict(found), show)
+
+
+@click.command()
+@_DOCUMENT
+@KB
+@scope_options
+@click.option("--page", type=click.IntRange(min=1), help="Only this page.")
+@click.option("--outline", is_flag=True, help="Only the headings, or the pages of a document without headings.")
+@JSON
+def read(document: str, kb: Place | None, scope: ScopeOptions, page: int | None, outline: bool, as_json: bool) -> None:
+    """Show the text of DOCUMENT as the knowledge base has it."""
+    with context.library(context.read_settings(kb=kb)) as library:
+        view = scope.view_of(library)
+        if outline:
+            headings = view.outline(document)
+            lines = ["  " * (each.level - 1) + each.title for each in headings]
+            display.show(as_json, [asdict(each) for each in headings], lambda: click.echo("\n".join(lines)))
+            return
+        part = view.read(document, page=page)
+    display.show(as_json, asdict(part), lambda: click.echo(part.text))

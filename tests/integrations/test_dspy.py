@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+import openbook
+from tests.integrations.conftest import QUESTION, places, programs
+
+pytest.importorskip("dspy")
+import dspy
+
+from openbook.integrations.dspy import OpenBookRM
+
+
+def test_passages_and_where_they_stand(kb: openbook.Library) -> None:
+    rm, texts = OpenBookRM(kb, k=2), [hit.passage.text for hit in kb.search(QUESTION, 3)]
+    passages = rm(QUESTION, k=3)
+    assert [each.long_text for each in passages] == texts
+    assert [{name: each[name] for name in each if name != "long_text"} for each in passages] == places(kb, 3)
+    assert rm(QUESTION) == passages[:2]
+    with dspy.context(rm=rm):
+        assert dspy.Retrieve(k=3)(QUESTION).passages == texts
+
+
+def test_the_program_of_the_docs(kb: openbook.Library, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(programs()["DSPy"], {})
+    assert kb.search(QUESTION, 1)[0].passage.text[:20] in capsys.readouterr().out
