@@ -20,9 +20,9 @@ class LlamaIndex:
     """`candidates`: passages that each of the two retrievers hands to the fusion; 0 for as many as are wanted."""
 
     def __init__(self, embedder: str, model: str, candidates: int = 0) -> None:
-        from llama_index.core import Settings  # type: ignore[import-not-found]
-        from llama_index.core.llms import MockLLM  # type: ignore[import-not-found]
-        from llama_index.core.node_parser import SentenceSplitter  # type: ignore[import-not-found]
+        from llama_index.core import Settings
+        from llama_index.core.llms import MockLLM
+        from llama_index.core.node_parser import SentenceSplitter
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
@@ -48,7 +48,7 @@ class LlamaIndex:
         return len(self._index.docstore.docs)
 
     def _save(self, store: Path) -> None:
-        from llama_index.retrievers.bm25 import BM25Retriever  # type: ignore[import-not-found]
+        from llama_index.retrievers.bm25 import BM25Retriever
 
         self._index.storage_context.persist(str(store))
         # It has no way to change what it holds, so it is rebuilt each time.
@@ -77,7 +77,7 @@ class LlamaIndex:
 
     def index(self, units: Mapping[str, tuple[str, str]], store: Path) -> None:
         from llama_index.core import VectorStoreIndex
-        from llama_index.core.schema import TextNode  # type: ignore[import-not-found]
+        from llama_index.core.schema import TextNode
 
         nodes = [
             TextNode(id_=key, text=f"{title}\n\n{text}" if title else text) for key, (title, text) in units.items()
@@ -89,7 +89,7 @@ class LlamaIndex:
         return [str(found.node.node_id) for found in self._found(query, limit)]
 
     def _found(self, query: str, limit: int) -> Sequence[Any]:
-        from llama_index.core.retrievers import QueryFusionRetriever  # type: ignore[import-not-found]
+        from llama_index.core.retrievers import QueryFusionRetriever
 
         candidates = self._candidates or limit
         self._bm25.similarity_top_k = min(candidates, len(self._index.docstore.docs))
@@ -121,16 +121,16 @@ def _read(documents: Path, files: Sequence[Path] = ()) -> Any:
 
 
 def _documented(model: str) -> Any:
-    from llama_index.embeddings.huggingface import HuggingFaceEmbedding  # type: ignore[import-not-found]
+    from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
     return HuggingFaceEmbedding(model_name=model, device="cpu")
 
 
 def plugged(embedder: CountedEmbedder) -> Any:
     """A custom embedding, as its documentation describes one."""
-    from llama_index.core.embeddings import BaseEmbedding  # type: ignore[import-not-found]
+    from llama_index.core.embeddings import BaseEmbedding
 
-    class Plugged(BaseEmbedding):  # type: ignore[misc]
+    class Plugged(BaseEmbedding):
         def _get_query_embedding(self, query: str) -> list[float]:
             vector: list[float] = embedder.embed_query(query).tolist()
             return vector

@@ -222,7 +222,11 @@ def answered(
     listener: Listener = Listener(),
 ) -> Answer:
     """Answer on a worker thread and log the receipt. No `corpus`: closed-book. Raises as `ask` and `Stop.check` do."""
-    answer = ask(question, call.model, corpus, options, replace(listener, cancelled=stop))
+    call.service.answers.add(id(stop))
+    try:
+        answer = ask(question, call.model, corpus, options, replace(listener, cancelled=stop))
+    finally:
+        call.service.answers.discard(id(stop))
     call.service.metrics.answer(CLOSED_BOOK if corpus is None else "open-book", answer)
     if answer.finish_reason == "cancelled":
         stop.check()

@@ -91,7 +91,7 @@ async def ready(request: Request) -> Status:
 
 
 class Activity(Reply):
-    """Numbers of requests: those that read or answer, that wait for a place, that upload and that delete."""
+    """Numbers of requests: those that answer, that wait for a place, that upload and that delete."""
 
     object: Literal["activity"] = "activity"
     answering: int
@@ -106,7 +106,7 @@ async def activity(call: CurrentCall) -> Activity:
     service = call.service
     reading, uploading, deleting = service.reading, service.uploading, service.deleting
     return Activity(
-        answering=reading.running,
+        answering=len(service.answers),
         waiting=sum(places.waiting for places in (reading, uploading, deleting)),
         uploading=uploading.running,
         deleting=deleting.running,

@@ -51,7 +51,7 @@ class ServedEmbedder(Embedder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """State shared by all requests. `ends` is set when the server stops."""
+    """State shared by all requests. `ends` is set when the server stops; `answers`: one number for each answer that is being made."""
 
     configuration: Configuration
     model: CurrentModel
@@ -64,6 +64,7 @@ class Service:
     deleting: Places
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
+    answers: set[int] = field(default_factory=set)
 
     def base(self, name: str | None, param: str = "knowledge_base") -> KnowledgeBase:
         """The named knowledge base, or the first. `param`: for errors. Raises ApiError."""
