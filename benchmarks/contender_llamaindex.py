@@ -130,7 +130,7 @@ def plugged(embedder: CountedEmbedder) -> Any:
     """A custom embedding, as its documentation describes one."""
     from llama_index.core.embeddings import BaseEmbedding
 
-    class Plugged(BaseEmbedding):
+    class Plugged(BaseEmbedding):  # type: ignore[misc]
         def _get_query_embedding(self, query: str) -> list[float]:
             vector: list[float] = embedder.embed_query(query).tolist()
             return vector
