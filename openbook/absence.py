@@ -16,10 +16,12 @@ from typing import Literal, TypeAlias
 
 from openbook import __version__
 from openbook.config import Settings
+from openbook.derived import UPLOADS
 from openbook.errors import KnowledgeError, QuestionError
 from openbook.files import is_unfinished
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
+from openbook.knowledge.cite.pictures import kept_name
 from openbook.knowledge.erasure import beyond_reach, find_in_rows, forms, kind_of
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.version_rows import now
@@ -63,6 +65,8 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
     scanned, unreached = look_at_all({base.folder: "knowledge base", **roots(settings)}, base.folder, needles)
     places += [f"{each.path}: {each.advice}" for each in unreached if each.reason == "traces"]
     beyond = [each for each in unreached if each.reason != "traces"]
+    packed = "no version holds this uploaded PDF, and no text can be found in a packed file: delete it."
+    beyond += [OutOfReach("unreadable", each, packed) for each in unheld(base, settings.derived_dir / UPLOADS)]
     objects: list[int] = []
     if (blobs := base.indexes.blobs) is not None:
         with tempfile.TemporaryDirectory() as folder:
@@ -104,6 +108,13 @@ def unreached_paths(out_of_reach: Iterable[OutOfReach]) -> tuple[UnreachedPaths,
 
 def path_digest(path: str) -> Digest:
     return sha256_hex(path.encode("utf-8", "surrogateescape"))
+
+
+def unheld(base: KnowledgeBase, folder: Path) -> list[Path]:
+    """The kept files below `folder` of contents that no version of `base` holds."""
+    found = sorted(folder.rglob("*.pdf"))  # before the contents, which come first: not what is kept meanwhile
+    held = {kept_name(key) for key in base.content_keys("application/pdf")}
+    return [path for path in found if path.name not in held]
 
 
 # --- every file -------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook import __version__
-from openbook.absence import OutOfReach, look_at, look_at_all, path_digest, roots, unreached_paths, walk
+from openbook.absence import OutOfReach, look_at, look_at_all, path_digest, roots, unheld, unreached_paths, walk
 from openbook.config import Settings
-from openbook.derived import DerivedFolder, of_older_layout
+from openbook.derived import UPLOADS, DerivedFolder, of_older_layout
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.files import check_deletable, delete, delete_left_over, is_unfinished, storage_errors
 from openbook.knowledge import KnowledgeBase
@@ -150,7 +150,11 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
 
 def clear_remnants(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> dict[str, int]:
     """Delete what interrupted runs left and no version refers to. Returns counts by kind."""
-    return {"unfinished file": _clear_unfinished(settings), "text": base.clear(lock_timeout_s)}
+    cleared = {"unfinished file": _clear_unfinished(settings), "text": base.clear(lock_timeout_s)}
+    doomed = unheld(base, settings.derived_dir / UPLOADS / base.id)
+    for path in doomed:
+        path.unlink(missing_ok=True)
+    return {**cleared, "kept upload": len(doomed)}
 
 
 @contextmanager

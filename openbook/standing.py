@@ -10,6 +10,7 @@ model is not asked.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,6 +41,7 @@ FORMAT: Literal[1] = 1  # of both files
 FOLDER = "questions"  # in the home
 MOST = 200  # of one owner in one knowledge base
 KEPT_CHANGES = 20  # of one question
+POST_S = 10.0  # for a webhook to answer
 
 State: TypeAlias = Literal["new", "same", "changed", "failed"]
 
@@ -336,13 +338,21 @@ def post(url: str, value: dict[str, Any]) -> str:
     """Post `value` as JSON, at most twice. Returns why it was not taken, without the address; empty if it was."""
     import httpx
 
+    async def status() -> int:
+        # A limit for all of it: the client's own begins again with every byte. The body is not read.
+        async with (
+            asyncio.timeout(POST_S),
+            httpx.AsyncClient(timeout=POST_S) as client,
+            client.stream("POST", url, json=value) as response,  # redirects are not followed
+        ):
+            return response.status_code
+
     why = ""
     for _ in range(2):
         try:
-            with httpx.stream("POST", url, json=value, timeout=10.0, follow_redirects=False) as response:
-                if response.is_success:
-                    return ""
-                why = f"it answered {response.status_code}"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if 200 <= (answered := asyncio.run(status())) < 300:
+                return ""
+            why = f"it answered {answered}"
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             why = type(error).__name__
     return f"The webhook did not take the change: {why}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,21 @@ import pytest
 
 from openbook.absence import look_for
 from openbook.errors import QuestionError
-from openbook.knowledge import add, remove
-from openbook.knowledge.versions import tag
+from openbook.knowledge import RunOptions, add, remove
+from openbook.knowledge.versions import prune, tag
 from openbook.locks import exclusive_lock
-from openbook.purge import proof_of
+from openbook.purge import clear_remnants, proof_of
 from openbook.runs import DOCUMENTS
+from openbook.serving.uploads import add_uploads
+from openbook.testing import HashEmbedder
 from openbook.testing.blobs import MemoryBlobs
 from tests.knowledge.test_traces import DENSE, written
+from tests.parsers.samples import make_pdf
 from tests.test_purge import OTHER, SECRET, Home
 from tests.test_purge import home as home
+
+MOLE = make_pdf([["The mole is 90 metres long."]])
+ABSENT = "The mole has 40 lamps, says canary-7341."
 
 
 def look(home: Home, text: str = SECRET) -> Any:
@@ -94,3 +101,16 @@ def test_objects_that_machines_share_are_read(home: Home) -> None:
     places, _, proof = look(home, DENSE)
     assert places == [f"{home.base.id}/segments/one.npy in {blobs.url}"]
     assert "object versions" in {each.reason for each in proof.beyond_reach}
+
+
+def test_an_uploaded_pdf_that_no_version_holds_is_not_vouched_for(home: Home) -> None:
+    kept, folder = home.settings.derived_dir / "uploads" / home.base.id, home.settings.uploads_dir / "kb" / "local"
+    add_uploads(home.base, HashEmbedder(), folder, {"mole.pdf": BytesIO(MOLE)}, RunOptions(), kept)
+    (held,) = kept.iterdir()
+    assert look(home, ABSENT)[1] == []
+    remove(home.base, [str(folder / "mole.pdf")])
+    assert look(home, ABSENT)[1] == []
+    prune(home.base, 1)
+    assert [(each.reason, each.path) for each in look(home, ABSENT)[1]] == [("unreadable", held)]
+    assert clear_remnants(home.base, home.settings)["kept upload"] == 1
+    assert look(home, ABSENT)[1] == []

@@ -15,6 +15,7 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Form, UploadFile
 from pydantic import Field
 
+from openbook.absence import unheld
 from openbook.config import Settings
 from openbook.derived import UPLOADS, DerivedFolder
 from openbook.files import make_folder, storage_errors
@@ -127,13 +128,11 @@ def kept_uploads(settings: Settings, base: KnowledgeBase) -> Path:
 
 def _keep_pdfs(base: KnowledgeBase, paths: Sequence[Path], kept: Path) -> None:
     """Keep what the newest version holds, and delete what no version holds."""
-    held = {kept_name(key) for key in base.content_keys("application/pdf")}
-    for path in kept.glob("*.pdf"):
-        if path.name not in held:
-            path.unlink(missing_ok=True)
+    for path in unheld(base, kept):
+        path.unlink(missing_ok=True)
     for path in paths:
         content = base.content(display_path(path))
-        if content is not None and kept_name(content.key) in held:
+        if content is not None and content.media_type == "application/pdf":
             make_folder(kept)
             path.replace(kept / kept_name(content.key))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -310,6 +313,24 @@ def test_a_webhook_that_is_not_there_is_a_note_without_its_address() -> None:
     hook = Hook()
     hook.server_close()
     assert post(f"http://me:geheim@127.0.0.1:{hook.server_port}/x", {}).endswith("ConnectError.")
+
+
+def test_a_webhook_whose_answer_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openbook.standing.POST_S", 0.3)
+
+    def trickle(door: socket.socket) -> None:
+        with door.accept()[0] as connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for number in itertools.count():  # until the other end closes
+                connection.sendall(b"x-%d: 1\r\n" % number)
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as door, ThreadPoolExecutor(2) as pool:
+        trickles = [pool.submit(trickle, door) for _ in range(2)]
+        said = post(f"http://127.0.0.1:{door.getsockname()[1]}/x", {"a": 1})
+        assert said.endswith((" TimeoutError.", " ReadTimeout."))
+        for each in trickles:
+            each.result()
 
 
 def test_a_webhook_that_fails_ends_nothing(

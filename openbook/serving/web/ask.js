@@ -24,7 +24,7 @@ export function Ask({ view, id, query }) {
     first.current = false;
   }, [view, id, query.path, query.folder, query.about, query.question, era]);
   return html`<section id="ask" aria-labelledby="ask-title">
-    <${List} />
+    <${List} key=${era} />
     <div class="talk">
       <p class="line drawer">
         <button type="button" popovertarget="conversations">${t("Conversations")}</button>

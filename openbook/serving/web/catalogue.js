@@ -141,14 +141,14 @@ const MOST_VALUES = 200; // of a field, in a menu
 export function facets(list) {
   const types = new Set();
   const labels = new Set();
-  const fields = {};
+  const fields = { __proto__: null }; // a document may name a field `constructor`
   for (const each of list) {
     types.add(each.type);
     each.labels.forEach((label) => labels.add(label));
     for (const [name, value] of ownFields(each)) (fields[name] ??= new Set()).add(String(value));
   }
   const all = (set) => [...set].sort(order);
-  return { types: all(types), labels: all(labels), fields: Object.fromEntries(all(Object.keys(fields)).map((name) => [name, all(fields[name]).slice(0, MOST_VALUES)])) };
+  return { types: all(types), labels: all(labels), fields: { __proto__: null, ...Object.fromEntries(all(Object.keys(fields)).map((name) => [name, all(fields[name]).slice(0, MOST_VALUES)])) } };
 }
 
 const OF_THE_FILE = ["path", "name", "type", "bytes", "title", "modified"];

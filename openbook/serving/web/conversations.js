@@ -103,10 +103,13 @@ export async function openConversations() {
 }
 
 CHANGED.onmessage = async ({ data: id }) => {
-  const found = await opening;
+  const its = opening;
+  const found = await its;
   if (!found) return;
   const row = await asked(found.database.transaction("list").objectStore("list").get(id)).catch(() => null);
-  listed(id, row ? await unsealed(row.value, found.seal) : null);
+  const value = row && await unsealed(row.value, found.seal);
+  if (its !== opening) return; // another key was given
+  listed(id, value);
   touched.set({ id });
 };
 
@@ -139,17 +142,20 @@ function inTurn(work) {
 
 /**
  * Keeps what `change` makes of the conversation `id` as it is kept now (null: it is not). Nothing is kept when `change` gives
- * null or the same. Returns the conversation.
+ * null or the same. Returns the conversation; null
+ * also if there is another key meanwhile.
  */
 export function changeConversation(id, change) {
+  const its = opened(); // of the key that there is now
   return inTurn(async () => {
+    if (its !== opening) return null; // meanwhile there is another key, or none
     const kept = await loadConversation(id).catch(() => null);
     const made = change(kept);
     if (!made || made === kept) return made;
     const { changed, turns } = made;
     const said = turns.flatMap((turn) => [turn.question, ...Object.values(turn.answers).map((each) => each.answer ?? "")]);
     const row = { title: titleOf(made), changed, words: [made.title, ...said].join("\n").toLowerCase(), turns: turns.map((turn) => turn.id) };
-    const found = await opened();
+    const found = await its;
     try {
       if (!found) throw new Error("");
       const [summary, whole] = await Promise.all([sealed(row, found.seal), sealed(made, found.seal)]);
@@ -160,6 +166,7 @@ export function changeConversation(id, change) {
       unkept.delete(id);
       conversations.set({ full: "" });
     } catch (error) {
+      if (its !== opening) return null;
       unkept.set(id, made);
       conversations.set({ full: error.message });
     }

@@ -16,7 +16,7 @@ import { Versions } from "./versions.js";
 import { chooseLanguage, count, language, LANGUAGES, loadWords, t } from "./words.js";
 
 const EVERY_MS = 5000;
-const VIEWS = { ask: Ask, answer: Ask, documents: Documents, versions: Versions, questions: Questions, model: Model };
+const VIEWS = { __proto__: null, ask: Ask, answer: Ask, documents: Documents, versions: Versions, questions: Questions, model: Model };
 
 function Page() {
   const at = useStore(route);

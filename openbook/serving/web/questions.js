@@ -1,6 +1,6 @@
 // Standing questions: asked again after every new version, and what changed in their answers.
 
-import { get, post } from "./api.js";
+import { get, key, post } from "./api.js";
 import { diffWords } from "./diff.js";
 import { Digest, Replay } from "./receipt.js";
 import { href } from "./router.js";
@@ -12,12 +12,15 @@ import { WordDiff } from "./worddiff.js";
 
 const SEEN = "openbook-seen-changes"; // the time of the newest change that was looked at
 
-/** `data`: as the API gives it. `unseen`: how many questions changed since the view was last open. */
-export const standing = makeStore({ data: null, problem: "", unseen: 0 });
+/** `data`: as the API gives it to the key `of`. `unseen`: how many questions changed since the view was last open. */
+export const standing = makeStore({ of: "", data: null, problem: "", unseen: 0 });
 
 export async function loadQuestions() {
+  const of = key.get();
+  if (of !== standing.get().of) standing.set({ of, data: null, unseen: 0 });
   try {
     const { data } = await get("/v1/questions");
+    if (of !== key.get()) return;
     const seen = localStorage.getItem(SEEN) ?? "";
     standing.set({ data, problem: "", unseen: data.filter((each) => each.changes[0]?.at > seen).length });
   } catch (error) {

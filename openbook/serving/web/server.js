@@ -60,6 +60,6 @@ document.addEventListener("key-needed", (event) => server.set({ keyWanted: event
 /** Signs in, or out with "". Raises nothing. */
 export async function useKey(value) {
   key.set(value);
-  server.set({ keyWanted: "" });
+  server.set({ keyWanted: "", loaded: false, models: [], bases: [], versions: [] }); // those of another key
   await load();
 }

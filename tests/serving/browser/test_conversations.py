@@ -332,3 +332,42 @@ def test_a_question_that_needs_a_key_waits_for_it_and_a_link_opens_with_it(keyed
     other.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(token)
     other.keyboard.press("Enter")
     expect(other.locator(".turn .text")).to_contain_text(OPENED)
+
+
+def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    sign_in(page, keyed)
+    ask(page)
+    expect(page.locator("#who")).not_to_be_empty()
+    other = page.context.new_page()
+    other.goto(keyed.url)
+    other.evaluate(
+        "() => new Promise(held => navigator.locks.request('openbook-conversations', () => {"
+        " held(); return new Promise(end => { window.end = end }) }))"
+    )
+    page.get_by_label("Question", exact=True).fill("Who opened the bridge, Lila?")  # is kept when the lock is free
+    page.get_by_role("button", name="Ask", exact=True).last.click()
+    expect(page.locator(".turn")).to_have_count(2)
+    page.get_by_role("button", name="API key").click()
+    sign_in(page, keyed)
+    other.evaluate("window.end()")
+    expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
+    other.evaluate("navigator.locks.request('openbook-conversations', () => null)")  # after what waited
+    expect(page.locator(ROWS)).to_have_count(0)
+    page.reload()
+    expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
+    expect(page.locator(ROWS)).to_have_count(0)
+
+
+def test_after_signing_out_no_deletion_is_undone_and_no_count_is_shown(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    sign_in(page, keyed)
+    ask(page)
+    page.get_by_role("button", name="Delete").first.click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    expect(page.locator("#holds")).to_be_visible()
+    page.get_by_role("button", name="API key").click()
+    page.get_by_role("button", name="Forget it").click()
+    expect(page.get_by_role("dialog", name="API key")).to_contain_text("An API key is needed")
+    expect(page.get_by_text("Undo", exact=True)).to_have_count(0)
+    expect(page.locator("#holds")).to_have_count(0)

@@ -240,6 +240,15 @@ def test_filters_and_choosing_all(server: Running, open_page: Any) -> None:
     expect(page.locator(".picks-made")).to_have_count(0)
 
 
+def test_a_field_may_have_any_name(server: Running, base: KnowledgeBase, tmp_path: Path, open_page: Any) -> None:
+    add_file(base, tmp_path / "odd.md", "---\nconstructor: acme\n---\nThe mast is red.")
+    page = open_documents(open_page, server)
+    page.locator(".filters summary").click()
+    page.get_by_role("combobox", name="Metadata").select_option("constructor")
+    page.get_by_role("combobox", name="constructor").select_option("acme")
+    expect(page.locator(".crumbs")).to_contain_text("1 document")
+
+
 @pytest.mark.slow
 def test_a_list_that_cannot_go_on_says_why(server: Running, open_page: Any) -> None:
     page, fails = open_page(server), [True]
