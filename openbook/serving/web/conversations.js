@@ -142,8 +142,7 @@ function inTurn(work) {
 
 /**
  * Keeps what `change` makes of the conversation `id` as it is kept now (null: it is not). Nothing is kept when `change` gives
- * null or the same. Returns the conversation; null
- * also if there is another key meanwhile.
+ * null or the same. Returns the conversation; null also if there is another key meanwhile.
  */
 export function changeConversation(id, change) {
   const its = opened(); // of the key that there is now
@@ -196,7 +195,7 @@ export function deleteConversation(id) {
 /** Deletes all that was kept for this key. To be called before it is forgotten. */
 export async function forgetConversations() {
   if (!key.get()) return; // there is nothing to sign out of
-  sessionStorage.removeItem(DRAFTS);
+  drafts.clear();
   const found = await opened();
   opening = null;
   if (!found) return;
@@ -221,8 +220,9 @@ export const drafts = {
     if (text) all[id] = text;
     else delete all[id];
     if (Object.keys(all).length) sessionStorage.setItem(DRAFTS, JSON.stringify(all));
-    else sessionStorage.removeItem(DRAFTS);
+    else drafts.clear();
   },
+  clear: () => sessionStorage.removeItem(DRAFTS),
 };
 
 // --- as files of `openbook chat` ---

@@ -2,7 +2,7 @@
 
 import { get, key } from "./api.js";
 import { Ask } from "./ask.js";
-import { forgetConversations, openConversations } from "./conversations.js";
+import { drafts, forgetConversations, openConversations } from "./conversations.js";
 import { Documents } from "./documents.js";
 import { Model } from "./model.js";
 import { loadQuestions, Questions, Unseen } from "./questions.js";
@@ -88,6 +88,7 @@ function KeyDialog({ why }) {
   useEffect(() => dialog.current.showModal(), []);
   const change = async (next) => {
     if (!next) await forgetConversations();
+    else if (key.get() && key.get() !== next) drafts.clear(); // another's
     key.set(next);
     await openConversations(); // before anything can be asked with the key
     await useKey(next);

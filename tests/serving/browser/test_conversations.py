@@ -359,6 +359,20 @@ def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -
     expect(page.locator(ROWS)).to_have_count(0)
 
 
+@pytest.mark.slow
+def test_what_was_typed_with_one_key_is_gone_with_the_next(keyed: Running, open_page: Any) -> None:
+    page = open_page(keyed)
+    sign_in(page, keyed)
+    page.get_by_label("Question", exact=True).fill("What does canary earn?")
+    page.reload()
+    expect(page.get_by_label("Question", exact=True)).to_have_value("What does canary earn?")
+    page.get_by_role("button", name="API key").click()
+    sign_in(page, keyed)
+    assert page.evaluate("JSON.stringify(sessionStorage).includes('canary')") is False
+    page.reload()
+    expect(page.get_by_label("Question", exact=True)).to_have_value("")
+
+
 def test_after_signing_out_no_deletion_is_undone_and_no_count_is_shown(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     sign_in(page, keyed)
