@@ -35,14 +35,15 @@ function sureness(mode, given) {
 }
 
 /** `given`: as the API gave it, or {answer, stopped, error}; `live`: as it comes. `onSource(i)` shows the source number i. */
-export function Answer({ mode, turn, given, live, onSource }) {
+export function Answer({ mode, turn, given, live, onSource, onAlone }) {
   const name = mode === "open" ? t("From documents") : t("From the model alone");
   const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer yet"), "", ""];
   const searched = (live ?? given)?.searched;
   const text = live ? live.text : given?.answer;
   return html`<article class=${`answer${given?.declined && !live ? " abstained" : ""}`} aria-label=${name}>
     <header><h4>${name}</h4><span class=${`state ${kind}`}>${word}</span></header>
-    ${searched && searched !== turn.question ? html`<p class="soft searched" dir="auto">${t("Understood as: {question}", { question: searched })}</p>` : null}
+    ${searched && searched !== turn.question ? html`<p class="soft searched" dir="auto">${t("Understood as: {question}", { question: searched })}
+      ${live || !onAlone ? null : html` <button type="button" class="quiet small" onClick=${onAlone}>${t("Ask without what came before")}</button>`}</p>` : null}
     ${live?.stage === "reading" ? html`<progress max=${live.total} value=${live.done} aria-label=${word}></progress>` : null}
     <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer."), [], numbers(given, onSource))}</div>
     ${meaning ? html`<p class="soft meaning">${meaning}</p>` : null}
@@ -62,7 +63,7 @@ function numbers({ sentences = [], citations }, onSource) {
 function Below({ mode, turn, given }) {
   const { notes = [], warnings = [], receipt, timings } = given;
   const address = `${location.origin}${location.pathname}${href("answer", turn.id)}`;
-  return html`${[...notes, ...warnings].map((note) => html`<p class="note" dir="auto">${note}</p>`)}
+  return html`${[...notes.filter((note) => !given.searched || !note.startsWith("Searched for together: ")), ...warnings].map((note) => html`<p class="note" dir="auto">${note}</p>`)}
     <p class="line tools">
       <${Copy} text=${given.answer}>${t("Copy")}<//>
       ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}

@@ -107,7 +107,7 @@ function Turn({ turn, later, isLast, linked }) {
   const [edited, setEdited] = useState(drafts.get(turn.id));
   const [root, heading, editing] = [useRef(null), useRef(null), useRef(null)];
   useEffect(() => {
-    if (!linked && !(isLast && live[turn.modes[0]])) return;
+    if (!linked && !(isLast && turn.modes.some((mode) => !finished(turn.answers[mode])))) return;
     root.current.scrollIntoView({ block: "start" });
     if (linked) heading.current?.focus({ preventScroll: true });
   }, [linked]);
@@ -120,6 +120,10 @@ function Turn({ turn, later, isLast, linked }) {
     heading.current?.focus();
     answer(turn);
   };
+  const alone = () => {
+    start({ scope: turn.scope });
+    asking(turn.question);
+  };
   const failed = !answering && turn.modes.some((mode) => !finished(turn.answers[mode]));
   const open = turn.modes.includes("open");
   return html`<li class="turn" ref=${root}>
@@ -129,7 +133,7 @@ function Turn({ turn, later, isLast, linked }) {
     ${turn.scope ? html`<p class="chip">${only(turn.scope)}</p>` : null}
     <div class=${open ? "side" : ""}>
       <div class="answers">${turn.modes.map((mode) =>
-        html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} />`)}
+        html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} onAlone=${answering ? null : alone} />`)}
         ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Retry")}</button></p>` : null}</div>
       ${open ? html`<${Sources} given=${turn.answers.open} live=${live.open} lit=${lit} />` : null}
     </div>
@@ -162,6 +166,7 @@ function Field({ id, text, onInput, onEscape, focus = true, ...more }) {
     if (!focus || (focus === "mouse" && matchMedia("(pointer: coarse)").matches)) return;
     field.current.focus({ preventScroll: true });
     field.current.setSelectionRange(text.length, text.length);
+    field.current.scrollTop = field.current.scrollHeight;
   }, []);
   const press = (event) => {
     if (event.key === "Escape") onEscape?.();

@@ -4,7 +4,7 @@ const MOST = 4000; // words of both; more would take long
 
 /** Pieces {kind: "same"|"removed"|"added", text} by the longest common subsequence of words. */
 export function diffWords(before, after) {
-  const [old, now] = [before, after].map((text) => text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? []);
+  const [old, now] = [before, after].map((text) => text.match(/\s+|\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? []);
   let start = 0;
   while (start < old.length && old[start] === now[start]) start += 1;
   let end = 0;

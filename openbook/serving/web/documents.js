@@ -46,6 +46,10 @@ export function Documents({ id, query }) {
     told.current = typed;
     go("documents", id, { ...now, ...more });
   };
+  const type = (text) => {
+    setTyped(text);
+    if (!text && words) go("documents", id, { ...now, q: "", words: "" });
+  };
   const pick = (paths, isOn) => setPicked((old) => {
     const next = new Set(old);
     for (const path of paths) isOn ? next.add(path) : next.delete(path);
@@ -79,7 +83,7 @@ export function Documents({ id, query }) {
     ${problem ? html`<p class="bad" role="alert">${problem} <button type="button" onClick=${loadDocuments}>${t("Try again")}</button></p>` : null}
     ${unread.length ? html`<${Unread} unread=${unread} />` : null}
     ${list.length ? html`
-      <${Search} typed=${typed} setTyped=${setTyped} search=${() => change({ words: typed.trim() })} folder=${place.crumbs.at(-1)?.name} />
+      <${Search} typed=${typed} setTyped=${type} search=${() => change({ words: typed.trim() })} folder=${place.crumbs.at(-1)?.name} />
       <${Filters} list=${list} query=${query} sort=${sort} change=${change} />
       ${words ? html`<${Passages} key=${words} words=${words} folder=${folder} close=${() => change({ words: "" })} />` : null}
       <${Crumbs} place=${place} now=${now} n=${inside.length} isFlat=${isFlat} />

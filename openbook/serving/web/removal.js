@@ -51,7 +51,7 @@ function RemovalDialog({ kind, documents, isBusy, problem, code, done }) {
   };
   const close = () => {
     removal.set(() => null);
-    if (done) document.getElementById("documents-title")?.focus(); // what was chosen may be gone
+    if (done) document.getElementById("documents-title")?.focus({ preventScroll: true }); // what was chosen may be gone
   };
   return html`<dialog id="removal" ref=${dialog} aria-labelledby="removal-title" onCancel=${(event) => isBusy && event.preventDefault()} onClose=${close}>
     <form onSubmit=${submit}>

@@ -46,7 +46,7 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
   useEffect(() => lit && head.current.focus(), [lit]);
   const parts = [...new Set([passage?.title, ...(passage?.headings ?? [])].filter((part) => part && part !== baseName(cited.document)))];
   const place = [cited.page && t("page {n}", { n: cited.page }), parts.join(" › ")].filter(Boolean).join(" · ");
-  const backs = { backed: t("backs this sentence"), near: t("only near") };
+  const backs = { backed: t("backs this sentence"), near: t("resembles this sentence") };
   const part = brief ? beginning(passage.text) : snippet(cited, passage);
   const isWhole = whole || part.isWhole;
   const text = passage?.text.trim();

@@ -95,7 +95,7 @@ def test_each_sentence_has_the_number_of_its_source_in_rendered_markdown(server:
         "Kell & Lund.?",
     ]
     assert turn.locator(".text a").inner_text() == "4 crowns"
-    expect(turn.locator(".source .support")).to_have_text(["backs this sentence", "only near"])
+    expect(turn.locator(".source .support")).to_have_text(["backs this sentence", "resembles this sentence"])
     turn.get_by_role("button", name="Source 2").click()
     expect(turn.locator(".source.lit a")).to_be_focused()
     expect(turn.locator(".source.lit .number")).to_have_text("2")
