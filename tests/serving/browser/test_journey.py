@@ -75,7 +75,7 @@ def test_the_whole_way(configuration: Configuration, open_page: Any, tmp_path: P
         then = page.locator("#then-and-now")
         then.get_by_label("Question").fill(cost)
         then.get_by_role("button", name="Ask both").click()
-        expect(then.get_by_text("The answer changed.")).to_be_visible()
+        expect(then.get_by_text("The answer changed.", exact=True)).to_be_visible()
 
         go(page, "Documents")
         page.get_by_role("searchbox").fill("fares")
