@@ -87,9 +87,7 @@ def ask(
         )
     if question == "-":
         if _STANDARD_INPUT in docs:
-            raise ConfigError(
-                "Standard input (-) cannot hold both the question and a document. Give one as a word or a file."
-            )
+            raise ConfigError("Standard input (-) cannot hold both the question and a document.")
         question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
     checked_question(question)
     settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -50,6 +51,23 @@ _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. An error says why, as "
     "`{error: {message, type, param, code}}`. A value above a limit that no schema states gets the code `above_limit`. "
     "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 in plain text, and the connection is closed."
+)
+
+
+_MODULES = (
+    chat,
+    responses,
+    completions,
+    ollama,
+    search,
+    models,
+    documents,
+    pages,
+    versions,
+    uploads,
+    standing,
+    mcp,
+    page,
 )
 
 
@@ -115,41 +133,27 @@ def create_app(
             allow_private_network=True,
         )
     app.add_middleware(Guard, service=service)
-    modules = [
-        chat,
-        responses,
-        completions,
-        ollama,
-        search,
-        models,
-        documents,
-        pages,
-        versions,
-        uploads,
-        standing,
-        mcp,
-        page,
-    ]
-    routers = [module.router for module in modules]
+    routers = [module.router for module in _MODULES]
     routers += [receipts.router] if configuration.receipts is not None else []
     for router in routers:
         app.include_router(router)
     app.state.service = service
     app.state.mcp = mcp.make_manager(service)
 
-    def openapi() -> dict[str, Any]:
-        """Built on first use: that takes a third of a second."""
-        if app.openapi_schema is None:
-            found = FastAPI.openapi(app)
-            key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new NAME"}
-            found["components"]["securitySchemes"] = {"key": key}
-            for operation in (each for operations in found["paths"].values() for each in operations.values()):
-                if "x-right" in operation:
-                    operation["security"] = [{"key": []}] if configuration.needs_key else [{}, {"key": []}]
-        return app.openapi_schema or {}
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = partial(_openapi, app, needs_key=configuration.needs_key)  # type: ignore[method-assign]
     return app
+
+
+def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
+    """Built on first use: that takes a third of a second."""
+    if app.openapi_schema is None:
+        found = FastAPI.openapi(app)
+        key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new NAME"}
+        found["components"]["securitySchemes"] = {"key": key}
+        for operation in (each for operations in found["paths"].values() for each in operations.values()):
+            if "x-right" in operation:
+                operation["security"] = [{"key": []}] if needs_key else [{}, {"key": []}]
+    return app.openapi_schema or {}
 
 
 def _check_aliases(aliases: Mapping[str, str], served: str, bases: Mapping[str, KnowledgeBase], embedder: str) -> None:

@@ -61,10 +61,11 @@ def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight()
     assert logs == ([], 30)  # what is logged, and where, is for whoever runs it to say
     posts = [each.removeprefix("POST ") for each in offered if each.startswith("POST")]
     of_documents = ["/v1/documents", "/v1/documents/purge", "/v1/documents/remove"]
-    of_models = ["/v1/embeddings", "/v1/replay", "/v1/responses", "/v1/search"]
+    of_models = ["/v1/completions", "/v1/embeddings", "/v1/replay", "/v1/responses", "/v1/search"]
+    of_ollama = ["/api/chat", "/api/embed", "/api/generate", "/api/show"]
     of_questions = ["/v1/questions", "/v1/questions/check", "/v1/questions/remove"]
     of_all = sorted([*of_documents, *of_models, *of_questions])
-    assert posts == ["/mcp", "/mcp/{knowledge_base}", "/v1/chat/completions", *of_all]
+    assert posts == [*of_ollama, "/mcp", "/mcp/{knowledge_base}", "/v1/chat/completions", *of_all]
     assert all(each.startswith(("GET", "POST")) for each in offered)
 
 

@@ -26,7 +26,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 expect = playwright.expect
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the driver's event loop runs as long, and other tests have their own
 def browser() -> Iterator[Any]:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"There is no Chromium at {CHROMIUM}; name one with OPENBOOK_CHROMIUM.")
