@@ -74,7 +74,7 @@ def test_a_citation_is_shown_in_its_document_and_closing_goes_back(server: Runni
             page.mouse.click(5, 400)
         expect(reader).to_have_count(0)
         expect(opener).to_be_focused()
-        assert page.url.endswith("#/versions")
+        expect(page).to_have_url(f"{server.url}/#/versions")
 
 
 def test_a_page_of_a_cited_pdf_shows_the_quoted_words_marked(
