@@ -122,7 +122,7 @@ def main() -> None:
         one = results[-1]
         kept = "20 s or longer" if one["half_head_kept_s"] >= 20 else f"{one['half_head_kept_s']} s"
         print(
-            f"{name:<10} otherwise {len(one['otherwise']):>2} of {one['requests']}; served {one['served']} of {ASKED} beside "
+            f"{name:<10} otherwise {len(one['otherwise']):>2} of {one['requests']}; served {one['served']} of {ASKED} next to "
             f"{STOPPED} half requests; half a head is kept {kept}"
         )
     print(json.dumps(results))

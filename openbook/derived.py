@@ -4,7 +4,7 @@
     .writing      locked shared by writers, exclusively by a purge
     states/       see `openbook.inference.kv_cache`
     docs/         see `openbook.knowledge.docs_cache`
-    questions/    see `openbook.standing`
+    questions/    see `openbook.standing_questions`
     uploads/      uploaded PDFs, for pictures of their pages; to make them again, upload them again
 
 A purge deletes all of it. A process may still hold, or be computing, states of a purged text. So it reads the mark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from openbook.errors import ConfigError, KnowledgeBaseMissing, StorageError, did
 if TYPE_CHECKING:
     from openbook.diagnosis.questions import Review
     from openbook.knowledge import KnowledgeBase
-    from openbook.standing import QuestionStore, StandingAnswer, StandingQuestion
+    from openbook.standing_questions import QuestionStore, StandingAnswer, StandingQuestion
 
 OWNER = "command-line"  # of the standing questions that are saved here
 LOOK_S = 1.0  # between two looks for a new version
@@ -194,7 +193,7 @@ def add(question: str, kb: Place | None, where: str, labels: tuple[str, ...]) ->
 @JSON
 def list_questions(kb: Place | None, as_json: bool) -> None:
     """Show the standing questions, their answers, and earlier answers."""
-    from openbook.standing import described, visible
+    from openbook.standing_questions import described, visible
 
     store, base, name = _store(kb)
     found = [
@@ -240,7 +239,7 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
     Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
     """
     from openbook.retrieval import Options
-    from openbook.standing import QuestionStore, ask_again
+    from openbook.standing_questions import QuestionStore, ask_again
 
     settings, told, seen = context.read_settings(kb=kb), 0, None
     with context.library(settings) as library:
@@ -271,7 +270,7 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
 
 def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook: str | None, *, as_json: bool) -> bool:
     """Show and post a change, or show an error. False: there was neither."""
-    from openbook.standing import event, post
+    from openbook.standing_questions import event, post
 
     if answer.state == "failed":
         display.note(f"{question.id}  {question.question}\n    {answer.error}", "red")
@@ -288,32 +287,21 @@ def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook
 
 
 def _print_change(value: dict[str, Any]) -> None:
-    from rich.text import Text
+    from openbook.knowledge.word_diff import word_diff
 
     before, after = value["before"], value["after"]
     versions = f"version {value['version_before']} to {value['version_after']}"
     display.say(f"\n{value['question']}  ({value['id']}, {versions})", "bold")
     display.say(f"before: {before['answer']}  ({before['confidence']})", indent=4)
     display.say(f"after:  {after['answer']}  ({after['confidence']})", indent=4)
-    words = Text("words:  ")
-    old, new = before["answer"].split(), after["answer"].split()
-    for kind, start, end, begin, until in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            words.append(" ".join(old[start:end]) + " ")
-            continue
-        if gone := " ".join(old[start:end]):
-            words.append(f"[-{gone}-]", "red").append(" ")
-        if come := " ".join(new[begin:until]):
-            words.append(f"{{+{come}+}}", "green").append(" ")
-    words.rstrip()
-    display.say(words, indent=4)
+    display.print_words(word_diff(before["answer"], after["answer"]))
     documents = ", ".join(map(display.short_path, value["documents"]))
     display.say(f"documents: {documents or 'none; the model or the order of passages changed'}", "cyan", indent=4)
     display.say(f"receipts: {before['receipt']['digest']} {after['receipt']['digest']}", "dim", indent=4)
 
 
 def _store(kb: Place | None) -> tuple[QuestionStore, KnowledgeBase, str]:
-    from openbook.standing import QuestionStore
+    from openbook.standing_questions import QuestionStore
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)

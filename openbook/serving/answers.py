@@ -110,7 +110,7 @@ def suffix_of(
 
 
 class Shape(Protocol):
-    """A format for the answers to one question: as many as the body wants, or one that stands for all."""
+    """A format for the answers to one question: as many as the body wants, or a single one for all."""
 
     media_type: ClassVar[str]
 

@@ -32,7 +32,7 @@ from openbook.serving import (
     receipts,
     responses,
     search,
-    standing,
+    standing_questions,
     uploads,
     versions,
 )
@@ -65,7 +65,7 @@ _MODULES = (
     pages,
     versions,
     uploads,
-    standing,
+    standing_questions,
     mcp,
     page,
 )
@@ -105,7 +105,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with app.state.mcp.run():
-            watching = asyncio.create_task(standing.watch(service))
+            watching = asyncio.create_task(standing_questions.watch(service))
             yield
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

@@ -248,7 +248,7 @@ class ShowBody(LenientBody):
     name: str | None = None
 
 
-class Shown(Reply):
+class ModelDescription(Reply):
     modelfile: str = ""
     parameters: str = ""
     template: str = ""
@@ -286,7 +286,7 @@ async def tags(call: CurrentCall) -> OllamaModels:
 
 
 @router.post("/api/show", **needs("read", also=_ERRORS))
-async def show(call: CurrentCall, body: ShowBody) -> Shown:
+async def show(call: CurrentCall, body: ShowBody) -> ModelDescription:
     """What is known of one model."""
     name = body.model or body.name
     if not name:
@@ -295,7 +295,7 @@ async def show(call: CurrentCall, body: ShowBody) -> Shown:
     length = {} if about.context_tokens is None else {"openbook.context_length": about.context_tokens}
     size = {} if about.dimensions is None else {"openbook.embedding_length": about.dimensions}
     kind: Literal["completion", "embedding"] = "embedding" if about.mode == "embedder" else "completion"
-    return Shown(model_info={"general.architecture": "openbook", **length, **size}, capabilities=[kind])
+    return ModelDescription(model_info={"general.architecture": "openbook", **length, **size}, capabilities=[kind])
 
 
 @router.get("/api/version", **needs("read", also=_ERRORS))

@@ -7,7 +7,6 @@ import { Documents } from "./documents.js";
 import { Model } from "./model.js";
 import { loadQuestions, Questions, Unseen } from "./questions.js";
 import { Reader } from "./reader.js";
-import { Digest } from "./receipt.js";
 import { href, route } from "./router.js";
 import { load, server, useKey } from "./server.js";
 import { useStore } from "./store.js";

@@ -13,7 +13,7 @@ import { WordDiff } from "./worddiff.js";
 const SEEN = "openbook-seen-changes"; // the time of the newest change that was looked at
 
 /** `data`: as the API gives it to the key `of`. `unseen`: how many questions changed since the view was last open. */
-export const standing = makeStore({ of: "", data: null, problem: "", unseen: 0 });
+const standing = makeStore({ of: "", data: null, problem: "", unseen: 0 });
 
 export async function loadQuestions() {
   const of = key.get();

@@ -5,7 +5,7 @@ import { catalogue, noteRefusal } from "./catalogue.js";
 import { loadVersions, server } from "./server.js";
 import { makeStore, useStore } from "./store.js";
 import { html, useRef, useState } from "./vendor/preact.js";
-import { count, size, t } from "./words.js";
+import { size, t } from "./words.js";
 
 const AT_ONCE = 32; // files of one upload, and so of one version
 const MAX_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
@@ -69,7 +69,7 @@ export function dropped(transfer) {
 /** A button that lets files be chosen. */
 export function ChooseFiles({ children, label, isOne = false, onFiles, kind = "" }) {
   const field = useRef(null);
-  const change = ({ target }) => { // not the field's own: the view may have been drawn anew while files were chosen
+  const change = ({ target }) => { // not the field's own: the view may have changed while files were chosen
     onFiles([...target.files]);
     target.value = "";
   };

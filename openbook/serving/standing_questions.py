@@ -22,7 +22,7 @@ from openbook.serving.concurrency import Stop
 from openbook.serving.errors import LOG, ApiError, api_error
 from openbook.serving.schemas import Body, NonEmpty, Reply
 from openbook.serving.service import CurrentCall, Route, Service, needs
-from openbook.standing import (
+from openbook.standing_questions import (
     QuestionStore,
     StandingAnswer,
     StandingQuestion,
@@ -60,7 +60,7 @@ class CheckBody(Body):
     pass
 
 
-class GivenAnswer(Reply):
+class AnswerOfVersion(Reply):
     """`receipt`: its digest."""
 
     answer: str
@@ -74,8 +74,8 @@ class AnswerChange(Reply):
     version_before: int
     version_after: int
     at: str
-    before: GivenAnswer
-    after: GivenAnswer
+    before: AnswerOfVersion
+    after: AnswerOfVersion
     documents: list[str]
 
 
@@ -246,7 +246,7 @@ def _ask(
 
 
 async def _when_free(service: Service, work: Callable[[Stop], _T]) -> _T:
-    """Run `work` in a `reading` place, once there is one that no request wants."""
+    """Run `work` in a `reading` place, once no request wants it."""
     reading = service.reading
     while reading.waiting or reading.running >= service.configuration.bounds.running:
         await asyncio.sleep(_POLL_S)

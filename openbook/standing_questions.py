@@ -59,7 +59,7 @@ class StandingQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class VersionAnswer:
     """An answer as the model gave it. `version`: the last one at which it was the answer; the receipt's may be older."""
 
     version: int
@@ -77,8 +77,8 @@ class Change:
     """`documents`: those whose windows came, went or changed. None if another model or order made the difference."""
 
     at: str
-    before: Given
-    after: Given
+    before: VersionAnswer
+    after: VersionAnswer
     documents: tuple[str, ...]
 
 
@@ -98,7 +98,7 @@ class StandingAnswer:
     error: str = ""
     inputs: Digest = ""
     windows: tuple[tuple[str, Digest], ...] = ()
-    given: Given | None = None
+    given: VersionAnswer | None = None
     changes: tuple[Change, ...] = ()
 
 
@@ -137,7 +137,7 @@ class QuestionStore:
         return tuple(each for each in found if owner in (None, each.owner))
 
     def add(self, owner: str, question: str, where: str = "", labels: Sequence[str] = ()) -> StandingQuestion:
-        """Save a question. One that is saved already stays as it is. Raises QuestionError."""
+        """Save a question, unless it is saved already. Raises QuestionError."""
         question, where, held = checked_question(question), where.strip(), tuple(sorted(set(labels)))
         if where:
             parse_filter(where)
@@ -267,7 +267,7 @@ def ask_again(
             answer = ask(question.question, model, corpus, options, Listener(cancelled=cancelled))
             if answer.finish_reason == "cancelled":
                 return None
-            before, after = found.given, Given(version, answer.answer, answer.confidence, answer.receipt)
+            before, after = found.given, VersionAnswer(version, answer.answer, answer.confidence, answer.receipt)
             if before is not None and before.receipt.answer_digest != after.receipt.answer_digest:
                 documents = {document for document, _ in {*found.windows} ^ {*windows}}
                 change = Change(found.asked_at, before, after, tuple(sorted(documents)))
@@ -320,7 +320,7 @@ def _head(question: StandingQuestion, name: str) -> dict[str, Any]:
 
 
 def _change(change: Change, *, whole: bool) -> dict[str, Any]:
-    def side(given: Given) -> dict[str, Any]:
+    def side(given: VersionAnswer) -> dict[str, Any]:
         receipt = dataclasses.asdict(given.receipt) if whole else given.receipt.digest
         return {"answer": given.answer, "confidence": given.confidence, "receipt": receipt}
 

@@ -20,9 +20,9 @@ from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import receipts_in
-from openbook.serving import standing
+from openbook.serving import standing_questions
 from openbook.serving.configuration import Configuration
-from openbook.standing import QuestionStore, post
+from openbook.standing_questions import QuestionStore, post
 from openbook.testing import EchoEngine
 from tests.conftest import served
 from tests.serving.conftest import (
@@ -47,11 +47,11 @@ LATER = "When the sun rose on 15 May 2026, the bridge was opened by the mayor."
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing, "LOOK_S", 0.02)
+    monkeypatch.setattr(standing_questions, "LOOK_S", 0.02)
 
 
 def rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standing, "LOOK_S", 3600.0)
+    monkeypatch.setattr(standing_questions, "LOOK_S", 3600.0)
 
 
 Headers = dict[str, str] | None
@@ -316,7 +316,7 @@ def test_a_webhook_that_is_not_there_is_a_note_without_its_address() -> None:
 
 
 def test_a_webhook_whose_answer_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openbook.standing.POST_S", 0.3)
+    monkeypatch.setattr("openbook.standing_questions.POST_S", 0.3)
 
     def trickle(door: socket.socket) -> None:
         with door.accept()[0] as connection, suppress(OSError):

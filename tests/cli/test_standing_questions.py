@@ -20,7 +20,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.receipts import is_altered, parse_receipt
 from openbook.replay import replay
-from openbook.standing import QuestionStore
+from openbook.standing_questions import QuestionStore
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with, served
@@ -76,7 +76,7 @@ def test_watch_once_tells_by_its_exit_code_whether_an_answer_changed(run: Out, k
     assert (code, stderr) == (1, "")
     assert f"before: {SIGNS}" in stdout
     assert f"after:  {LATER}" in stdout
-    assert "words:  Night shift requests are signed by the [-head of unit.-] {+new director.+}\n" in stdout
+    assert "Night shift requests are signed by the [-head of unit.-]{+new director.+}\n" in stdout
     assert f"documents: {tmp_path}/docs/night.txt" in stdout
     (change,) = run.json("list", "--kb", kb)["questions"][0]["changes"]
     assert f"receipts: {change['before']['receipt']} {change['after']['receipt']}" in stdout

@@ -24,7 +24,7 @@ from openbook.purge import purge_everywhere
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.replay import replay
 from openbook.retrieval import Corpus, Options
-from openbook.standing import (
+from openbook.standing_questions import (
     KEPT_CHANGES,
     MOST,
     QuestionStore,
@@ -219,7 +219,7 @@ def test_what_was_asked_before_a_kill_is_kept(desk: Desk) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from openbook import standing
+from openbook import standing_questions
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -227,10 +227,10 @@ from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder, echo_model
 home = Path(sys.argv[1])
 base = KnowledgeBase.open(home / "kb")
-store = standing.QuestionStore(Settings(home), base.id)
+store = standing_questions.QuestionStore(Settings(home), base.id)
 corpus = Corpus(base, HashEmbedder())
 for number, question in enumerate(store.questions("me")):
-    standing.ask_again(store, question, frozenset(), corpus, echo_model(), Options())
+    standing_questions.ask_again(store, question, frozenset(), corpus, echo_model(), Options())
     if number == 1:
         os.kill(os.getpid(), 9)
 """
