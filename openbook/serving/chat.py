@@ -14,7 +14,7 @@ from openbook.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, Message, PlainFormat, Reply, ServedAnswer
-from openbook.serving.service import CurrentCall, Route, needs, response_of
+from openbook.serving.service import CurrentCall, Route, needs, stream_of
 
 router = APIRouter(route_class=Route)
 
@@ -68,7 +68,7 @@ class ChatCompletion(Reply):
 
 
 @router.post(
-    "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=response_of("text/event-stream"))
+    "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=stream_of("text/event-stream"))
 )
 async def chat(call: CurrentCall, body: ChatBody) -> Any:
     """Answer the last message from the knowledge base. Citations and receipt are under `openbook`.

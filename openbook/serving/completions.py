@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
 from openbook.serving.chat import Usage, finish, for_all, usage
 from openbook.serving.schemas import ABSENT, AnswerBody, Reply, ServedAnswer
-from openbook.serving.service import CurrentCall, Route, needs, response_of
+from openbook.serving.service import CurrentCall, Route, needs, stream_of
 
 router = APIRouter(route_class=Route)
 
@@ -64,7 +64,7 @@ class TextCompletion(Reply):
     openbook: ServedAnswer
 
 
-@router.post("/v1/completions", response_model=TextCompletion, **needs("read", also=response_of("text/event-stream")))
+@router.post("/v1/completions", response_model=TextCompletion, **needs("read", also=stream_of("text/event-stream")))
 async def completions(call: CurrentCall, body: CompletionBody) -> Any:
     """Answer the prompt from the knowledge base, as `POST /v1/chat/completions` answers a message."""
     head = {"id": "cmpl-" + request_id(body, call), "created": int(time.time()), "model": body.model}

@@ -33,7 +33,7 @@ from openbook.serving.schemas import (
     ServedAnswer,
     refused_unless,
 )
-from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
+from openbook.serving.service import Call, CurrentCall, Route, needs, stream_of
 
 
 class OllamaError(Reply):
@@ -57,7 +57,7 @@ router = APIRouter(route_class=OllamaRoute)
 _ERRORS: dict[int | str, Any] = {
     each: {"model": OllamaError, "description": "Refused or failed."} for each in ("4XX", "5XX")
 }
-_STREAM = {**_ERRORS, **response_of("application/x-ndjson")}
+_STREAM = {**_ERRORS, **stream_of("application/x-ndjson")}
 
 
 def _no_images(value: list[str] | None) -> list[str] | None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
-from openbook.serving.service import CurrentCall, Route, needs, response_of
+from openbook.serving.service import CurrentCall, Route, needs, stream_of
 
 router = APIRouter(route_class=Route)
 
@@ -106,7 +106,7 @@ class Response(Reply):
     openbook: ServedAnswer | None = ABSENT
 
 
-@router.post("/v1/responses", response_model=Response, **needs("read", also=response_of("text/event-stream")))
+@router.post("/v1/responses", response_model=Response, **needs("read", also=stream_of("text/event-stream")))
 async def responses(call: CurrentCall, body: ResponseBody) -> Any:
     """Answer the last message of the input from the knowledge base. Nothing is stored.
 

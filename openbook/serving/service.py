@@ -143,6 +143,11 @@ def response_of(kind: str, **schema: str) -> dict[int | str, Any]:
     return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
 
 
+def stream_of(kind: str) -> dict[int | str, Any]:
+    """Events or lines, which OpenAPI 3.1 cannot describe one by one."""
+    return {200: {"content": {kind: {}}}}
+
+
 class Route(APIRoute):
     """Checks key and content type before the body is read, and formats errors as OpenAI's API does."""
 
