@@ -219,8 +219,9 @@ def test_ocr_that_is_installed_later_reads_what_needs_it_and_nothing_else(
     shutil.rmtree(library.docs)
     library.docs.mkdir()
     lines = ["A page that has a text of its own, long enough."]
-    for name, pages in {"mixed.pdf": [lines, None], "scan.pdf": [None], "text.pdf": [lines]}.items():
-        library.write(name, make_pdf(pages))
+    library.write("mixed.pdf", make_pdf([lines, None]))
+    library.write("scan.pdf", make_pdf([None]))
+    library.write("text.pdf", make_pdf([lines]))
     library.write("a.png", b"\x89PNG\r\n\x1a\n" + bytes(20))
     before = synced(library)
     assert before["a.png"] == ("skipped", "an image: needs OCR")

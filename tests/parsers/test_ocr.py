@@ -190,7 +190,7 @@ def test_the_models_read_a_scan_however_it_was_turned(models: str, turn: int) ->
     image = drawn(make_pdf([LINES]), turn=turn)
     content = ocr_image(image, "scan.png", models, nothing)
     assert content.text == "\n".join(LINES)
-    assert dict(content.metadata)["ocr_confidence"] > 0.9
+    assert float(str(dict(content.metadata)["ocr_confidence"])) > 0.9
     again = ocr_image(image, "scan.png", models, nothing)
     assert again == content
 
