@@ -52,7 +52,7 @@ def ocr_engine(setting: str) -> str:
 
 
 def best_engine() -> str:
-    """The models of `openbook[ocr]`, otherwise Tesseract with the languages it has; see docs/dependencies.md."""
+    """The models of `openbook[ocr]`, otherwise Tesseract with the languages it has; see research/dependencies.md."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return f"{_MODELS}{importlib.metadata.version('rapidocr')}"
     here = [each for each in _tesseract_languages() if re.fullmatch(r"[a-z]{3}(?:_\w+)?", each) and each != "osd"]
