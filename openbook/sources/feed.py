@@ -51,10 +51,9 @@ class FeedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             except FetchError as error:
                 raise SourceError(f"{error.address} {error}. Check the address, or try again later.") from error
         for item in _entries(site.start, feed, answer) if feed else ():
-            if item.name not in present:
-                present.add(item.name)
-                yield item
-                oldest = min(oldest, str(item.metadata.get("modified", _LAST)))
+            present.add(item.name)
+            yield item
+            oldest = min(oldest, str(item.metadata.get("modified", _LAST)))
         is_broken = feed is None or isinstance(feed.get("bozo_exception"), feedparser.exceptions.xml.sax.SAXException)
         for name, old in known.items():
             before = kept[name]
@@ -85,21 +84,24 @@ def _parse(answer: Answer) -> Any:
 
 def _entries(start: str, feed: Any, answer: Answer) -> Iterator[Item]:
     links = Counter(entry.get("link", "") for entry in feed.entries)
+    named: dict[str, Any] = {}
     for entry in feed.entries:
-        link, title = entry.get("link", ""), " ".join(entry.get("title", "").split())
-        is_named = _LINK.match(link) and links[link] == 1
-        name = link if is_named else f"{start}#{entry.get('id') or title}"
-        body = max(
-            [*entry.get("content", ()), entry.get("summary_detail") or {}], key=lambda each: len(each.get("value", ""))
+        link = entry.get("link", "")
+        is_name = _LINK.match(link) and links[link] == 1
+        named.setdefault(link if is_name else f"{start}#{entry.get('id') or entry.get('title', '')}", entry)
+    for name, entry in named.items():
+        title = " ".join(entry.get("title", "").split())
+        bodies = [*entry.get("content", ()), entry.get("summary_detail") or {}]
+        body = max(bodies, key=lambda each: len(each.get("value", "")))
+        page = _PAGE.render(
+            title=title or name, content=body.get("value", ""), is_html=body.get("type") != "text/plain"
         )
-        text = body.get("value", "")
-        page = _PAGE.render(title=title or name, content=text, is_html=body.get("type") != "text/plain")
         data = page.encode("utf-8", "replace")
-        metadata: dict[str, str | list[str]] = {"title": title, "author": entry.get("author", ""), "url": link}
+        tags = [tag["term"] for tag in entry.get("tags", ()) if tag.get("term")]
+        said = {"title": title, "author": entry.get("author", ""), "url": entry.get("link", ""), "tags": tags}
+        metadata: dict[str, str | list[str]] = {key: value for key, value in said.items() if value}
         with suppress(ValueError, TypeError):
             when = entry.get("updated_parsed") or entry.get("published_parsed")
             metadata["modified"] = datetime(*when[:6], tzinfo=UTC).isoformat()
-        metadata["tags"] = [tag["term"] for tag in entry.get("tags", ()) if tag.get("term")]
-        metadata = {key: value for key, value in metadata.items() if value}
-        new = Kept(**answer.marks, via=answer.address, metadata=metadata, entries=len(feed.entries))
+        new = Kept(**answer.marks, via=answer.address, metadata=metadata, entries=len(named))
         yield Item(name, hashlib.sha256(data).hexdigest(), lambda data=data: [data], ".html", metadata, kept=new.text())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin
@@ -149,10 +150,10 @@ class Site:
             timer.start()
             try:
                 with self._client.stream(
-                    "GET", address, headers=headers, extensions={"trace": self._trace}
+                    "GET", address, headers=headers, extensions={"trace": partial(self._trace, address)}
                 ) as response:
                     status = response.status_code
-                    if not response.is_redirect:
+                    if status not in (301, 302, 303, 307, 308):
                         if status == 304 and address not in known:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
                         answer = _answer(address, response)
@@ -178,7 +179,7 @@ class Site:
             raise FetchError(address, f"leads to {location[:200]!r}, {why}")
         return there
 
-    def _trace(self, event: str, about: Mapping[str, Any]) -> None:
+    def _trace(self, address: str, event: str, about: Mapping[str, Any]) -> None:
         """For httpx: keeps the socket, first plain and then under TLS, and checks the peer before anything is sent to it."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             stream = about["return_value"]
@@ -186,7 +187,7 @@ class Site:
             peer = ipaddress.ip_address(stream.get_extra_info("server_addr")[0])
             if self._is_public and not peer.is_global:
                 stream.close()
-                raise FetchError(self.start, f"has the private address {peer} now, and had a public one before")
+                raise FetchError(address, f"has the private address {peer} now, and had a public one before")
             self._is_public = peer.is_global
 
     def _cut(self) -> None:

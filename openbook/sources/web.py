@@ -57,6 +57,7 @@ _BY_SUFFIX = {
 }
 _SUFFIXES = {kind: suffix for suffix, kinds in _BY_SUFFIX.items() for kind in kinds.split()}
 _BY_ENDING = mimetypes.MimeTypes()  # without the machine's own list
+_NOT_TEXT = ("text/css", "text/javascript")
 _VALUE = r"""\s{0,4}=\s{0,4}(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})'|([^\s"'<>]{1,2000}))"""
 _LINK = re.compile(r"<(?:a|area|frame|iframe)\s[^<>]{0,1000}?\b(?:href|src)" + _VALUE, re.IGNORECASE)
 _BASE = re.compile(r"<base\s[^<>]{0,200}?\bhref" + _VALUE, re.IGNORECASE)
@@ -239,23 +240,22 @@ class _Crawl:
 def _suffix(answer: Answer) -> str:
     """The content type decides; if it is vague, the path. Empty: not a document."""
     kind, ending = answer.content_type, PurePosixPath(httpx.URL(answer.address).path).suffix.lower()
-    if kind in _SUFFIXES:
-        return _SUFFIXES[kind]
+    if kind in _SUFFIXES or kind in _NOT_TEXT:
+        return _SUFFIXES.get(kind, "")
     if not kind and re.match(rb"\s{0,99}<(?:!doctype html|html)", answer.head, re.IGNORECASE):
         return ".html"
-    if kind.startswith("text/") or kind in ("", "application/octet-stream", "binary/octet-stream", "application/zip"):
+    is_text = kind.startswith("text/") or not kind
+    if is_text or kind in ("application/octet-stream", "binary/octet-stream", "application/zip"):
         is_file = ending in _BY_SUFFIX or ending in _BY_ENDING.types_map[True]
-        return (
-            ending if is_file and _may_be_document(ending) else ".txt" if kind.startswith("text/") or not kind else ""
-        )
+        return ending if is_file and _may_be_document(answer.address) else ".txt" if is_text else ""
     return ""
 
 
-def _may_be_document(path: str) -> bool:
+def _may_be_document(address: str) -> bool:
     """False for pictures, archives and the like, which need not be asked for."""
-    ending = PurePosixPath(path.partition("?")[0]).suffix.lower()
+    ending = PurePosixPath(httpx.URL(address).path).suffix.lower()
     kind = _BY_ENDING.types_map[True].get(ending, "text/")
-    is_text = kind.startswith("text/") and kind not in ("text/css", "text/javascript")
+    is_text = kind.startswith("text/") and kind not in _NOT_TEXT
     return (is_text or kind in _SUFFIXES or ending in _BY_SUFFIX) and ending not in _BY_ENDING.encodings_map
 
 
