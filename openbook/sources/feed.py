@@ -77,7 +77,7 @@ def _parse(answer: Answer) -> Any:
         raise FetchError(answer.address, "is too large or too deep for a feed")
     headers = {"content-type": answer.headers.get("content-type", ""), "content-location": answer.address}
     feed = feedparser.parse(io.BytesIO(answer.head), response_headers=headers)  # bytes alone could be taken for a path
-    if not feed.version:
+    if not feed.get("version"):
         raise FetchError(answer.address, "is not a feed (RSS or Atom)")
     return feed
 
@@ -100,8 +100,8 @@ def _entries(start: str, feed: Any, answer: Answer) -> Iterator[Item]:
         tags = [tag["term"] for tag in entry.get("tags", ()) if tag.get("term")]
         said = {"title": title, "author": entry.get("author", ""), "url": entry.get("link", ""), "tags": tags}
         metadata: dict[str, str | list[str]] = {key: value for key, value in said.items() if value}
-        with suppress(ValueError, TypeError):
-            when = entry.get("updated_parsed") or entry.get("published_parsed")
+        with suppress(KeyError, TypeError, ValueError):
+            when = entry["updated_parsed" if "updated_parsed" in entry else "published_parsed"]
             metadata["modified"] = datetime(*when[:6], tzinfo=UTC).isoformat()
         new = Kept(**answer.marks, via=answer.address, metadata=metadata, entries=len(named))
         yield Item(name, hashlib.sha256(data).hexdigest(), lambda data=data: [data], ".html", metadata, kept=new.text())

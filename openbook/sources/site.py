@@ -144,7 +144,8 @@ class Site:
             before = known.get(address, Kept())
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
-            time.sleep(max(0.0, self._next_s - time.monotonic()))
+            if (wait_s := self._next_s - time.monotonic()) > 0:
+                time.sleep(wait_s)
             timer = threading.Timer(REQUEST_S, self._cut)  # however slowly bytes still come
             timer.daemon = True
             timer.start()

@@ -30,6 +30,7 @@ from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, Fe
 
 _MAX_FAILURES = 10  # without an answer between them
 _MIN_CHARS = 30  # with less text in a page, its scripts would write it
+_MIN_EXTRACT = 300  # characters; trafilatura keeps no structure of less
 _MAX_TAGS, _MAX_CHARS = 12_000, 1_000_000  # trafilatura's time grows with the square of the tags
 _GIANT_TAG = re.compile(rb"<[A-Za-z][^<>]{20000}")  # and libxml2's with that of the attributes
 _UNREADABLE = (etree.LxmlError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -168,7 +169,6 @@ class _Crawl:
             site.folder = httpx.URL(name).path.rpartition("/")[0] + "/"
             if not suffix:
                 raise FetchError(name, f"is {answer.content_type[:80] or 'of no known type'}, not a page")
-        self._met.add(name)
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
 
     def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
@@ -179,6 +179,7 @@ class _Crawl:
         fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
         if known and (answer.status == 304 or fingerprint == known.fingerprint):
             new = msgspec.structs.replace(before, **marks)
+            self._met.add(name)
             yield Item(
                 name, known.fingerprint, lambda: self._read_again(name), new.suffix, new.metadata, kept=new.text()
             )
@@ -196,6 +197,7 @@ class _Crawl:
             metadata |= said
             if not suffix:
                 raise FetchError(name, "holds nearly no text without JavaScript")
+        self._met.add(name)
         new = Kept(**marks, suffix=suffix, links=links, metadata=metadata)
         yield Item(name, fingerprint, lambda: itertools.chain([data], answer.rest), suffix, metadata, kept=new.text())
         return links
@@ -296,7 +298,7 @@ def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
         text = trafilatura.extract(tree, output_format="markdown", include_comments=False) if is_small else None
     except _UNREADABLE:
         return ".html", page, {}
-    if not text:
+    if not text or len(text) < _MIN_EXTRACT:
         return ".html", page, metadata
     top = (
         "" if text.startswith("# ") else f"# {title or answer.address}\n\n"
