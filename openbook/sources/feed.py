@@ -54,7 +54,9 @@ class FeedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             present.add(item.name)
             yield item
             oldest = min(oldest, str(item.metadata.get("modified", _LAST)))
-        is_broken = feed is None or isinstance(feed.get("bozo_exception"), feedparser.exceptions.xml.sax.SAXException)
+        is_broken = feed is None or (
+            feed.bozo and not isinstance(feed.bozo_exception, feedparser.exceptions.ThingsNobodyCaresAboutButMe)
+        )
         for name, old in known.items():
             before = kept[name]
             if name not in present and (is_broken or str(before.metadata.get("modified", "")) < oldest):
