@@ -329,7 +329,7 @@ class _Run:
                     )
                 self._options.progress("items", number, before if number <= before else 0)
                 name = item.path if isinstance(item, Verdict) else item.name
-                if not _is_name(name):
+                if not is_name(name):
                     reason = f"its name is not an address of 1 to {MAX_NAME_CHARS:,} printable characters"
                     shown = f"{address} {ascii(name)[:200]}"
                     found[shown] = Verdict(shown, "failed", reason)
@@ -462,7 +462,7 @@ def _stem(name: str) -> str:
     return sha256_hex(name.encode("utf-8", "surrogatepass"))[:32]
 
 
-def _is_name(name: object) -> bool:
+def is_name(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)
 
 
