@@ -94,7 +94,7 @@ def test_items_become_documents_and_follow_their_source(site: Site) -> None:
     def parses(*_: object) -> None:
         raise AssertionError("An unchanged item was parsed.")
 
-    report = site.sync(RunOptions(parsers=parses, progress=lambda stage, *_: parses() if stage == "digest" else None))  # type: ignore[arg-type,func-returns-value]
+    report = site.sync(RunOptions(parsers=parses, progress=lambda stage, *_: parses() if stage == "digest" else None))  # type: ignore[arg-type]
     assert (report.version, site.reads, {each.outcome for each in report.verdicts}) == (1, [], {"unchanged"})
     site.put("7.txt", "Another text.")
     site.drop("/8.txt")
