@@ -99,10 +99,12 @@ def mirrors(base_folder: Path) -> list[Path]:
     return sorted(state.parent for state in (base_folder / _FOLDER).glob(f"*/{_STATE}"))
 
 
-def mirrored_files(base_folder: Path, name: str) -> list[Path]:
-    """The files of the item of that name, the first of each source that has it."""
-    found = (base_folder / _FOLDER).glob(f"*/{_stem(name)}*")
-    return sorted(path for path in found if not is_sidecar(path.name))
+def mirrored_files(base_folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The files of those of the documents `names` that were fetched."""
+    stems = {_stem(name): name for name in names if is_address(name)}
+    files = sorted((base_folder / _FOLDER).glob("*/*"), reverse=True) if stems else []
+    found = {stems.get(path.stem): path for path in files if not is_sidecar(path.name)}
+    return {name: path for name, path in found.items() if name is not None}
 
 
 def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
@@ -216,27 +218,23 @@ class Mirror:
         }
 
     def set(self, entry: _Entry) -> None:
-        old = self.entries.get(entry.name)
-        if old is not None and old.file and old.file != entry.file:
-            self._delete_file(old)
         self.entries[entry.name] = entry
         self._lines.write(msgspec.json.encode(entry) + b"\n")
         self._lines.flush()
 
     def drop(self, names: Iterable[str]) -> None:
-        """Delete items. `save` must follow."""
+        """Forget items. `save` must follow, which deletes their files."""
         for name in list(names):
-            if (entry := self.entries.pop(name, None)) is not None and entry.file:
-                self._delete_file(entry)
-
-    def _delete_file(self, entry: _Entry) -> None:
-        for end in ("", _SIDECAR):
-            (self.folder / f"{entry.file}{end}").unlink(missing_ok=True)
+            self.entries.pop(name, None)
 
     def save(self) -> None:
-        """Write the lines of the present entries alone."""
+        """Write the lines of the present entries, and delete files of no entry."""
         lines = [json.dumps({"address": self.address}).encode(), *map(msgspec.json.encode, self.entries.values())]
         replace_file(self._state, b"\n".join(lines) + b"\n")
+        here = {_STATE, _LOCK, *(f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR))}
+        for path in self.folder.iterdir():
+            if path.name not in here:
+                path.unlink(missing_ok=True)
 
     def purge(
         self, names: Collection[str], is_held: Callable[[Path, str], bool], telling: Needles, traces: Needles
@@ -255,10 +253,6 @@ class Mirror:
             else:
                 doomed.append(name)
         self.drop(doomed)
-        strangers = {path.name for path in self.folder.iterdir()} - {_STATE, _LOCK}
-        strangers -= {f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR)}
-        for stranger in strangers:
-            (self.folder / stranger).unlink()
         self.save()
 
 
