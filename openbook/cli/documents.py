@@ -160,9 +160,9 @@ def sync(
     every: float | None,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to a folder, or to what is at an address such as https://docs.example.org/.
+    """Make the knowledge base equal to a folder or a source.
 
-    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
+    A source has an address, such as https://docs.example.org/. It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
     others are given, or --reset. Without FOLDER, all that is remembered or in sources.toml is brought up to date together.
     """
     from openbook.knowledge.index.scope import checked_labels
@@ -182,8 +182,6 @@ def sync(
         return
     if isinstance(folder, Path):
         check_exists(folder)  # before a knowledge base is made
-    if watch and isinstance(folder, str):
-        raise ConfigError(f"--watch follows folders. To fetch {folder} again and again: --every 10m")
     place = settings.kb_place
     if folder is None and not (isinstance(place, Path) and (place / SOURCES_FILE).exists()):
         context.open_base(settings)  # creates none; only what is named does
@@ -192,6 +190,9 @@ def sync(
         folders = [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
     elif not (folders := all_to_sync(base, settings.ocr)):
         raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
+
+    if watch and not every and all(each.address for each in folders):
+        raise ConfigError("--watch follows folders. To fetch addresses again and again: --every 10m")
 
     def run(which: list[SyncedFolder]) -> None:
         options = resources.run_options(settings)
@@ -270,15 +271,13 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     report = remove_documents(base, documents)
     _show(report, settings.kb_place, as_json)
     folders = tuple(each.prefix for each in synced_folders(base))
+    fetched = mirrored_files(base.folder, [each.path for each in report.verdicts])
 
-    def in_folder(path: str) -> bool:
-        return path.startswith(folders) and os.path.lexists(path_displayed(path))
+    def is_there(path: str) -> bool:
+        on_disk = not is_address(path) and path.startswith(folders) and os.path.lexists(path_displayed(path))
+        return on_disk or path in fetched
 
-    back = [
-        each.path
-        for each in report.verdicts
-        if (mirrored_files(base.folder, each.path) if is_address(each.path) else in_folder(each.path))
-    ]
+    back = [each.path for each in report.verdicts if is_there(each.path)]
     if back and not as_json:
         display.say(
             f"Still where it is synced from: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "

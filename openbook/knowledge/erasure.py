@@ -102,7 +102,7 @@ def purge(
         given = {each.path: each.given_labels for each in identities(connection)}
         texts = [text for (text,) in _for_ids(connection, "SELECT text FROM contents WHERE id IN", contents)]
         there = paths | {path for path, is_live in holders if is_live}
-        still_there = {path for path in there if is_address(path) and mirrored_files(base.folder, path)}
+        still_there = set(mirrored_files(base.folder, there))
         connection.durable(True)
         with schema.transaction(connection):
             version = _delete(connection, paths, others, contents)

@@ -61,7 +61,8 @@ def from_file(
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
     own = [path_displayed(document)]
     if is_address(document):
-        own = (mirrored_files(folder, document) if folder else []) or [Path(f"{document}.pdf")]
+        fetched = mirrored_files(folder, [document]) if folder else {}
+        own = [fetched.get(document, Path(f"{document}.pdf"))]
     problem: NoPicture | None = None  # of the document's own file
     for place in [*own, *([kept / kept_name(content.key)] if kept else [])]:
         try:

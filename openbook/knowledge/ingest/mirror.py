@@ -47,7 +47,7 @@ from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, Source
-from openbook.sources.registry import is_address, open_source
+from openbook.sources.registry import COMMON, is_address, open_source
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 MAX_NAME_CHARS = 1_000
@@ -56,6 +56,7 @@ _STATE, _LOCK, _SIDECAR = "items.jsonl", ".lock", ".meta.json"
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
 _PACKED = re.compile(rb"\s*%PDF|\{\\rtf|(?s:.{0,4096})\0")  # text in it cannot be found by its bytes
 _ENCODED = frozenset({".eml", ".mbox", ".msg"})
+_GATHER_S, _GATHER_BYTES = 1.0, 1 << 20
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 
@@ -98,10 +99,12 @@ def mirrors(base_folder: Path) -> list[Path]:
     return sorted(state.parent for state in (base_folder / _FOLDER).glob(f"*/{_STATE}"))
 
 
-def mirrored_files(base_folder: Path, name: str) -> list[Path]:
-    """The files of the item of that name, the first of each source that has it."""
-    found = (base_folder / _FOLDER).glob(f"*/{_stem(name)}*")
-    return sorted(path for path in found if not is_sidecar(path.name))
+def mirrored_files(base_folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The files of those of the documents `names` that were fetched."""
+    stems = {_stem(name): name for name in names if is_address(name)}
+    files = sorted((base_folder / _FOLDER).glob("*/*"), reverse=True) if stems else []
+    found = {stems.get(path.stem): path for path in files if not is_sidecar(path.name)}
+    return {name: path for name, path in found.items() if name is not None}
 
 
 def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
@@ -117,7 +120,7 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
         raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
     found: dict[str, SyncedFolder] = {}
     for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
-        common = {key: table.pop(key) for key in ("url", "labels", "include", "exclude") if key in table}
+        common = {key: table.pop(key) for key in ("url", *COMMON) if key in table}
         given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
         try:
             open_source(given.url, table)  # fetches nothing; checks the options
@@ -215,27 +218,23 @@ class Mirror:
         }
 
     def set(self, entry: _Entry) -> None:
-        old = self.entries.get(entry.name)
-        if old is not None and old.file and old.file != entry.file:
-            self._delete_file(old)
         self.entries[entry.name] = entry
         self._lines.write(msgspec.json.encode(entry) + b"\n")
         self._lines.flush()
 
     def drop(self, names: Iterable[str]) -> None:
-        """Delete items. `save` must follow."""
+        """Forget items. `save` must follow, which deletes their files."""
         for name in list(names):
-            if (entry := self.entries.pop(name, None)) is not None and entry.file:
-                self._delete_file(entry)
-
-    def _delete_file(self, entry: _Entry) -> None:
-        for end in ("", _SIDECAR):
-            (self.folder / f"{entry.file}{end}").unlink(missing_ok=True)
+            self.entries.pop(name, None)
 
     def save(self) -> None:
-        """Write the lines of the present entries alone."""
+        """Write the lines of the present entries, and delete files of no entry."""
         lines = [json.dumps({"address": self.address}).encode(), *map(msgspec.json.encode, self.entries.values())]
         replace_file(self._state, b"\n".join(lines) + b"\n")
+        here = {_STATE, _LOCK, *(f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR))}
+        for path in self.folder.iterdir():
+            if path.name not in here:
+                path.unlink(missing_ok=True)
 
     def purge(
         self, names: Collection[str], is_held: Callable[[Path, str], bool], telling: Needles, traces: Needles
@@ -254,10 +253,6 @@ class Mirror:
             else:
                 doomed.append(name)
         self.drop(doomed)
-        strangers = {path.name for path in self.folder.iterdir()} - {_STATE, _LOCK}
-        strangers -= {f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR)}
-        for stranger in strangers:
-            (self.folder / stranger).unlink()
         self.save()
 
 
@@ -329,7 +324,7 @@ class _Run:
                     )
                 self._options.progress("items", number, before if number <= before else 0)
                 name = item.path if isinstance(item, Verdict) else item.name
-                if not _is_name(name):
+                if not is_name(name):
                     reason = f"its name is not an address of 1 to {MAX_NAME_CHARS:,} printable characters"
                     shown = f"{address} {ascii(name)[:200]}"
                     found[shown] = Verdict(shown, "failed", reason)
@@ -413,22 +408,16 @@ class _Run:
 
     def _pieces(self, item: Item) -> Iterator[bytes]:
         idle_s, item_s = self._limits.idle_s, self._limits.item_s
-        now = time.monotonic()
-        at_last, until, pieces = now, now + item_s, None
+        reader, is_whole = _Reader(item), False
+        at_last = time.monotonic()
+        until = at_last + item_s
         try:
-            while True:
+            while not is_whole:
                 left = min(at_last + idle_s, until) - time.monotonic()
-                work: Callable[[], Any] = (lambda: iter(item.read())) if pieces is None else partial(next, pieces, None)
-                result = self._caller.call(work, left)
-                if pieces is None:
-                    pieces = result
-                elif result is None:
-                    return
-                elif not isinstance(result, bytes | bytearray | memoryview):
-                    raise UnreadableFile(f"its source gave {type(result).__name__}, not bytes")
-                elif result:
+                data, is_whole = self._caller.call(reader.some, left)
+                if data:
                     at_last = time.monotonic()
-                    yield bytes(result)
+                    yield data
         except TookTooLong as error:
             raise UnreadableFile(
                 f"fetching it took too long: {idle_s:g} s without a byte, or {item_s:g} s in all"
@@ -438,6 +427,25 @@ class _Run:
         except Exception as error:
             self._options.check_cancelled()
             raise UnreadableFile(f"it could not be fetched: {_said(first_line(error))}") from error
+
+
+class _Reader:
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._pieces: Iterator[bytes] | None = None
+
+    def some(self) -> tuple[bytes, bool]:
+        """(what arrives within a second or about a megabyte, whether that is the end)."""
+        if self._pieces is None:
+            self._pieces = iter(self._item.read())
+        data, until = bytearray(), time.monotonic() + _GATHER_S
+        for piece in self._pieces:
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise UnreadableFile(f"its source gave {type(piece).__name__}, not bytes")
+            data += piece
+            if len(data) >= _GATHER_BYTES or time.monotonic() >= until:
+                return bytes(data), False
+        return bytes(data), True
 
 
 class _TooLarge(UnreadableFile):
@@ -462,7 +470,7 @@ def _stem(name: str) -> str:
     return sha256_hex(name.encode("utf-8", "surrogatepass"))[:32]
 
 
-def _is_name(name: object) -> bool:
+def is_name(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)
 
 
