@@ -89,8 +89,11 @@ def _entries(start: str, feed: Any, answer: Answer) -> Iterator[Item]:
     named: dict[str, Any] = {}
     for entry in feed.entries:
         link = entry.get("link", "")
-        is_name = _LINK.match(link) and links[link] == 1
-        named.setdefault(link if is_name else f"{start}#{entry.get('id') or entry.get('title', '')}", entry)
+        own = entry.get("id") or entry.get("title")
+        if _LINK.match(link) and links[link] == 1:
+            named[link] = entry
+        elif own:
+            named.setdefault(f"{start}#{own}", entry)
     for name, entry in named.items():
         title = " ".join(entry.get("title", "").split())
         bodies = [*entry.get("content", ()), entry.get("summary_detail") or {}]

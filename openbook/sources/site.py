@@ -107,7 +107,7 @@ class Site:
         self.folder = start.path.rpartition("/")[0] + "/"
         self.delay_s, self.robots = delay_s, protego.Protego.parse("")
         self._scheme, self._host, self._port = start.scheme, start.host, start.port
-        self._next_s, self._is_public = 0.0, False
+        self._next_s, self._is_public, self._is_cut = 0.0, False, False
         self._socket: socket.socket | None = None
         self._client = httpx.Client(
             headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **_authorization(start.host)},
@@ -147,7 +147,7 @@ class Site:
             if (wait_s := self._next_s - time.monotonic()) > 0:
                 time.sleep(wait_s)
             timer = threading.Timer(REQUEST_S, self._cut)  # however slowly bytes still come
-            timer.daemon = True
+            timer.daemon, self._is_cut = True, False
             timer.start()
             try:
                 with self._client.stream(
@@ -159,6 +159,8 @@ class Site:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
                         answer = _answer(address, response)
                         timer.cancel()
+                        if self._is_cut:  # a body without a length would seem whole
+                            raise FetchError(address, f"took more than {REQUEST_S:g} seconds")
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -192,6 +194,7 @@ class Site:
             self._is_public = peer.is_global
 
     def _cut(self) -> None:
+        self._is_cut = True
         with suppress(OSError):  # already closed
             if self._socket is not None:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

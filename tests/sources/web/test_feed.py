@@ -9,6 +9,7 @@ from openbook.errors import SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import registry
 from openbook.sources.feed import FeedSource
+from openbook.testing.sources import check_source
 
 RSS = {"Content-Type": "application/rss+xml"}
 
@@ -72,6 +73,16 @@ def test_a_second_run_asks_once_and_reads_nothing(site: Any, kept: Any) -> None:
     site.add("/feed", rss(entry(1), entry(2, "Other words.")), headers=RSS, etag='"2"')
     kept.take(feed(site))
     assert kept.read == ["https://blog.example.org/2"]
+
+
+def test_it_keeps_the_contract_of_sources(site: Any, kept: Any) -> None:
+    site.add("/feed", rss(entry(1), entry(2)), headers=RSS, etag='"1"')
+
+    def change() -> str:
+        site.add("/feed", rss(entry(1), entry(2, "Other words.")), headers=RSS, etag='"2"')
+        return "https://blog.example.org/2"
+
+    check_source(lambda: feed(site), change, lambda: site.add("/feed", status=503))
 
 
 def test_after_a_killed_run_the_other_entries_are_fetched(site: Any, kept: Any) -> None:

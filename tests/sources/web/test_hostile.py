@@ -73,7 +73,7 @@ STATUSES = [
 DEEP = "<div>" * 5_000 + "Words that are far below. " * 9
 ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Forever(b"<p>more" * 999)), "cut"),
-    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", Forever(b"5\r\nwords\r\n" * 999)), "cut"),
+    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", Forever((b"1388\r\n" + b"words" * 1000 + b"\r\n") * 9)), "cut"),
     "endless head": (raw(b"HTTP/1.1 200 OK\r\n", Forever(b"X-More: and more\r\n" * 99)), "failed"),
     "endless line": (raw(b"HTTP/1.1 200 OK\r\nX: ", Forever(b"x" * 9999)), "failed"),
     "endless answers before": (raw(Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
@@ -94,7 +94,7 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "not HTTP": (raw(PAGE), "failed"),
     "another protocol": (raw(b"SSH-2.0-OpenSSH_9.6\r\n"), "failed"),
     "HTTP/2": (raw(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80"), "failed"),
-    "HTTP/9": (raw(b"HTTP/9.9 200 OK\r\n\r\n" + PAGE), "failed"),
+    "HTTP/9": (raw(b"HTTP/9.9 200 OK\r\n\r\n" + PAGE), "item"),
     "status a word": (raw(b"HTTP/1.1 OK\r\n\r\n"), "failed"),
     "NUL in a header": (ok(head=HTML + b"X: a\0b\r\n"), "failed"),
     "header without colon": (ok(head=HTML + b"nonsense\r\n"), "failed"),
@@ -104,7 +104,7 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "a day that is none": (ok(head=HTML + b"Last-Modified: Tue, 99 Foo 99999 99:99:99 GMT\r\n"), "item"),
     "gzip bomb": (packed(b"gzip", gzip.compress(bytes(300_000_000))), "cut"),
     "gzip twice": (packed(b"gzip, gzip", gzip.compress(gzip.compress(PAGE))), "failed"),
-    "gzip cut": (packed(b"gzip", gzip.compress(PAGE * 99)[:100]), "cut"),
+    "gzip cut": (packed(b"gzip", gzip.compress(PAGE * 99)[:100]), "item"),
     "not gzip": (packed(b"gzip", PAGE), "failed"),
     "deflate": (packed(b"deflate", zlib.compress(PAGE)), "item"),
     "br": (packed(b"br", PAGE), "failed"),
@@ -143,7 +143,6 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
 def listed(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """The outcome of `/bad`."""
     monkeypatch.setattr(site_module, "MAX_HEAD_BYTES", 3_000_000)
-    monkeypatch.setattr(site_module, "REQUEST_S", 1.5)
     site.add("/robots.txt", "User-agent: *\nDisallow: /private\n")
     site.add_page("/", "/bad", "/good")
     site.add_page("/good")
@@ -168,6 +167,8 @@ def listed(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     answer, outcome = ANSWERS[name]
+    if name.startswith(("slow", "silence", "endless answers")):  # only the limit of a request ends these
+        monkeypatch.setattr(site_module, "REQUEST_S", 1.0)
     site.add("/bad", raw=answer)
     assert listed(site, other_site, kept, monkeypatch) == outcome
 
@@ -182,4 +183,5 @@ def test_redirects(
     site.add("/round", status=status, headers={"Location": "/bad"})
     for number in range(20):
         site.add(f"/long/{number}", status=status, headers={"Location": f"/long/{number + 1}"})
-    assert listed(site, other_site, kept, monkeypatch) == "failed"
+    own = ("http:///good", "\\\\example.org\\x")  # addresses of the same host, after RFC 3986
+    assert listed(site, other_site, kept, monkeypatch) == ("absent" if location in own else "failed")

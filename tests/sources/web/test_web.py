@@ -12,6 +12,7 @@ from openbook.parsers import parse_bytes
 from openbook.sources import registry
 from openbook.sources import site as site_module
 from openbook.sources.web import WebSource
+from openbook.testing.sources import check_source
 
 
 def web(site: Any, path: str = "/", **options: Any) -> WebSource:
@@ -428,6 +429,19 @@ def test_a_site_moves_to_https_on_its_own_host_alone() -> None:
             assert site.prefix == location
             assert site.address("http://docs.example.org/a", location) == "https://docs.example.org/a"
         site.close()
+
+
+def test_it_keeps_the_contract_of_sources(site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "127.0.0.1=sesame")
+    site.add_page("/", "/a", "/b", etag='"1"')
+    site.add_page("/a")
+    site.add_page("/b", etag='"1"')
+
+    def change() -> str:
+        site.add_page("/b", text="Other words, of which there are enough to make a page.", etag='"2"')
+        return f"{site.url}/b"
+
+    check_source(lambda: web(site), change, lambda: site.add("/", status=503), ["sesame"])
 
 
 @pytest.mark.slow
