@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import io
 import re
@@ -9,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import feedparser
@@ -63,11 +66,15 @@ class FeedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 yield Item(
                     name,
                     old.fingerprint,
-                    lambda old=old: [old.file.read_bytes()],
+                    partial(_again, old.file),
                     ".html",
                     before.metadata,
                     kept=old.kept,
                 )
+
+
+def _again(file: Path) -> Iterator[bytes]:
+    yield file.read_bytes()
 
 
 def _parse(answer: Answer) -> Any:
@@ -105,8 +112,8 @@ def _entries(start: str, feed: Any, answer: Answer) -> Iterator[Item]:
         tags = [tag["term"] for tag in entry.get("tags", ()) if tag.get("term")]
         said = {"title": title, "author": entry.get("author", ""), "url": entry.get("link", ""), "tags": tags}
         metadata: dict[str, str | list[str]] = {key: value for key, value in said.items() if value}
-        with suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
             when = entry["updated_parsed" if "updated_parsed" in entry else "published_parsed"]
-            metadata["modified"] = datetime(*when[:6], tzinfo=UTC).isoformat()
+            metadata["modified"] = datetime.fromtimestamp(calendar.timegm(when), UTC).isoformat()
         new = Kept(**answer.marks, via=answer.address, metadata=metadata, entries=len(named))
-        yield Item(name, hashlib.sha256(data).hexdigest(), lambda data=data: [data], ".html", metadata, kept=new.text())
+        yield Item(name, hashlib.sha256(data).hexdigest(), partial(iter, [data]), ".html", metadata, kept=new.text())

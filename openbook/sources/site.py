@@ -76,7 +76,7 @@ class Answer:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
-    def marks(self) -> dict[str, str]:
+    def marks(self) -> dict[str, Any]:
         return {
             key: self.headers.get(name, "")[:1000] for key, name in (("etag", "etag"), ("modified", "last-modified"))
         }

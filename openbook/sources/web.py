@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import urljoin
 
 import httpx
@@ -174,10 +175,10 @@ class _Crawl:
     def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
         name, data = answer.address, answer.head
         before, known = self._kept.get(name, Kept()), self._known.get(name)
-        marks = answer.marks if answer.status == 200 else {}
+        marks: dict[str, Any] = answer.marks if answer.status == 200 else {}
         marks["via"] = asked if asked != name else before.via
         fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
-        if known and (answer.status == 304 or fingerprint == known.fingerprint):
+        if known and (answer.status == 304 or fingerprint == known.fingerprint != ""):
             new = msgspec.structs.replace(before, **marks)
             self._met.add(name)
             yield Item(
@@ -275,7 +276,7 @@ def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
     is_small = len(page) <= _MAX_CHARS and page.count(b"<") <= _MAX_TAGS
     try:
         parser = lxml.html.HTMLParser(encoding=charset or None)
-        tree = lxml.html.document_fromstring(page, parser=parser)
+        tree: Any = lxml.html.document_fromstring(page, parser=parser)
         about = extract_metadata(tree, None, {"extensive_search": False}) if is_small else None
         body = tree.find("body")
         if body is None or any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):
