@@ -26,6 +26,7 @@
     - NoPicture            a page that cannot be shown as a picture
   - ReceiptError           not a receipt or a log of receipts, or altered
   - ProofError             not a signed document, altered, or signed by another key
+  - SourceError            a web site, mailbox or other source could not be listed
   - TrainingError          a training run that cannot continue
   - StorageError           the disk refused: full, read-only, no permission
   - ClusterError           machines cannot be reached, or do not fit together
@@ -154,6 +155,12 @@ class ReceiptError(OpenBookError):
 
 class ProofError(OpenBookError):
     exit_code = 2
+
+
+class SourceError(OpenBookError):
+    """Says what was wrong with which address, and what to do. Never holds a credential."""
+
+    exit_code = 4
 
 
 class TrainingError(OpenBookError):

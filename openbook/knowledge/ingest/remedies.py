@@ -23,6 +23,7 @@ from openbook.parsers.metadata import IN_SIDECAR
 from openbook.parsers.ocr import NO_LANGUAGE, NO_TESSERACT
 from openbook.parsers.packages import LARGE_PART
 from openbook.parsers.sandbox import TOOK_TOO_LONG
+from openbook.sources.registry import is_address
 
 # By a part of the reason, as it is made.
 _REMEDIES = {
@@ -55,10 +56,6 @@ def remedy(reason: str, file: str = "FILE", place: Place | None = None) -> str:
     kb = f" --kb {shlex.quote(str(place))}" if place else ""
     found = next((said for part, said in _REMEDIES.items() if part in reason), "")
     add, file = f"openbook add{kb}", file if file == "FILE" else shlex.quote(file)
-    return (
-        f"{found}.".format(
-            add=f"{add} {file}", add_other=f"{add} COPY", file=file, kb=kb, python=shlex.quote(sys.executable)
-        )
-        if found
-        else ""
-    )
+    add, add_other = (f"{add} {file}", f"{add} COPY") if not is_address(file) else (f"openbook sync ADDRESS{kb}",) * 2
+    values = {"add": add, "add_other": add_other, "file": file, "kb": kb, "python": shlex.quote(sys.executable)}
+    return f"{found}.".format(**values) if found else ""

@@ -1,0 +1,53 @@
+"""Where documents are fetched from. `openbook sync ADDRESS` mirrors a source's items and syncs the mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from openbook.records import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file at a source.
+
+    `name`: its address, unique in the source; it names the document. `fingerprint`: changes when the bytes do; empty if unknown: then it is fetched each
+    time. `read`: its bytes in pieces, called at once after the item is yielded, and only if the fingerprint is new. `suffix` (".html") decides the parser;
+    empty: that of `name`. `metadata`: of the document: title, author, modified (ISO 8601), url, tags, ... `labels`: access labels that it must carry.
+    `kept`: text that the source finds again in `known` the next time.
+    """
+
+    name: str
+    fingerprint: str
+    read: Callable[[], Iterable[bytes]]
+    suffix: str = ""
+    metadata: Mapping[str, str | list[str]] = field(default_factory=dict)
+    labels: frozenset[str] = frozenset()
+    kept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownItem:
+    """An item as it was fetched before, with its file."""
+
+    fingerprint: str
+    kept: str
+    file: Path
+
+
+class Source(Protocol):
+    """A place with documents. Its options are its fields: a frozen msgspec.Struct with `url: str` first, unknown fields forbidden."""
+
+    @property
+    def url(self) -> str: ...
+
+    def items(self, known: Mapping[str, KnownItem]) -> Iterator[Item | Verdict]:
+        """All items, each once. An item that is not met any more is gone, and its document is removed.
+
+        A Verdict `failed` of an item's name (or a folder of names, ending with "/") keeps what was fetched before. Raises SourceError when the
+        source cannot be listed: then nothing is removed. Credentials come from the environment or the keyring, are never in `url`, errors or names.
+        """
+        ...

@@ -1,0 +1,77 @@
+"""The kinds of sources, by the scheme of their addresses."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from openbook.codec import convert
+from openbook.errors import ConfigError, SourceError, did_you_mean, needs_extra
+from openbook.sources import Source
+
+SCHEMES: dict[str, str] = {
+    "http": "openbook.sources.web:WebSource",
+    "https": "openbook.sources.web:WebSource",
+    "feed+http": "openbook.sources.feed:FeedSource",
+    "feed+https": "openbook.sources.feed:FeedSource",
+    "s3": "openbook.sources.filesystems:FileSystemSource",
+    "gs": "openbook.sources.filesystems:FileSystemSource",
+    "az": "openbook.sources.filesystems:FileSystemSource",
+    "sftp": "openbook.sources.filesystems:FileSystemSource",
+    "webdav+http": "openbook.sources.filesystems:FileSystemSource",
+    "webdav+https": "openbook.sources.filesystems:FileSystemSource",
+    "zip": "openbook.sources.archive:ArchiveSource",
+    "git+https": "openbook.sources.git:GitSource",
+    "git+ssh": "openbook.sources.git:GitSource",
+    "git+file": "openbook.sources.git:GitSource",
+    "zotero": "openbook.sources.zotero:ZoteroSource",
+    "imaps": "openbook.sources.mail:ImapSource",
+    "imap": "openbook.sources.mail:ImapSource",
+    "maildir": "openbook.sources.mail:MaildirSource",
+    "sqlite": "openbook.sources.sql:SqlSource",
+    "postgresql": "openbook.sources.sql:SqlSource",
+    "mysql": "openbook.sources.sql:SqlSource",
+}
+"""Scheme -> "module:Class"; the module is imported when a source of the scheme is opened."""
+
+ENTRY_POINTS = "openbook.sources"
+COMMON = ("labels", "include", "exclude")  # keys of `sources.toml` for every source
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: `C:/` is a folder of Windows
+_PASSWORD = re.compile(
+    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"
+)  # a colon before an @, unless a port's
+
+
+def is_address(text: str) -> bool:
+    """True for `https://...` and the like; what has no scheme is a path."""
+    return _ADDRESS.match(text) is not None
+
+
+def open_source(url: str, options: Mapping[str, Any]) -> Source:
+    """The source at `url`; nothing is fetched yet. Raises SourceError or ConfigError."""
+    scheme = url.partition("://")[0].lower()
+    if _PASSWORD.match(url):
+        raise SourceError(
+            f"A password in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
+        )
+    from importlib.metadata import entry_points  # slow, and needed here alone
+
+    others = {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
+    known = {**others, **SCHEMES}
+    if scheme not in known:
+        hint = did_you_mean(scheme, known) or f" There are: {', '.join(sorted(known))}."
+        raise SourceError(f"No source has the scheme {scheme!r} (of {url!r}).{hint}")
+    module, _, name = known[scheme].partition(":")
+    with needs_extra(f"A source {scheme}://", "sources"):
+        kind = getattr(importlib.import_module(module), name)
+    names = kind.__struct_fields__
+    for key in options:
+        if key not in names or key == "url":
+            raise ConfigError(
+                f"{url} has the unknown option {str(key)[:80]!r}.{did_you_mean(str(key), {*names[1:], *COMMON})}"
+            )
+    source: Source = convert({"url": url, **options}, kind, f"The source {url}", ConfigError)
+    return source

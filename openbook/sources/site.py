@@ -1,0 +1,221 @@
+"""One web site, asked politely and with bounds on what it may answer."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import msgspec
+import protego
+
+from openbook import __version__
+from openbook.errors import SourceError, first_line
+from openbook.sources import KnownItem
+
+MAX_HEAD_BYTES = 10_000_000  # of a body, read for links and a digest; the rest is streamed
+REQUEST_S = 120.0  # until these bytes are there
+MAX_DELAY_S = 60
+AGENT = f"OpenBook/{__version__}"
+_TOKEN = "OPENBOOK_WEB_TOKEN"  # noqa: S105  its name
+_MAX_HOPS = 10
+
+
+class FetchError(Exception):
+    """Why `address` was not fetched: the end of a sentence about it."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(reason)
+        self.address = address
+
+
+class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix."""
+
+    etag: str = ""
+    modified: str = ""
+    via: str = ""
+    suffix: str = ""
+    links: tuple[str, ...] = ()
+    metadata: dict[str, str | list[str]] = {}
+    entries: int = 0  # of the feed that held it
+
+    @classmethod
+    def of(cls, item: KnownItem) -> Kept:
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(item.kept, type=cls)
+        return cls()
+
+    def text(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`address`: after redirects. `head`: the first bytes of the body, unpacked; `rest` follows if it is not whole."""
+
+    address: str
+    status: int
+    headers: Mapping[str, str]
+    head: bytes = b""
+    is_whole: bool = True
+    rest: Iterable[bytes] = ()
+
+    @property
+    def content_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        return {
+            key: self.headers.get(name, "")[:1000] for key, name in (("etag", "etag"), ("modified", "last-modified"))
+        }
+
+    @property
+    def reason(self) -> str:
+        hint = f"; {_TOKEN}=HOST=TOKEN signs in" if self.status in (401, 403) else ""
+        return f"answers {self.status} {httpx.codes.get_reason_phrase(self.status)}".rstrip() + hint
+
+
+class Site:
+    """One host, asked at a rate, without cookies. Redirects to other hosts, and from public to private addresses, are refused."""
+
+    def __init__(self, url: str, delay_s: float) -> None:
+        try:
+            start = httpx.URL(url).copy_with(fragment=None)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SourceError(f"{url!r} is not a web address: {first_line(error)}.") from error
+        if not start.host or start.scheme not in {"http", "https"}:
+            raise SourceError(f"{url!r} is not a web address: it must begin with https:// and a host.")
+        if b"@" in start.userinfo + start.netloc or start.userinfo:
+            raise SourceError(
+                f"The address at {start.host} names a user. Leave that out; {_TOKEN}=HOST=TOKEN signs in."
+            )
+        if not 0 <= delay_s <= MAX_DELAY_S:
+            raise SourceError(f"delay_s must be 0 to {MAX_DELAY_S} seconds, not {delay_s:g}.")
+        self.start = str(start.copy_with(path=start.path or "/"))
+        self.folder = start.path.rpartition("/")[0] + "/"
+        self.delay_s, self.robots = delay_s, protego.Protego.parse("")
+        self._scheme, self._host, self._port = start.scheme, start.host, start.port
+        self._next_s, self._is_public, self._is_cut = 0.0, False, False
+        self._socket: socket.socket | None = None
+        self._client = httpx.Client(
+            headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **_authorization(start.host)},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            timeout=httpx.Timeout(30.0, connect=10.0),
+        )
+        self.close = self._client.close
+
+    @property
+    def prefix(self) -> str:
+        return str(httpx.URL(self.start).copy_with(scheme=self._scheme, query=None, path=self.folder))
+
+    def address(self, link: str, base: str) -> str:
+        """Absolute, without fragment, with the site's scheme; empty if it leaves the site."""
+        try:
+            url = httpx.URL(urljoin(base, link.strip())).copy_with(fragment=None)
+        except (httpx.InvalidURL, ValueError):
+            return ""
+        is_here = (url.host, url.port, url.userinfo) == (self._host, self._port, b"")
+        if not is_here or url.scheme not in ({self._scheme} if self._port else {"http", "https"}):
+            return ""
+        return str(url.copy_with(scheme=self._scheme, path=url.path or "/"))
+
+    def is_inside(self, address: str) -> bool:
+        return httpx.URL(address).path.startswith(self.folder)
+
+    def may_ask(self, address: str) -> bool:
+        return bool(self.robots.can_fetch(address, AGENT))
+
+    @contextmanager
+    def get(self, address: str, known: Mapping[str, Kept]) -> Generator[Answer, None, None]:
+        """The answer, after redirects; with bytes if its status is 200. Raises FetchError."""
+        for _ in range(_MAX_HOPS):
+            before = known.get(address, Kept())
+            conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
+            headers = {name: value for name, value in conditions.items() if value}
+            if (wait_s := self._next_s - time.monotonic()) > 0:
+                time.sleep(wait_s)
+            timer = threading.Timer(REQUEST_S, self._cut)  # however slowly bytes still come
+            timer.daemon, self._is_cut = True, False
+            timer.start()
+            try:
+                with self._client.stream(
+                    "GET", address, headers=headers, extensions={"trace": partial(self._trace, address)}
+                ) as response:
+                    status = response.status_code
+                    if status not in (301, 302, 303, 307, 308):
+                        if status == 304 and address not in known:
+                            raise FetchError(address, "answers 304 Not Modified to a first request")
+                        answer = _answer(address, response)
+                        timer.cancel()
+                        if self._is_cut:  # a body without a length would seem whole
+                            raise FetchError(address, f"took more than {REQUEST_S:g} seconds")
+                        yield answer
+                        return
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+                raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
+            finally:
+                timer.cancel()
+                self._next_s = time.monotonic() + self.delay_s
+            if status in (302, 303, 307) and address in known:  # a page for signing in must not take a document's place
+                raise FetchError(address, f"leads elsewhere for now (status {status})")
+            address = self._redirected(address, response.headers.get("location", ""))
+        raise FetchError(address, f"is reached only after {_MAX_HOPS} redirects")
+
+    def _redirected(self, address: str, location: str) -> str:
+        if address.startswith("http:") and not self._port and location.startswith(f"https://{self._host}/"):
+            self._scheme = "https"
+        there = self.address(location, address)
+        if not there or there == address or not self.may_ask(there):
+            why = "itself" if there == address else "what robots.txt does not allow" if there else "another site"
+            raise FetchError(address, f"leads to {location[:200]!r}, {why}")
+        return there
+
+    def _trace(self, address: str, event: str, about: Mapping[str, Any]) -> None:
+        """For httpx: keeps the socket, first plain and then under TLS, and checks the peer before anything is sent to it."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            stream = about["return_value"]
+            self._socket = stream.get_extra_info("socket")
+            peer = ipaddress.ip_address(stream.get_extra_info("server_addr")[0])
+            if self._is_public and not peer.is_global:
+                stream.close()
+                raise FetchError(address, f"has the private address {peer} now, and had a public one before")
+            self._is_public = peer.is_global
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        with suppress(OSError):  # already closed
+            if self._socket is not None:
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _authorization(host: str) -> dict[str, str]:
+    pairs = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
+    if not all(name and token and token.isascii() and token.isprintable() for name, token in pairs.items()):
+        raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
+    return {"Authorization": f"Bearer {pairs[host]}"} if host in pairs else {}
+
+
+def _answer(address: str, response: httpx.Response) -> Answer:
+    if response.status_code != 200:
+        return Answer(address, response.status_code, response.headers)
+    # A single packing: pieces of 64 kB grow a thousandfold at most.
+    if (packing := response.headers.get("content-encoding", "").lower()) not in ("", "identity", "gzip", "deflate"):
+        raise FetchError(address, f"is packed as {packing[:40]!r}")
+    head, pieces = bytearray(), response.iter_bytes()
+    for piece in pieces:
+        head += piece
+        if len(head) > MAX_HEAD_BYTES:
+            return Answer(address, 200, response.headers, bytes(head), False, pieces)
+    return Answer(address, 200, response.headers, bytes(head))

@@ -1,0 +1,307 @@
+"""Pages of one web site: their main text, and the PDF, office and text files that they lead to."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import itertools
+import mimetypes
+import re
+import zlib
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from email.utils import parsedate_to_datetime
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import lxml.html
+import msgspec
+import protego
+import trafilatura
+from lxml import etree
+from trafilatura.metadata import extract_metadata
+
+from openbook.errors import SourceError
+from openbook.records import Verdict
+from openbook.sources import Item, KnownItem
+from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, Kept, Site
+
+_MAX_FAILURES = 10  # without an answer between them
+_MIN_CHARS = 30  # with less text in a page, its scripts would write it
+_MIN_EXTRACT = 300  # characters; trafilatura keeps no structure of less
+_MAX_TAGS, _MAX_CHARS = 12_000, 1_000_000  # 37,500 tags took trafilatura half a minute
+_GIANT_TAG = re.compile(rb"<[A-Za-z][^<>]{20000}")  # 40,000 attributes took libxml2 17 seconds
+_UNREADABLE = (etree.LxmlError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+_OFFICE, _OPEN = "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."
+_BY_SUFFIX = {
+    ".html": "text/html application/xhtml+xml",
+    ".pdf": "application/pdf",
+    ".epub": "application/epub+zip",
+    ".docx": f"{_OFFICE}wordprocessingml.document",
+    ".pptx": f"{_OFFICE}presentationml.presentation",
+    ".xlsx": f"{_OFFICE}spreadsheetml.sheet",
+    ".odt": f"{_OPEN}text",
+    ".odp": f"{_OPEN}presentation",
+    ".ods": f"{_OPEN}spreadsheet",
+    ".doc": "application/msword",
+    ".ppt": "application/vnd.ms-powerpoint",
+    ".xls": "application/vnd.ms-excel",
+    ".rtf": "application/rtf text/rtf",
+    ".eml": "message/rfc822",
+    ".ipynb": "application/x-ipynb+json",
+    ".json": "application/json",
+    ".xml": "application/xml text/xml",
+    ".csv": "text/csv",
+    ".md": "text/markdown",
+}
+_SUFFIXES = {kind: suffix for suffix, kinds in _BY_SUFFIX.items() for kind in kinds.split()}
+_BY_ENDING = mimetypes.MimeTypes()  # without the machine's own list
+_NOT_TEXT = ("text/css", "text/javascript")
+_VALUE = r"""\s{0,4}=\s{0,4}(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})'|([^\s"'<>]{1,2000}))"""
+_LINK = re.compile(r"<(?:a|area|frame|iframe)\s[^<>]{0,1000}?\b(?:href|src)" + _VALUE, re.IGNORECASE)
+_BASE = re.compile(r"<base\s[^<>]{0,200}?\bhref" + _VALUE, re.IGNORECASE)
+_REFRESH = re.compile(
+    r"""<meta\s[^<>]{0,200}?\brefresh\b[^<>]{0,100}?\burl\s{0,4}=\s{0,4}["']?([^"'<>\s]{1,2000})""", re.IGNORECASE
+)
+
+
+class WebSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The page at `url`, what it leads to in its folder, up to `depth` links away, and the sitemaps that robots.txt names.
+
+    At most `pages` addresses are asked, with `delay_s` between them. A document is named by its address after redirects.
+    """
+
+    url: str
+    depth: int = 5
+    pages: int = 1000
+    delay_s: float = 0.2
+
+    def items(self, known: Mapping[str, KnownItem]) -> Iterator[Item | Verdict]:
+        with closing(Site(self.url, self.delay_s)) as site:
+            yield from _Crawl(site, known, self.pages).run(self.depth)
+
+
+class _Crawl:
+    def __init__(self, site: Site, known: Mapping[str, KnownItem], pages: int) -> None:
+        self._site, self._known, self._pages = site, known, pages
+        self._kept = {name: Kept.of(item) for name, item in known.items()}
+        self._behind = {kept.via: name for name, kept in self._kept.items() if kept.via}
+        self._met: set[str] = set()
+        self._sitemaps: set[str] = set()
+
+    def run(self, most_links: int) -> Iterator[Item | Verdict]:
+        site, failures = self._site, 0
+        self._read_robots()
+        waiting = deque((address, 0) for address in [site.start, *sorted(self._sitemaps)])
+        seen = {address for address, _ in waiting}
+        for _ in range(max(self._pages, 1)):
+            if not waiting:
+                return
+            address, depth = waiting.popleft()
+            links: tuple[str, ...] = ()
+            try:
+                if address not in self._met:
+                    with site.get(address, self._kept) as answer:
+                        links, failures = (yield from self._visit(address, answer)), 0
+            except FetchError as error:
+                failures += isinstance(error.__cause__, httpx.HTTPError)
+                if address == site.start or failures == _MAX_FAILURES:
+                    raise SourceError(f"{error.address} {error}. Check the address, or try again later.") from error
+                links = yield from self._fail(address, error)
+            for link in links if depth < most_links else ():
+                link = link if link.startswith(("http://", "https://")) else site.prefix + link
+                if link not in seen and (site.is_inside(link) or link in self._sitemaps) and site.may_ask(link):
+                    seen.add(link)
+                    waiting.append((link, depth + 1))
+        if waiting:
+            reason = f"{self._pages:,} addresses were asked; raise `pages` to read the others"
+            yield Verdict(site.prefix.rstrip("/"), "skipped", reason)
+
+    def _read_robots(self) -> None:
+        """As RFC 9309: without a robots.txt all is allowed; if the server fails, nothing is."""
+        site, address, text = self._site, urljoin(self._site.start, "/robots.txt"), ""
+        try:
+            with site.get(address, {}) as answer:
+                text = answer.head[:500_000].decode("utf-8", "replace")
+                if answer.status >= 500 or answer.status == 429:
+                    raise SourceError(
+                        f"{address} {answer.reason}, so what may be fetched is not known. Try again later."
+                    )
+        except FetchError as error:
+            if error.__cause__:
+                raise SourceError(f"{error.address} {error}. Check the address, or try again later.") from error
+        site.robots = protego.Protego.parse(text)
+        site.delay_s = max(site.delay_s, min(site.robots.crawl_delay(AGENT) or 0, MAX_DELAY_S))
+        if not site.may_ask(site.start):
+            raise SourceError(f"{address} does not allow {site.start} to be fetched. Ask those who run the site.")
+        named = (site.address(link, address) for link in itertools.islice(site.robots.sitemaps, self._pages))
+        self._sitemaps |= {link for link in named if link and site.may_ask(link)} - {site.start}
+
+    def _fail(self, address: str, error: FetchError) -> Generator[Verdict, None, tuple[str, ...]]:
+        """What was fetched before is kept, and its links are followed."""
+        if address in self._sitemaps:
+            yield Verdict(self._site.prefix.rstrip("/"), "failed", f"its sitemap {error.address} {error}")
+            return ()
+        names = {name for name in (address, self._behind.get(address, "")) if name in self._known} | {error.address}
+        for name in sorted(names - self._met):
+            yield Verdict(name, "failed", str(error))
+        self._met |= names
+        return tuple(link for name in names if name in self._kept for link in self._kept[name].links)
+
+    def _visit(self, asked: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
+        """Yields the page, unless it is not a document; returns its links."""
+        site, name, is_start = self._site, answer.address, asked == self._site.start
+        if name in self._met or (answer.status in (404, 410) and not is_start):
+            return ()
+        if answer.status not in (200, 304):
+            raise FetchError(name, answer.reason)
+        suffix = _suffix(answer) if answer.status == 200 else self._kept[name].suffix
+        if asked in self._sitemaps or (suffix == ".xml" and answer.status == 200):
+            kind, links = self._read_sitemap(answer)
+            self._sitemaps.update(links if kind == "sitemapindex" else ())
+            if kind or asked in self._sitemaps:
+                return links
+        if not site.is_inside(name):
+            raise FetchError(asked, f"leads to {name}, outside the folder {site.prefix}")
+        if is_start:
+            site.folder = httpx.URL(name).path.rpartition("/")[0] + "/"
+            if not suffix:
+                raise FetchError(name, f"is {answer.content_type[:80] or 'of no known type'}, not a page")
+        return (yield from self._take(asked, suffix, answer)) if suffix else ()
+
+    def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
+        name, data = answer.address, answer.head
+        before, known = self._kept.get(name, Kept()), self._known.get(name)
+        marks: dict[str, Any] = answer.marks if answer.status == 200 else {}
+        marks["via"] = asked if asked != name else before.via
+        fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
+        if known and (answer.status == 304 or fingerprint == known.fingerprint != ""):
+            new = msgspec.structs.replace(before, **marks)
+            self._met.add(name)
+            yield Item(
+                name, known.fingerprint, lambda: self._read_again(name), new.suffix, new.metadata, kept=new.text()
+            )
+            return new.links
+        metadata: dict[str, str | list[str]] = {"url": name}
+        with suppress(ValueError):
+            metadata["modified"] = parsedate_to_datetime(marks["modified"]).isoformat()
+        links: tuple[str, ...] = ()
+        if suffix == ".html":
+            text = data.decode("utf-8", "replace")
+            links = self._links(name, text)
+            if _REFRESH.search(text[:4096]):
+                return links
+            suffix, data, said = main_text(answer)
+            metadata |= said
+            if not suffix:
+                raise FetchError(name, "holds nearly no text without JavaScript")
+        self._met.add(name)
+        new = Kept(**marks, suffix=suffix, links=links, metadata=metadata)
+        yield Item(name, fingerprint, lambda: itertools.chain([data], answer.rest), suffix, metadata, kept=new.text())
+        return links
+
+    def _read_again(self, name: str) -> Iterator[bytes]:
+        """For a mirror that wants the bytes of an unchanged item: it refused them before."""
+        with self._site.get(name, {}) as answer:
+            yield main_text(answer)[1] if _suffix(answer) == ".html" else answer.head
+            yield from answer.rest
+
+    def _links(self, address: str, text: str) -> tuple[str, ...]:
+        site, links, base = self._site, dict[str, None](), address
+        if stated := _BASE.search(text[:50_000]):
+            base = urljoin(address, html.unescape(stated[stated.lastindex or 0]))
+        for match in itertools.chain(_REFRESH.finditer(text[:4096]), _LINK.finditer(text)):
+            there = site.address(html.unescape(match[match.lastindex or 0]), base)
+            if there and site.is_inside(there) and _may_be_document(there):
+                links[there.removeprefix(site.prefix)] = None
+            if len(links) == self._pages:
+                break
+        return tuple(links)
+
+    def _read_sitemap(self, answer: Answer) -> tuple[str, tuple[str, ...]]:
+        """`urlset` or `sitemapindex`, and the addresses. Empty if it is another file. Raises FetchError for a sitemap that cannot be read."""
+        data, root = answer.head, None
+        with suppress(zlib.error):
+            data = zlib.decompressobj(31).decompress(data, MAX_HEAD_BYTES)
+        with suppress(etree.LxmlError):
+            parser = etree.XMLParser(recover=True, resolve_entities=False, no_network=True, huge_tree=False)
+            root = etree.fromstring(data, parser)
+        kind = str(root.tag).rpartition("}")[2] if root is not None and answer.is_whole else ""
+        if root is not None and kind in ("urlset", "sitemapindex"):
+            named = (self._site.address(loc.text or "", answer.address) for loc in root.iterfind("{*}*/{*}loc"))
+            return kind, tuple(itertools.islice(filter(None, named), self._pages))
+        if answer.address in self._sitemaps:
+            raise FetchError(
+                answer.address, answer.reason if answer.status != 200 else "is not a sitemap that can be read"
+            )
+        return "", ()
+
+
+def _suffix(answer: Answer) -> str:
+    """The content type decides; if it is vague, the path. Empty: not a document."""
+    kind, ending = answer.content_type, PurePosixPath(httpx.URL(answer.address).path).suffix.lower()
+    if kind in _SUFFIXES or kind in _NOT_TEXT:
+        return _SUFFIXES.get(kind, "")
+    if not kind and re.match(rb"\s{0,99}<(?:!doctype html|html)", answer.head, re.IGNORECASE):
+        return ".html"
+    is_text = kind.startswith("text/") or not kind
+    if is_text or kind in ("application/octet-stream", "binary/octet-stream", "application/zip"):
+        is_file = ending in _BY_SUFFIX or ending in _BY_ENDING.types_map[True]
+        return ending if is_file and _may_be_document(answer.address) else ".txt" if is_text else ""
+    return ""
+
+
+def _may_be_document(address: str) -> bool:
+    """False for pictures, archives and the like, which need not be asked for."""
+    ending = PurePosixPath(httpx.URL(address).path).suffix.lower()
+    kind = _BY_ENDING.types_map[True].get(ending, "text/")
+    is_text = kind.startswith("text/") and kind not in _NOT_TEXT
+    return (is_text or kind in _SUFFIXES or ending in _BY_SUFFIX) and ending not in _BY_ENDING.encodings_map
+
+
+def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
+    """Suffix, bytes and metadata of a page's main text, or of the page whole. No suffix: its scripts would write the text."""
+    page, charset = answer.head, "utf-8"
+    try:
+        page.decode()  # then it is UTF-8, whatever the header says
+    except UnicodeDecodeError:
+        said = re.search(r"charset=[\"']?([\w.:-]{2,40})", answer.headers.get("content-type", ""), re.ASCII | re.I)
+        charset = said[1] if said else ""
+        page = f'<meta charset="{charset}">'.encode() + page if charset else page
+    if not answer.is_whole or _GIANT_TAG.search(page):
+        return ".html", page, {}
+    is_small = len(page) <= _MAX_CHARS and page.count(b"<") <= _MAX_TAGS
+    try:
+        parser = lxml.html.HTMLParser(encoding=charset or None)
+        tree: Any = lxml.html.document_fromstring(page, parser=parser)
+        about = extract_metadata(tree, None, {"extensive_search": False}) if is_small else None
+        body = tree.find("body")
+        if body is None or any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):
+            return ".html", page, {}
+        title = " ".join((tree.findtext(".//title") or (about and about.title) or "").split())
+        stated = {"title": title, "author": about and about.author, "modified": about and about.date}
+        metadata = {key: value for key, value in stated.items() if value}
+        has_scripts = tree.find(".//script") is not None
+        etree.strip_elements(tree, "script", "style", "noscript", "template", with_tail=False)
+        if has_scripts and len("".join(body.text_content().split())) < _MIN_CHARS:
+            return "", b"", {}
+        for path in (".//main", ".//*[@role='main']", ".//article"):
+            mains = body.xpath(path)
+            if len(mains) == 1 and mains[0].text_content().strip():
+                mains[0].tail = body.text = None
+                body[:] = mains
+                for meta in tree.xpath("//meta[@charset or @http-equiv]"):
+                    meta.drop_tree()
+                return ".html", lxml.html.tostring(tree), metadata  # in ASCII
+        text = trafilatura.extract(tree, output_format="markdown", include_comments=False) if is_small else None
+    except _UNREADABLE:
+        return ".html", page, {}
+    if not text or len(text) < _MIN_EXTRACT:
+        return ".html", page, metadata
+    top = (
+        "" if text.startswith("# ") else f"# {title or answer.address}\n\n"
+    )  # so the page cannot begin with front matter
+    return ".md", (top + text).encode("utf-8", "replace"), metadata

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import gzip
+import types
+from typing import Any
+
+import httpx
+import pytest
+
+from openbook.errors import ConfigError, SourceError
+from openbook.parsers import parse_bytes
+from openbook.sources import Item, registry
+from openbook.sources import site as site_module
+from openbook.sources.web import WebSource
+from openbook.testing.sources import check_source
+
+
+def web(site: Any, path: str = "/", **options: Any) -> WebSource:
+    return WebSource(site.url + path, **{"delay_s": 0.0, **options})
+
+
+def names(site: Any, kept: Any) -> set[str]:
+    return {name.removeprefix(site.url) for name in kept.known}
+
+
+def test_pages_of_the_folder_are_followed_and_named_by_their_address(site: Any, kept: Any) -> None:
+    site.add_page(
+        "/docs/", "a", "../outside", "b.html#part", "https://example.org/docs/x", "mailto:a@b.example", "logo.png"
+    )
+    site.add_page("/docs/a", "/docs/b.html", "c?page=2", f"{site.url}/docs/c?page=2#end", "pack.zip")
+    for path in ("/docs/b.html", "/docs/c?page=2", "/outside", "/docs/logo.png", "/docs/pack.zip"):
+        site.add_page(path)
+    kept.take(web(site, "/docs/"))
+    assert names(site, kept) == {"/docs/", "/docs/a", "/docs/b.html", "/docs/c?page=2"}
+    assert not kept.verdicts
+    assert sorted(site.paths()) == ["/docs/", "/docs/a", "/docs/b.html", "/docs/c?page=2", "/robots.txt"]
+    assert all(headers["User-Agent"].startswith("OpenBook/") for _, headers in site.asked)
+
+
+def test_depth_and_pages_bound_a_crawl(site: Any, kept: Any) -> None:
+    for number in range(9):
+        for path in (f"/{number or ''}", f"/{number}?again"):
+            site.add_page(path, f"/{number + 1}", f"/{number + 1}?again")
+    kept.take(web(site, depth=2))
+    assert names(site, kept) == {"/", "/1", "/2", "/1?again", "/2?again"}
+    kept.take(web(site, pages=3))
+    assert len(kept.items) == 3
+    (verdict,) = kept.verdicts.values()
+    assert (verdict.path, verdict.outcome) == (site.url, "skipped")
+    assert "3 addresses were asked; raise `pages`" in verdict.reason
+
+
+def test_the_main_text_reaches_the_parser_with_headings_and_tables(site: Any, kept: Any) -> None:
+    table = "<table><tr><th>Service</th><th>Price</th></tr><tr><td>Setup</td><td>30</td></tr></table>"
+    steps = "<h2>How to order</h2><ol><li>Write to <code>us</code></li><li>Pay the sum</li></ol>"
+    about = '<meta name="author" content="Ann Lee"><meta property="article:published_time" content="2024-03-05">'
+    chrome = "<div class='menu'><a href='/x'>Home</a> <a href='/y'>Contact us</a></div>"
+    said = (
+        "All prices hold for the year 2024 in {} shops in Europe, and {} other people ask.",
+        "Whoever orders {} pays {} at once.",
+    )
+    prose = "".join(f"<p>{words.format(number, number + 7)}</p>" for number in range(6) for words in said)
+    for path, inner in (
+        ("/main", f"<main>{prose}{table}{steps}</main>"),
+        ("/divs", f"<div class='post'>{prose}{table}{steps}</div>"),
+    ):
+        body = f"<body>{chrome}{inner}<div class='footer'>Imprint and cookies</div></body>"
+        site.add(path, f"<html><head><title>Prices</title>{about}</head>{body}</html>")
+    site.add_page("/", "/main", "/divs")
+    kept.take(web(site))
+    for path in ("/main", "/divs"):
+        item = kept.items[site.url + path]
+        content = parse_bytes(kept.data[item.name], f"x{item.suffix}")
+        assert "How to order" in [mark.title for mark in content.headings]
+        assert "Setup | 30" in content.text
+        assert "1. Write to" in content.text
+        assert "Imprint" not in content.text
+        assert "Home" not in content.text
+        assert item.metadata == {"title": "Prices", "author": "Ann Lee", "modified": "2024-03-05", "url": item.name}
+
+
+def test_a_page_cannot_begin_with_front_matter(site: Any, kept: Any) -> None:
+    site.add(
+        "/",
+        "<html><body><div><p>---</p><p>access_labels: [secret]</p><p>---</p><p>"
+        + "Some words of text. " * 30
+        + "</p></div></body></html>",
+    )
+    kept.take(web(site))
+    content = parse_bytes(kept.data[f"{site.url}/"], f"x{kept.items[f'{site.url}/'].suffix}")
+    assert "secret" in content.text
+    assert "access_labels" not in dict(content.metadata)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "suffix"),
+    [
+        ("/a", "application/pdf", ".pdf"),
+        ("/a.PDF", "application/octet-stream", ".pdf"),
+        ("/get?id=1", "application/vnd.openxmlformats-officedocument.wordprocessingml.document", ".docx"),
+        ("/b.docx", "application/zip", ".docx"),
+        ("/b.doc", "application/msword", ".doc"),
+        ("/notes.md", "text/plain; charset=utf-8", ".md"),
+        ("/LICENSE", "text/plain", ".txt"),
+        ("/x.py", "text/x-python", ".py"),
+        ("/x.csv", "TEXT/CSV", ".csv"),
+        ("/x.php", "text/html", ".html"),
+        ("/x.json", "application/json", ".json"),
+        ("/x.pdf", "text/html", ".html"),
+        ("/x", "image/png", None),
+        ("/x", "application/octet-stream", None),
+        ("/x", "application/x-unheard-of", None),
+        ("/x", "text/css", None),
+    ],
+)  # fmt: skip
+def test_linked_files_get_a_suffix_from_type_or_path(
+    site: Any, kept: Any, path: str, kind: str, suffix: str | None
+) -> None:
+    site.add_page("/", path)
+    site.add(path, "<p>" + "words of a page " * 9, headers={"Content-Type": kind})
+    kept.take(web(site))
+    item = kept.items.get(site.url + path)
+    if item is None:
+        assert suffix is None
+        assert path in site.paths()
+    elif suffix == ".html":
+        assert item.suffix in {".html", ".md"}
+    else:
+        assert item.suffix == suffix
+    assert not kept.verdicts
+
+
+def test_a_second_run_reads_nothing_that_is_unchanged(site: Any, kept: Any) -> None:
+    site.add_page("/", "/etag", "/plain", "/file.pdf")
+    site.add_page("/etag", "/behind", etag='"1"')
+    site.add_page("/behind", etag='"2"')
+    site.add_page("/plain")
+    site.add(
+        "/file.pdf",
+        b"%PDF-1.4 not really",
+        headers={"Content-Type": "application/pdf", "Last-Modified": "Mon, 04 Mar 2024 10:00:00 GMT"},
+    )
+    first = dict(kept.take(web(site)).items)
+    assert len(kept.read) == 5
+    assert first[f"{site.url}/file.pdf"].metadata["modified"] == "2024-03-04T10:00:00+00:00"
+    site.asked.clear()
+    kept.take(web(site))
+    assert kept.read == []
+    assert {name: (item.fingerprint, item.suffix, item.metadata) for name, item in kept.items.items()} == {
+        name: (item.fingerprint, item.suffix, item.metadata) for name, item in first.items()
+    }
+    asked = dict(site.asked)
+    assert asked["/etag"]["If-None-Match"] == '"1"'
+    assert asked["/file.pdf"]["If-Modified-Since"] == "Mon, 04 Mar 2024 10:00:00 GMT"
+    assert "/behind" in asked  # found through a page that answered 304
+    site.add_page("/plain", text="Other words on this page, which is longer than thirty characters.")
+    del site.pages["/behind"]
+    kept.take(web(site))
+    assert kept.read == [f"{site.url}/plain"]
+    assert names(site, kept) == {"/", "/etag", "/plain", "/file.pdf"}
+
+
+def test_an_unchanged_file_can_be_read_again(site: Any, kept: Any) -> None:
+    """A mirror that refused a file for its size asks for it when its limit is raised."""
+    site.add_page("/", etag='"1"')
+    kept.take(web(site))
+    (again,) = [b"".join(item.read()) for item in web(site).items(kept.known) if isinstance(item, Item)]
+    assert again == kept.data[f"{site.url}/"]
+
+
+def test_redirects_inside_the_site_lead_to_the_name(site: Any, kept: Any) -> None:
+    site.add_page("/", "/old", "/temporary", "/new")
+    site.add("/old", status=301, headers={"Location": "/older"})
+    site.add("/older", status=308, headers={"Location": "new#there"})
+    site.add("/temporary", status=302, headers={"Location": "/only-so"})
+    site.add_page("/new")
+    site.add_page("/only-so", "/deeper")
+    site.add_page("/deeper")
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/new", "/only-so", "/deeper"}
+    site.add("/temporary", status=500)  # the address behind it is not known to be gone
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/new", "/only-so", "/deeper"}
+    assert kept.verdicts[f"{site.url}/only-so"].outcome == "failed"
+
+
+def test_a_sign_in_page_does_not_take_the_place_of_documents(site: Any, kept: Any) -> None:
+    site.add_page("/", "/a", "/b")
+    site.add_page("/a", "/behind-a")
+    site.add_page("/b")
+    site.add_page("/behind-a")
+    site.add_page("/sign-in")
+    kept.take(web(site))
+    for path in ("/a", "/b"):
+        site.add(path, status=302, headers={"Location": "/sign-in"})
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/a", "/b", "/behind-a"}
+    assert "leads elsewhere for now (status 302)" in kept.verdicts[f"{site.url}/a"].reason
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_page_that_is_not_found_is_gone(site: Any, kept: Any, status: int) -> None:
+    site.add_page("/", "/a")
+    site.add_page("/a")
+    kept.take(web(site))
+    site.add("/a", status=status)
+    kept.take(web(site))
+    assert names(site, kept) == {"/"}
+    assert not kept.verdicts
+
+
+def test_a_page_that_fails_stays_with_what_is_behind_it(site: Any, kept: Any) -> None:
+    site.add_page("/", "/a")
+    site.add_page("/a", "/b")
+    site.add_page("/b")
+    kept.take(web(site))
+    site.add("/a", status=503)
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/a", "/b"}
+    assert kept.verdicts[f"{site.url}/a"].reason == "answers 503 Service Unavailable"
+
+
+def test_robots_txt_is_obeyed(site: Any, kept: Any) -> None:
+    site.add(
+        "/robots.txt",
+        "User-agent: *\nDisallow: /\n\nUser-agent: OpenBook\nDisallow: /private\nDisallow: /*.pdf$\nAllow: /\n",
+    )
+    site.add_page("/", "/private/a", "/a.pdf", "/b", "/to-private")
+    site.add("/to-private", status=302, headers={"Location": "/private/b"})
+    site.add_page("/b")
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/b"}
+    assert not [path for path in site.paths() if path.startswith("/private") or path.endswith(".pdf")]
+    site.add("/robots.txt", "User-agent: *\nDisallow: /\n")
+    with pytest.raises(SourceError, match=r"robots\.txt does not allow .* to be fetched"):
+        kept.take(web(site))
+    site.add("/robots.txt", status=500)
+    with pytest.raises(SourceError, match=r"robots\.txt answers 500 .* what may be fetched is not known"):
+        kept.take(web(site))
+
+
+def test_requests_keep_the_delay_that_the_site_asks_for(site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(site_module, "time", types.SimpleNamespace(sleep=slept.append, monotonic=lambda: 100.0))
+    site.add("/robots.txt", "User-agent: *\nCrawl-delay: 3\n")
+    site.add_page("/", "/a")
+    site.add_page("/a")
+    kept.take(web(site, delay_s=0.5))
+    assert slept == [0.5, 3.0]
+    site.add("/robots.txt", "User-agent: *\nCrawl-delay: 1e300\n")
+    kept.take(web(site, delay_s=0.5))
+    assert max(slept) == 60.0
+
+
+def test_sitemaps_of_robots_txt_add_their_pages(site: Any, kept: Any) -> None:
+    site.add("/robots.txt", f"Sitemap: {site.url}/index.xml\nSitemap: https://example.org/other.xml\n")
+    xml = {"Content-Type": "application/xml"}
+    locations = "".join(f"<sitemap><loc>{site.url}/{name}</loc></sitemap>" for name in ("map.xml", "packed.xml.gz"))
+    site.add(
+        "/index.xml",
+        f'<sitemapindex xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{locations}</sitemapindex>',
+        headers=xml,
+    )
+    site.add(
+        "/map.xml",
+        f"<urlset><url><loc> {site.url}/docs/a </loc></url><url><loc>{site.url}/elsewhere</loc></url></urlset>",
+        headers=xml,
+    )
+    packed = gzip.compress(f"<urlset><url><loc>{site.url}/docs/b</loc></url></urlset>".encode())
+    site.add("/packed.xml.gz", packed, headers={"Content-Type": "application/gzip"})
+    for path in ("/docs/", "/docs/a", "/docs/b", "/elsewhere"):
+        site.add_page(path)
+    kept.take(web(site, "/docs/"))
+    assert names(site, kept) == {"/docs/", "/docs/a", "/docs/b"}
+    assert not kept.verdicts
+    for bad in ({"status": 500}, {"body": "<html><p>please sign in", "headers": xml}):
+        site.add("/map.xml", **bad)
+        kept.take(web(site, "/docs/"))
+        assert names(site, kept) == {"/docs/", "/docs/a", "/docs/b"}
+        assert kept.verdicts[f"{site.url}/docs"].outcome == "failed"
+
+
+def test_the_address_may_be_a_sitemap(site: Any, kept: Any) -> None:
+    site.add(
+        "/docs/sitemap.xml",
+        f"<urlset><url><loc>{site.url}/docs/a</loc></url></urlset>",
+        headers={"Content-Type": "text/xml"},
+    )
+    site.add_page("/docs/a")
+    kept.take(web(site, "/docs/sitemap.xml"))
+    assert names(site, kept) == {"/docs/a"}
+
+
+def test_a_page_that_needs_scripts_fails_and_says_so(site: Any, kept: Any) -> None:
+    site.add_page("/", "/app")
+    site.add(
+        "/app",
+        "<html><body><div id=root></div><noscript>Turn JavaScript on to see this page.</noscript><script src=x.js></script></body></html>",
+    )
+    kept.take(web(site))
+    assert names(site, kept) == {"/"}
+    assert kept.verdicts[f"{site.url}/app"].reason == "holds nearly no text without JavaScript"
+    with pytest.raises(SourceError, match="holds nearly no text without JavaScript"):
+        kept.take(web(site, "/app"))
+
+
+def test_a_page_that_only_sends_on_is_no_document(site: Any, kept: Any) -> None:
+    site.add(
+        "/",
+        '<html><head><meta http-equiv="refresh" content="0; url=en/index.html"></head><body>Redirecting</body></html>',
+    )
+    site.add_page("/en/index.html")
+    kept.take(web(site))
+    assert names(site, kept) == {"/en/index.html"}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500, 502, 503])
+def test_a_start_page_that_fails_is_an_error(site: Any, kept: Any, status: int) -> None:
+    site.add("/", status=status)
+    with pytest.raises(SourceError, match=f"answers {status} "):
+        kept.take(web(site))
+
+
+def test_a_start_page_of_a_kind_that_is_no_page_is_an_error(site: Any, kept: Any) -> None:
+    site.add("/", b"\x89PNG", headers={"Content-Type": "image/png"})
+    with pytest.raises(SourceError, match="is image/png, not a page"):
+        kept.take(web(site))
+    site.add("/docs/", status=302, headers={"Location": "/sign-in"})
+    site.add_page("/sign-in")
+    with pytest.raises(SourceError, match="/sign-in, outside the folder"):
+        kept.take(web(site, "/docs/"))
+
+
+def test_a_site_that_stops_answering_is_an_error(site: Any, kept: Any) -> None:
+    site.add_page("/", *(f"/{number}" for number in range(30)))
+    for number in range(30):
+        site.add(f"/{number}", raw=lambda: [b""])
+    with pytest.raises(SourceError, match=r"could not be fetched: .*disconnected"):
+        kept.take(web(site))
+    assert len(site.asked) < 15
+
+
+def test_an_address_that_nothing_listens_at_is_an_error(kept: Any) -> None:
+    with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:1/robots\.txt could not be fetched: .*refused"):
+        kept.take(WebSource("http://127.0.0.1:1/"))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://", "http:///x", "ftp://a/b", "https://ann:pw@example.org/", "https://ann@example.org/", "https://@example.org/", "http://x:99999999999/", "http://a b/", "http://[::1/"]
+)  # fmt: skip
+def test_addresses_that_are_refused(kept: Any, url: str) -> None:
+    with pytest.raises(SourceError) as error:
+        kept.take(WebSource(url))
+    assert "pw" not in str(error.value) or "ann:pw" not in url
+
+
+def test_a_delay_has_bounds_and_options_are_checked() -> None:
+    with pytest.raises(SourceError, match="delay_s must be 0 to 60 seconds, not -1"):
+        list(WebSource("https://example.org/", delay_s=-1).items({}))
+    with pytest.raises(ConfigError, match="unknown option 'depht'"):
+        registry.open_source("https://example.org/", {"depht": 3})
+    assert isinstance(registry.open_source("https://example.org/", {"depth": 3}), WebSource)
+
+
+def test_a_token_goes_to_its_host_alone(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "example.org=other 127.0.0.1=abc==")
+    site.add_page("/", f"{other_site.url}/x", "/away")
+    site.add("/away", status=302, headers={"Location": f"{other_site.url}/x"})
+    kept.take(web(site))
+    assert {headers["Authorization"] for _, headers in site.asked} == {"Bearer abc=="}
+    assert other_site.asked == []
+    assert "abc" not in repr((kept.items, kept.verdicts, kept.known))
+    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "example.org=other")
+    site.asked.clear()
+    kept.take(web(site))
+    assert not [headers for _, headers in site.asked if "Authorization" in headers]
+    for wrong in ("sesame", "127.0.0.1=", "127.0.0.1=sesamé"):
+        monkeypatch.setenv("OPENBOOK_WEB_TOKEN", wrong)
+        with pytest.raises(SourceError, match="must be HOST=TOKEN") as error:
+            kept.take(web(site))
+        assert "sesam" not in str(error.value)
+
+
+def test_cookies_are_not_kept(site: Any, kept: Any) -> None:
+    site.add_page("/", "/a", headers={"Content-Type": "text/html", "Set-Cookie": "session=1; Path=/"})
+    site.add_page("/a")
+    kept.take(web(site))
+    assert not [headers for _, headers in site.asked if "Cookie" in headers]
+
+
+def test_a_host_that_moves_from_a_public_to_a_private_address_is_refused(
+    site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = iter([True, True, False])
+    fake = types.SimpleNamespace(ip_address=lambda text: types.SimpleNamespace(is_global=next(peers)))
+    monkeypatch.setattr(site_module, "ipaddress", fake)
+    site.add("/robots.txt", status=404, headers={"Connection": "close"})
+    site.add_page("/", "/a", "/b", headers={"Content-Type": "text/html", "Connection": "close"})
+    site.add_page("/a")
+    kept.take(web(site, pages=2))
+    assert "private address" in kept.verdicts[f"{site.url}/a"].reason
+    assert "/a" not in site.paths()
+
+
+def test_a_site_moves_to_https_on_its_own_host_alone() -> None:
+    answers = {
+        "http://docs.example.org/": "https://docs.example.org/",
+        "http://example.org/": "https://www.example.org/",
+    }
+    for start, location in answers.items():
+        site = site_module.Site(start, 0.0)
+        transport = httpx.MockTransport(
+            lambda request, to=location: httpx.Response(
+                200 if request.url.scheme == "https" else 301, headers={"Location": to}
+            )
+        )
+        site._client = httpx.Client(transport=transport)
+        if "www" in location:
+            with (
+                pytest.raises(site_module.FetchError, match="another site"),
+                site.get(start, {}),
+            ):
+                pass
+        else:
+            with site.get(start, {}) as answer:
+                assert answer.address == location
+            assert site.prefix == location
+            assert site.address("http://docs.example.org/a", location) == "https://docs.example.org/a"
+        site.close()
+
+
+def test_it_keeps_the_contract_of_sources(site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "127.0.0.1=sesame")
+    site.add_page("/", "/a", "/b", etag='"1"')
+    site.add_page("/a")
+    site.add_page("/b", etag='"1"')
+
+    def change() -> str:
+        site.add_page("/b", text="Other words, of which there are enough to make a page.", etag='"2"')
+        return f"{site.url}/b"
+
+    check_source(lambda: web(site), change, lambda: site.add("/", status=503), ["sesame"])
+
+
+@pytest.mark.slow
+def test_a_site_of_a_thousand_pages(site: Any, kept: Any) -> None:
+    for number in range(1000):
+        links = [f"/{10 * number + digit}" for digit in range(10) if 0 < 10 * number + digit < 1000]
+        site.add_page(f"/{number or ''}", *links, title=f"Page {number}", etag=f'"{number}"')
+    kept.take(web(site))
+    assert len(kept.read) == 1000
+    site.asked.clear()
+    kept.take(web(site))
+    assert len(kept.items) == 1000
+    assert kept.read == []
+    assert len([path for path, headers in site.asked if "If-None-Match" in headers]) == 1000
