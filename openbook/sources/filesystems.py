@@ -88,7 +88,7 @@ def _tree(files: Any, root: str, base: str) -> Iterator[Item | Verdict]:
         for info in entries:
             path = info["name"].rstrip("/")
             below = path[len(root) :].removeprefix("/")
-            if path in seen or not path.startswith(folder) or is_left_out(below):
+            if path in seen or not path.startswith(f"{folder.rstrip('/')}/" if folder else "") or is_left_out(below):
                 continue
             seen.add(path)
             if info["type"] == "directory":
@@ -130,11 +130,16 @@ def _sftp(url: str, stack: ExitStack) -> tuple[Any, str]:
             self.ftp = self.client.open_sftp()
             self.ftp.get_channel().settimeout(_TIMEOUT_S)
 
+        def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
+            stream = self.ftp.open(path, mode)
+            stream.prefetch(how["size"], max_concurrent_requests=64)  # else each 32 kB wait for a reply
+            return stream
+
     address, file = urlsplit(url), Path.home() / ".ssh" / "config"
     said = paramiko.SSHConfig.from_path(str(file)).lookup(address.hostname) if file.exists() else {}
     port, user = address.port or int(said.get("port", 22)), address.username or said.get("user")
     how = {"port": port, "username": user, "key_filename": said.get("identityfile"), "skip_instance_cache": True}
-    return KnownHosts(said.get("hostname", address.hostname), **how), unquote(address.path).rstrip("/")
+    return KnownHosts(said.get("hostname", address.hostname), **how), unquote(address.path).rstrip("/") or "/"
 
 
 def _webdav(url: str, stack: ExitStack) -> Any:

@@ -78,7 +78,7 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         git = partial(self._git, parts, f"--git-dir={directory}")
         commit = git("rev-parse", "FETCH_HEAD").decode().strip()
         modified = git("log", "-1", "--format=%cI", commit).decode().strip()
-        folder = f"{parts['folder'] or ''}/".lstrip("/")
+        folder = f"{(parts['folder'] or '').strip('/')}/".lstrip("/")
         found = []
         with _blobs(directory) as blob:
             for line in git("ls-tree", "-r", "-z", "-l", "--full-tree", f"{commit}:{folder}").split(b"\0")[:-1]:
