@@ -89,7 +89,7 @@ def _item(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Item:
     with suppress(ValueError, OverflowError, OSError):  # no time of any calendar; the zone is not stated
         metadata["modified"] = datetime(*member.date_time).astimezone(UTC).isoformat()
     opened = partial(archive.open, member)
-    return Item(name, f"{member.CRC:08x}:{member.file_size}", partial(pieces, name, opened), metadata=metadata)
+    return Item(name, f"{member.CRC:08x}:{member.file_size}", partial(pieces, opened), metadata=metadata)
 
 
 class _BoundedFile(io.BufferedReader):

@@ -17,9 +17,9 @@ def is_left_out(path: str) -> bool:
     return any(part.startswith(".") or part in _LEFT_OUT for part in path.split("/"))
 
 
-def pieces(name: str, opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
-    """The bytes of the file that `opened` opens. Raises SourceError."""
-    with source_errors(f"{name} cannot be read"), opened() as stream:
+def pieces(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
+    """The bytes of the file that `opened` opens."""
+    with opened() as stream:
         while piece := stream.read(PIECE_BYTES):
             yield piece
 

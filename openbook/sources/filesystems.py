@@ -107,7 +107,7 @@ def _item(files: Any, name: str, path: str, info: Mapping[str, Any]) -> Item:
     stated = next((str(info[key]) for key in _FINGERPRINTS if info.get(key)), "")
     opened = partial(files.open, path, "rb", block_size=_BLOCK_BYTES, size=info["size"])
     fingerprint = stated or (modified and f"{info['size']}:{modified}")
-    return Item(name, fingerprint, partial(pieces, name, opened), metadata={"modified": modified} if modified else {})
+    return Item(name, fingerprint, partial(pieces, opened), metadata={"modified": modified} if modified else {})
 
 
 def _object_store(scheme: str, endpoint: str) -> Any:

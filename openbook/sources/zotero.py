@@ -103,7 +103,7 @@ def _attachment(folder: Path, base: str, path: str, metadata: dict[str, str | li
     return Item(
         name,
         f"{status.st_size}:{status.st_mtime_ns}",
-        partial(pieces, name, partial(file.open, "rb")),
+        partial(pieces, partial(file.open, "rb")),
         metadata=metadata,
     )
 

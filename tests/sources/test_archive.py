@@ -24,7 +24,14 @@ def zipped(path: Path | io.BytesIO, members: dict[str, bytes | str]) -> None:
 
 def test_an_export_of_notion(tmp_path: Path) -> None:
     part = io.BytesIO()
-    zipped(part, {f"Ferry plan {ID}.md": "# Ferry plan", f"Ferry plan {ID}/Islands {ID}_all.csv": "name,ferry\n", "inner.zip": b"PK"})
+    zipped(
+        part,
+        {
+            f"Ferry plan {ID}.md": "# Ferry plan",
+            f"Ferry plan {ID}/Islands {ID}_all.csv": "name,ferry\n",
+            "inner.zip": b"PK",
+        },
+    )
     zipped(tmp_path / "export.zip", {"Export-1-Part-1.zip": part.getvalue(), "index.html": "<title>all</title>"})
     base = f"zip://{tmp_path}/export.zip"
     first = fetch(ArchiveSource(base))
@@ -77,7 +84,9 @@ def test_names_that_lead_out_links_and_locked_members_get_verdicts(tmp_path: Pat
     base = f"zip://{path}"
     found = fetch(ArchiveSource(base))
     assert found.read == {f"{base}/ok.txt": b"text"}
-    assert {name.removeprefix(f"{base}/"): (verdict.outcome, verdict.reason) for name, verdict in found.verdicts.items()} == {
+    assert {
+        name.removeprefix(f"{base}/"): (verdict.outcome, verdict.reason) for name, verdict in found.verdicts.items()
+    } == {
         **dict.fromkeys(outside, ("failed", "its name leads out of the archive")),
         "twice.txt": ("failed", "the archive holds 2 files of this name"),
         "link.txt": ("skipped", "a link"),
@@ -136,5 +145,5 @@ def test_what_is_no_archive_or_damaged(tmp_path: Path) -> None:
     (tmp_path / "g.zip").write_bytes((tmp_path / "g.zip").read_bytes().replace(b"the text", b"the test"))
     found = ArchiveSource(f"zip://{tmp_path}/g.zip").items({})
     item = next(found)
-    with pytest.raises(SourceError, match=r"g\.zip/a\.txt cannot be read: Bad CRC-32"):
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
         list(item.read())  # type: ignore[union-attr]
