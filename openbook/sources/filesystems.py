@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -105,9 +105,9 @@ def _item(files: Any, name: str, path: str, info: Mapping[str, Any]) -> Item:
     time = next((info[key] for key in _TIMES if info.get(key)), "")
     modified = time.astimezone(UTC).isoformat() if isinstance(time, datetime) else str(time)
     stated = next((str(info[key]) for key in _FINGERPRINTS if info.get(key)), "")
-    opened = partial(files.open, path, "rb", block_size=_BLOCK_BYTES, size=info["size"])
     fingerprint = stated or (modified and f"{info['size']}:{modified}")
-    return Item(name, fingerprint, partial(pieces, opened), metadata={"modified": modified} if modified else {})
+    read = partial(pieces, partial(files.open, path, "rb", block_size=_BLOCK_BYTES, size=info["size"]))
+    return Item(name, fingerprint, read, PurePosixPath(path).suffix, {"modified": modified} if modified else {})
 
 
 def _object_store(scheme: str, endpoint: str) -> Any:

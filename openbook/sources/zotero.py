@@ -36,7 +36,7 @@ _TABLES = {
         FROM itemData JOIN items USING (itemID) JOIN itemDataValues USING (valueID) JOIN fieldsCombined own USING (fieldID)
         LEFT JOIN baseFieldMappingsCombined map ON map.itemTypeID = items.itemTypeID AND map.fieldID = own.fieldID
         LEFT JOIN fieldsCombined base ON base.fieldID = map.baseFieldID""",
-    "creators": """
+    "author": """
         SELECT itemID, TRIM(COALESCE(firstName, '') || ' ' || COALESCE(lastName, ''))
         FROM itemCreators JOIN creators USING (creatorID) ORDER BY orderIndex""",
     "tags": "SELECT itemID, name FROM itemTags JOIN tags USING (tagID) ORDER BY name",
@@ -60,7 +60,7 @@ class ZoteroSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         works: defaultdict[int, dict[str, Any]] = defaultdict(dict)
         for item, name, value in rows["fields"]:
             works[item][name] = str(value)
-        for table in ("creators", "tags"):
+        for table in ("author", "tags"):
             for item, name in rows[table]:
                 works[item].setdefault(table, []).append(name)
         for item, parent, key, mode, path in rows["attachments"]:
@@ -92,31 +92,23 @@ def _rows(database: Path) -> dict[str, list[Any]]:
 
 
 def _attachment(folder: Path, base: str, path: str, metadata: dict[str, str | list[str]]) -> Item | Verdict:
-    kind, _, file_name = path.partition(":")
+    file_name = path.partition(":")[2]
     name, file = f"{base}/storage/{folder.name}/{file_name}", folder / file_name
     # `storage` may be a link to another disk, but no file in it may lead elsewhere.
-    if kind != "storage" or file.resolve() != folder.parent.resolve() / folder.name / file_name or not file.is_file():
+    is_plain = (
+        re.fullmatch(r"storage:[^/\\\0]+", path) and file.resolve() == folder.parent.resolve() / folder.name / file_name
+    )
+    if not is_plain or not file.is_file():
         return Verdict(
             name, "failed", "its file is not in Zotero's storage: open it once in Zotero, which downloads it"
         )
-    status = file.stat()
-    return Item(
-        name,
-        f"{status.st_size}:{status.st_mtime_ns}",
-        partial(pieces, partial(file.open, "rb")),
-        metadata=metadata,
-    )
+    fingerprint = "{0.st_size}:{0.st_mtime_ns}".format(file.stat())
+    return Item(name, fingerprint, partial(pieces, partial(file.open, "rb")), file.suffix, metadata)
 
 
 def _metadata(work: Mapping[str, Any]) -> dict[str, str | list[str]]:
     date = re.match(r"(?!0000)\d{4}(-(?!00)\d\d(-(?!00)\d\d)?)?", work.get("date", ""))  # of `2020-05-00 May 2020`
     doi = re.sub(r"(?i)^(https?://(dx\.)?doi\.org/|doi:\s*)", "", work.get("DOI", ""))
-    url = f"https://doi.org/{doi}" if doi else work.get("url")
-    found = {
-        "title": work.get("title"),
-        "author": work.get("creators"),
-        "date": date and date[0],
-        "tags": work.get("tags"),
-        "url": url,
-    }
+    found = {key: work.get(key) for key in ("title", "author", "tags", "url")}
+    found |= {"date": date and date[0], "url": f"https://doi.org/{doi}" if doi else work.get("url")}
     return {key: value for key, value in found.items() if value}

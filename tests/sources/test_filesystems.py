@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import httpx
@@ -104,7 +104,7 @@ def test_a_file_that_is_gone_when_it_is_read(bucket: Any, object_store: ObjectSt
 def test_only_s3_takes_an_endpoint() -> None:
     with pytest.raises(SourceError, match=r"^gs://b takes no endpoint 'http://x': only s3:// does\.$"):
         fetch(FileSystemSource("gs://b", "http://x"))
-    with pytest.raises(ConfigError, match="endpont.*Did you mean 'endpoint'"):
+    with pytest.raises(ConfigError, match=r"endpont.*Did you mean 'endpoint'"):
         open_source("s3://b", {"endpont": "http://x"})
 
 
@@ -114,8 +114,8 @@ def test_other_object_stores_share_the_code(scheme: str, monkeypatch: pytest.Mon
 
     class Memory(MemoryFileSystem):
         protocol = scheme
-        store: dict[str, Any] = {}
-        pseudo_dirs = [""]
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
 
         @classmethod
         def _strip_protocol(cls, path: str) -> str:

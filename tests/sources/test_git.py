@@ -115,7 +115,7 @@ def test_revisions_and_folders(git: Git, repo: Path) -> None:
     assert set(fetch(GitSource(f"{url}/")).read) == {f"{url}/a b.txt", f"{url}/new.txt", f"{url}/ü.txt"}
     with pytest.raises(SourceError, match="couldn't find remote ref v2"):
         fetch(GitSource(f"git+file://{repo}@v2"))
-    with pytest.raises(SourceError, match="git cannot read .*nofolder"):
+    with pytest.raises(SourceError, match=r"git cannot read .*nofolder"):
         fetch(GitSource(f"git+file://{repo}#nofolder"))
     with pytest.raises(SourceError, match="does not appear to be a git repository"):
         fetch(GitSource(f"git+file://{repo}/none"))
@@ -130,7 +130,7 @@ def test_links_and_submodules_are_skipped(git: Git, repo: Path) -> None:
     first = fetch(GitSource(url))
     assert {name.partition("#")[2]: verdict.reason for name, verdict in first.verdicts.items()} == {
         "link.txt": "a link",
-        "other": "another repository (a submodule)",
+        "other": "another repository",
     }
     assert len(first.read) == 3
     assert not fetch(GitSource(url), first.known).read
@@ -199,17 +199,17 @@ def test_hooks_of_the_user_do_not_run(repo: Path, tmp_path: Path) -> None:
     ],
 )
 def test_addresses_that_are_refused(url: str) -> None:
-    with pytest.raises(SourceError, match="names no repository: write git\\+https://"):
+    with pytest.raises(SourceError, match="is no repository: write git"):
         fetch(GitSource(url))
 
 
 def test_a_token_in_the_address_is_refused_and_not_repeated() -> None:
-    with pytest.raises(SourceError, match="Leave user and token out") as refused:
+    with pytest.raises(SourceError, match="Give a user or token to git itself") as refused:
         fetch(GitSource("git+https://ghp_secret@example.org/repo.git"))
     assert "ghp_secret" not in str(refused.value)
 
 
 def test_without_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(SourceError, match="needs git: install it"):
+    with pytest.raises(SourceError, match="needs git: `apt install git`"):
         fetch(GitSource(f"git+file://{repo}"))
