@@ -22,6 +22,7 @@ from openbook.sources import Item, KnownItem
 from openbook.sources.files import is_left_out, pieces, source_errors
 
 _BLOCK_BYTES = 5 << 20  # of a file, for one request
+_MAX_PREFETCH_BYTES = 1 << 30
 _MAX_FOLDERS = 100_000
 _TIMEOUT_S = 60.0
 _CREDENTIALS = {
@@ -132,7 +133,8 @@ def _sftp(url: str, stack: ExitStack) -> tuple[Any, str]:
 
         def _open(self, path: str, mode: str = "rb", **how: Any) -> Any:
             stream = self.ftp.open(path, mode)
-            stream.prefetch(how["size"], max_concurrent_requests=64)  # else each 32 kB wait for a reply
+            if how["size"] < _MAX_PREFETCH_BYTES:  # it keeps a list of the parts
+                stream.prefetch(how["size"], max_concurrent_requests=64)  # else each 32 kB wait for a reply
             return stream
 
     address, file = urlsplit(url), Path.home() / ".ssh" / "config"
