@@ -80,7 +80,7 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _git(self, command: list[str], *arguments: str, data: bytes = b"") -> bytes:
         try:
-            done = subprocess.run(
+            done: subprocess.CompletedProcess[bytes] = subprocess.run(
                 [*command, *arguments], input=data, capture_output=True, check=False, timeout=_FETCH_S, **_alone()
             )
         except FileNotFoundError as error:

@@ -4,12 +4,13 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openbook.cluster.local import start_object_store, stop_server
 from openbook.records import Verdict
-from openbook.sources import Item, KnownItem, Source
+from openbook.sources import Item, KnownItem
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Fetched:
         return {name: KnownItem(item.fingerprint, item.kept, Path()) for name, item in self.items.items()}
 
 
-def fetch(source: Source, known: Mapping[str, KnownItem] | None = None) -> Fetched:
+def fetch(source: Any, known: Mapping[str, KnownItem] | None = None) -> Fetched:
     """As the mirror does: an item is read at once, and only if its fingerprint is new."""
     known, fetched = known or {}, Fetched()
     for each in source.items(known):

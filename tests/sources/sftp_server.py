@@ -14,10 +14,10 @@ import paramiko
 
 
 class _Login(paramiko.ServerInterface):
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> Any:
         return paramiko.AUTH_SUCCESSFUL if username == "reader" else paramiko.AUTH_FAILED
 
-    def check_channel_request(self, kind: str, chanid: int) -> int:
+    def check_channel_request(self, kind: str, chanid: int) -> Any:
         return paramiko.OPEN_SUCCEEDED
 
 
