@@ -47,7 +47,7 @@ from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, Source
-from openbook.sources.registry import is_address, open_source
+from openbook.sources.registry import COMMON, is_address, open_source
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 MAX_NAME_CHARS = 1_000
@@ -117,7 +117,7 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
         raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
     found: dict[str, SyncedFolder] = {}
     for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
-        common = {key: table.pop(key) for key in ("url", "labels", "include", "exclude") if key in table}
+        common = {key: table.pop(key) for key in ("url", *COMMON) if key in table}
         given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
         try:
             open_source(given.url, table)  # fetches nothing; checks the options
@@ -329,7 +329,7 @@ class _Run:
                     )
                 self._options.progress("items", number, before if number <= before else 0)
                 name = item.path if isinstance(item, Verdict) else item.name
-                if not _is_name(name):
+                if not is_name(name):
                     reason = f"its name is not an address of 1 to {MAX_NAME_CHARS:,} printable characters"
                     shown = f"{address} {ascii(name)[:200]}"
                     found[shown] = Verdict(shown, "failed", reason)
@@ -462,7 +462,7 @@ def _stem(name: str) -> str:
     return sha256_hex(name.encode("utf-8", "surrogatepass"))[:32]
 
 
-def _is_name(name: object) -> bool:
+def is_name(name: object) -> bool:
     return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)
 
 
