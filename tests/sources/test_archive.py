@@ -11,6 +11,8 @@ import pytest
 from openbook.errors import SourceError
 from openbook.sources import archive as archive_module
 from openbook.sources.archive import ArchiveSource
+from openbook.sources.registry import open_source
+from openbook.testing import check_source
 from tests.sources.conftest import fetch
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -47,6 +49,17 @@ def test_an_export_of_notion(tmp_path: Path) -> None:
 
     zipped(tmp_path / "export.zip", {"index.html": "<title>new</title>"})
     assert fetch(ArchiveSource(base), first.known).read == {f"{base}/index.html": b"<title>new</title>"}
+
+
+def test_conformance(tmp_path: Path) -> None:
+    path = tmp_path / "f.zip"
+    zipped(path, {"a.txt": "first", "b.txt": "second"})
+
+    def change() -> str:
+        zipped(path, {"a.txt": "other", "b.txt": "second"})
+        return f"zip://{path}/a.txt"
+
+    check_source(lambda: open_source(f"zip://{path}", {}), change, path.unlink)
 
 
 def test_a_zipped_folder(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from openbook.errors import ConfigError, SourceError
 from openbook.sources.filesystems import FileSystemSource
 from openbook.sources.registry import open_source
+from openbook.testing import check_source
 from tests.sources.conftest import ObjectStore, fetch
 from tests.sources.sftp_server import sftp_server
 
@@ -55,6 +56,22 @@ def test_s3_is_read_once_and_changes_are_noticed(bucket: Any, object_store: Obje
     second = fetch(source, first.known)
     assert second.read == {"s3://openbook/docs/a.txt": b"other"}
     assert list(second.items) == ["s3://openbook/docs/a.txt"]
+
+
+def test_conformance_of_s3(bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(bucket, "docs/a.txt")
+    put(bucket, "docs/b.txt")
+
+    def change() -> str:
+        put(bucket, "docs/a.txt", b"other")
+        return "s3://openbook/docs/a.txt"
+
+    check_source(
+        lambda: open_source("s3://openbook/docs", {"endpoint": object_store.endpoint}),
+        change,
+        lambda: monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ["only-for-tests", "hunter2"],
+    )
 
 
 def test_the_endpoint_may_stand_in_the_environment(

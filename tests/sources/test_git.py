@@ -11,6 +11,7 @@ from openbook.errors import SourceError
 from openbook.sources import Item
 from openbook.sources.git import GitSource
 from openbook.sources.registry import open_source
+from openbook.testing import check_source
 from tests.sources.conftest import fetch
 
 Git = Callable[..., str]
@@ -80,6 +81,15 @@ def test_only_what_changed_is_read(partial: str, git: Git, repo: Path) -> None:
     assert third.read == {f"{url}#README.md": b"# Second"}
     assert set(third.items) == {f"{url}#README.md", f"{url}#docs/a b.txt"}
     assert not list((repo.parent / "scratch").iterdir())
+
+
+def test_conformance(git: Git, repo: Path) -> None:
+    def change() -> str:
+        (repo / "README.md").write_text("# Other")
+        git("commit", "-qam", "other")
+        return f"git+file://{repo}#README.md"
+
+    check_source(lambda: open_source(f"git+file://{repo}", {}), change, lambda: repo.rename(repo.with_name("away")))
 
 
 def test_contents_are_fetched_when_they_are_read(git: Git, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

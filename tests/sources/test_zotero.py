@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import SourceError
+from openbook.sources.registry import open_source
 from openbook.sources.zotero import ZoteroSource
+from openbook.testing import check_source
 from tests.sources.conftest import fetch
 
 # The tables that are read, and what they refer to, with the columns of Zotero 7 (`userdata` 123, `system` 32).
@@ -120,6 +122,14 @@ def test_attachments_and_notes_with_the_facts_of_their_works(folder: Path) -> No
         f"{url}/storage/ALONEA11/tides.txt",
         f"{url}/notes/OWNNOT99",
     }
+
+
+def test_conformance(folder: Path) -> None:
+    def change() -> str:
+        (folder / "storage" / "ALONEA11" / "tides.txt").write_text("high and low")
+        return f"zotero://{folder}/storage/ALONEA11/tides.txt"
+
+    check_source(lambda: open_source(f"zotero://{folder}", {}), change, (folder / "zotero.sqlite").unlink)
 
 
 HOLD = """
