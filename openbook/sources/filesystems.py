@@ -5,6 +5,7 @@ Each library finds credentials by itself, in the environment or the provider's o
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ _CREDENTIALS = {
     "sftp": "an SSH agent or ~/.ssh; connect once with `ssh` to make the server known",
     "webdav": "~/.netrc, or the file that NETRC names",
 }
+_LOGGERS = ("fsspec", "s3fs", "gcsfs", "adlfs", "azure", "paramiko")
 _FINGERPRINTS = ("ETag", "etag", "md5Hash")
 _TIMES = ("LastModified", "mtime", "modified", "updated", "last_modified")  # S3, SFTP, WebDAV, Google, Azure
 
@@ -46,6 +48,10 @@ class FileSystemSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         scheme, base = self.url.partition(":")[0].partition("+")[0].lower(), self.url.rstrip("/")
         if self.endpoint and scheme != "s3":
             raise SourceError(f"{self.url} takes no endpoint {self.endpoint!r}: only s3:// does.")
+        if not base.partition("://")[2].partition("/")[0]:
+            raise SourceError(f"{self.url} names no bucket or server: write {self.url.partition(':')[0]}://NAME/PATH.")
+        for library in _LOGGERS:  # they raise what they log, and logging would write it to standard error
+            logging.getLogger(library).addHandler(logging.NullHandler())
         advice = f"Check the address and the credentials ({_CREDENTIALS[scheme]})."
         with source_errors(f"{self.url} cannot be listed", advice), ExitStack() as stack:
             with needs_extra(f"A source {scheme}://", "sources"):
@@ -54,7 +60,11 @@ class FileSystemSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 elif scheme == "webdav":
                     files, root = _webdav(self.url.partition("+")[2], stack), ""
                 else:
-                    files, root = _object_store(scheme, self.endpoint), base.partition("://")[2]
+                    import fsspec
+
+                    endpoint = {"endpoint_url": self.endpoint} if self.endpoint else {}
+                    files = fsspec.filesystem(scheme, skip_instance_cache=True, **endpoint)
+                    root = base.partition("://")[2]
             yield from (_tree if scheme in ("sftp", "webdav") else _objects)(files, root, base)
 
 
@@ -109,12 +119,6 @@ def _item(files: Any, name: str, path: str, info: Mapping[str, Any]) -> Item:
     fingerprint = stated or (modified and f"{info['size']}:{modified}")
     read = partial(pieces, partial(files.open, path, "rb", block_size=_BLOCK_BYTES, size=info["size"]))
     return Item(name, fingerprint, read, PurePosixPath(path).suffix, {"modified": modified} if modified else {})
-
-
-def _object_store(scheme: str, endpoint: str) -> Any:
-    import fsspec
-
-    return fsspec.filesystem(scheme, skip_instance_cache=True, **({"endpoint_url": endpoint} if endpoint else {}))
 
 
 def _sftp(url: str, stack: ExitStack) -> tuple[Any, str]:

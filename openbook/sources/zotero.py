@@ -52,9 +52,7 @@ class ZoteroSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         folder, base = Path(self.url.partition("://")[2]), self.url.rstrip("/")
         if not folder.is_absolute():
             raise SourceError(f"{self.url} must be zotero:// and an absolute path, such as zotero:///home/me/Zotero.")
-        with source_errors(
-            f"{self.url} holds no Zotero library that can be read", "Give the data folder of Zotero 5 or later."
-        ):
+        with source_errors(f"{self.url} holds no library of Zotero 5 or later", "Give Zotero's data folder."):
             rows = _rows(folder / "zotero.sqlite")
         deleted = {item for (item,) in rows["deleted"]}
         works: defaultdict[int, dict[str, Any]] = defaultdict(dict)
@@ -64,20 +62,19 @@ class ZoteroSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for item, name in rows[table]:
                 works[item].setdefault(table, []).append(name)
         for item, parent, key, mode, path in rows["attachments"]:
-            if not deleted & {item, parent} and mode in (_IMPORTED_FILE, _IMPORTED_URL):
+            if deleted & {item, parent}:
+                continue
+            if mode in (_IMPORTED_FILE, _IMPORTED_URL):
                 yield _attachment(folder / "storage" / key, base, path, _metadata(works[parent or item]))
             elif mode == _LINKED_FILE:
-                yield Verdict(
-                    f"{base}/storage/{key}", "skipped", "a link to a file that Zotero does not store: sync its folder"
-                )
+                yield Verdict(f"{base}/storage/{key}", "skipped", "a link to a file outside Zotero: sync its folder")
         for item, parent, key, title, note in rows["notes"]:
-            if not deleted & {item, parent}:
-                about = {
-                    "title": ": ".join(filter(None, [works[parent].get("title"), title])),
-                    "tags": works[item].get("tags"),
-                }
-                data = b'<!doctype html><meta charset="utf-8">' + note.encode(errors="replace")
-                yield Item(f"{base}/notes/{key}", sha256_hex(data), partial(tuple, [data]), ".html", _metadata(about))
+            if deleted & {item, parent}:
+                continue
+            title = ": ".join(filter(None, [works[parent].get("title"), title]))
+            about = _metadata({"title": title, "tags": works[item].get("tags")})
+            data = b'<!doctype html><meta charset="utf-8">' + note.encode(errors="replace")
+            yield Item(f"{base}/notes/{key}", sha256_hex(data), partial(tuple, [data]), ".html", about)
 
 
 def _rows(database: Path) -> dict[str, list[Any]]:
@@ -94,14 +91,9 @@ def _rows(database: Path) -> dict[str, list[Any]]:
 def _attachment(folder: Path, base: str, path: str, metadata: dict[str, str | list[str]]) -> Item | Verdict:
     file_name = path.partition(":")[2]
     name, file = f"{base}/storage/{folder.name}/{file_name}", folder / file_name
-    # `storage` may be a link to another disk, but no file in it may lead elsewhere.
-    is_plain = (
-        re.fullmatch(r"storage:[^/\\\0]+", path) and file.resolve() == folder.parent.resolve() / folder.name / file_name
-    )
-    if not is_plain or not file.is_file():
-        return Verdict(
-            name, "failed", "its file is not in Zotero's storage: open it once in Zotero, which downloads it"
-        )
+    home = folder.parent.resolve() / folder.name  # `storage` may be a link to another disk, but nothing in it
+    if not re.fullmatch(r"storage:[^/\\\0]+", path) or file.resolve() != home / file_name or not file.is_file():
+        return Verdict(name, "failed", "its file is not in Zotero's storage: open it in Zotero, which downloads it")
     fingerprint = "{0.st_size}:{0.st_mtime_ns}".format(file.stat())
     return Item(name, fingerprint, partial(pieces, partial(file.open, "rb")), file.suffix, metadata)
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -123,6 +125,24 @@ def test_only_s3_takes_an_endpoint() -> None:
         fetch(FileSystemSource("gs://b", "http://x"))
     with pytest.raises(ConfigError, match=r"endpont.*Did you mean 'endpoint'"):
         open_source("s3://b", {"endpont": "http://x"})
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///x", "sftp:///x", "webdav+https:///x"])
+def test_an_address_without_a_server(url: str) -> None:
+    with pytest.raises(
+        SourceError, match=rf"names no bucket or server: write {re.escape(url.partition(':')[0])}://NAME/PATH\.$"
+    ):
+        fetch(FileSystemSource(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("sftp://host/x", "paramiko"), ("webdav+https://host/x", "webdav4"), ("s3://bucket", "fsspec")]
+)
+def test_a_package_that_is_missing(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (package, *(name for name in sys.modules if name.startswith(f"{package}."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"needs the extra 'sources' .*: pip install 'openbook\[sources\]'"):
+        fetch(FileSystemSource(url))
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])

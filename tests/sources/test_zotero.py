@@ -187,7 +187,7 @@ def test_paths_that_lead_elsewhere(path: str, folder: Path) -> None:
 def test_what_is_no_library(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError,
-        match=r"holds no Zotero library that can be read: .*No such file.* Give the data folder of Zotero 5 or later\.",
+        match=r"holds no library of Zotero 5 or later: .*No such file.* Give Zotero's data folder\.",
     ):
         fetch(ZoteroSource(f"zotero://{tmp_path}"))
     with pytest.raises(SourceError, match=r"^zotero://Zotero must be zotero:// and an absolute path"):
