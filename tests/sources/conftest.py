@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.cluster.local import start_object_store, stop_server
+from openbook.records import Verdict
+from openbook.sources import Item, KnownItem
+
+
+@dataclass
+class Fetched:
+    """What one run of a source gave."""
+
+    items: dict[str, Item] = field(default_factory=dict)
+    read: dict[str, bytes] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, KnownItem]:
+        return {name: KnownItem(item.fingerprint, item.kept, Path()) for name, item in self.items.items()}
+
+
+def fetch(source: Any, known: Mapping[str, KnownItem] | None = None) -> Fetched:
+    """As the mirror does: an item is read at once, and only if its fingerprint is new."""
+    known, fetched = known or {}, Fetched()
+    for each in source.items(known):
+        if isinstance(each, Verdict):
+            assert each.path not in fetched.verdicts
+            fetched.verdicts[each.path] = each
+            continue
+        assert each.name not in fetched.items
+        fetched.items[each.name] = each
+        if each.name not in known or known[each.name].fingerprint != each.fingerprint or not each.fingerprint:
+            fetched.read[each.name] = b"".join(each.read())
+    return fetched
+
+
+@dataclass
+class ObjectStore:
+    endpoint: str
+    filer: str
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """SeaweedFS with the bucket `openbook`. Its keys are in the environment of the whole session."""
+    folder = tmp_path_factory.mktemp("object-store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "reader")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "only-for-tests")
+        try:
+            endpoint = start_object_store(folder).partition("?endpoint=")[2]
+            _, _, filer, filer_grpc, *_ = (folder / "ports").read_text().split()
+            yield ObjectStore(endpoint, f"127.0.0.1:{filer}.{filer_grpc}")
+        finally:
+            stop_server(folder, signal.SIGKILL)

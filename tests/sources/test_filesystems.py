@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import httpx
+import paramiko
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from openbook.errors import ConfigError, SourceError
+from openbook.sources.filesystems import FileSystemSource
+from openbook.sources.registry import open_source
+from openbook.testing import check_source
+from tests.sources.conftest import ObjectStore, fetch
+from tests.sources.sftp_server import sftp_server
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> Any:
+    """The bucket's client; empty."""
+    files = fsspec.filesystem("s3", endpoint_url=object_store.endpoint, skip_instance_cache=True)
+    yield files
+    for key in files.find("openbook"):
+        files.call_s3("delete_object", Bucket="openbook", Key=key.partition("/")[2])
+
+
+def put(files: Any, key: str, data: bytes = b"text") -> None:
+    files.call_s3("put_object", Bucket="openbook", Key=key, Body=data)
+
+
+def test_s3_is_read_once_and_changes_are_noticed(bucket: Any, object_store: ObjectStore) -> None:
+    put(bucket, "docs/a.txt", b"first")
+    put(bucket, "docs/deep/b.md", b"# B" + b" long" * 2_000_000)
+    put(bucket, "other/c.txt")
+    source = open_source("s3://openbook/docs", {"endpoint": object_store.endpoint})
+    first = fetch(source)
+    assert first.read == {
+        "s3://openbook/docs/a.txt": b"first",
+        "s3://openbook/docs/deep/b.md": b"# B" + b" long" * 2_000_000,
+    }
+    assert str(first.items["s3://openbook/docs/a.txt"].metadata["modified"]).endswith("+00:00")
+    assert not fetch(source, first.known).read
+
+    put(bucket, "docs/a.txt", b"other")
+    bucket.rm("openbook/docs/deep/b.md")
+    second = fetch(source, first.known)
+    assert second.read == {"s3://openbook/docs/a.txt": b"other"}
+    assert list(second.items) == ["s3://openbook/docs/a.txt"]
+
+
+def test_conformance_of_s3(bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(bucket, "docs/a.txt")
+    put(bucket, "docs/b.txt")
+
+    def change() -> str:
+        put(bucket, "docs/a.txt", b"other")
+        return "s3://openbook/docs/a.txt"
+
+    check_source(
+        lambda: open_source("s3://openbook/docs", {"endpoint": object_store.endpoint}),
+        change,
+        lambda: monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ["only-for-tests", "hunter2"],
+    )
+
+
+def test_the_endpoint_may_stand_in_the_environment(
+    bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", object_store.endpoint)
+    put(bucket, "one.txt", b"one")
+    put(bucket, "two.txt", b"two")
+    assert fetch(FileSystemSource("s3://openbook/one.txt")).read == {"s3://openbook/one.txt": b"one"}
+    assert set(fetch(FileSystemSource("s3://openbook")).read) == {"s3://openbook/one.txt", "s3://openbook/two.txt"}
+
+
+def test_hostile_keys(bucket: Any, object_store: ObjectStore) -> None:
+    kept = ["a", "a/b.txt", "line\nfeed.txt", "bell\a.txt", "sp ace#1?.txt", "ünï%41.txt"]
+    left_out = ["folder/", ".git/config", "a/.hidden", "node_modules/m.js", "a/__pycache__/x.py", "...txt"]
+    for key in kept + left_out:
+        put(bucket, f"h/{key}", key.encode())
+    assert fetch(FileSystemSource("s3://openbook/h/", object_store.endpoint)).read == {
+        f"s3://openbook/h/{key}": key.encode() for key in kept
+    }
+
+
+def test_an_s3_source_that_cannot_be_listed(
+    bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bucket, "docs/a.txt")
+    with pytest.raises(
+        SourceError, match=r"^s3://openbook/none holds no file, so nothing was changed\. Check the address\.$"
+    ):
+        fetch(FileSystemSource("s3://openbook/none", object_store.endpoint))
+    with pytest.raises(SourceError, match=r"^s3://nowhere cannot be listed: The specified bucket does not exist"):
+        fetch(FileSystemSource("s3://nowhere", object_store.endpoint))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with pytest.raises(SourceError, match=r"signature.*AWS_ACCESS_KEY_ID") as refused:
+        fetch(FileSystemSource("s3://openbook/docs", object_store.endpoint))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_file_that_is_gone_when_it_is_read(bucket: Any, object_store: ObjectStore) -> None:
+    put(bucket, "docs/a.txt")
+    (item,) = FileSystemSource("s3://openbook/docs", object_store.endpoint).items({})
+    bucket.rm("openbook/docs/a.txt")
+    with pytest.raises(FileNotFoundError):
+        list(item.read())  # type: ignore[union-attr]
+
+
+def test_only_s3_takes_an_endpoint() -> None:
+    with pytest.raises(SourceError, match=r"^gs://b takes no endpoint 'http://x': only s3:// does\.$"):
+        fetch(FileSystemSource("gs://b", "http://x"))
+    with pytest.raises(ConfigError, match=r"endpont.*Did you mean 'endpoint'"):
+        open_source("s3://b", {"endpont": "http://x"})
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///x", "sftp:///x", "webdav+https:///x"])
+def test_an_address_without_a_server(url: str) -> None:
+    with pytest.raises(
+        SourceError, match=rf"names no bucket or server: write {re.escape(url.partition(':')[0])}://NAME/PATH\.$"
+    ):
+        fetch(FileSystemSource(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("sftp://host/x", "paramiko"), ("webdav+https://host/x", "webdav4"), ("s3://bucket", "fsspec")]
+)
+def test_a_package_that_is_missing(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (package, *(name for name in sys.modules if name.startswith(f"{package}."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"needs the extra 'sources' .*: pip install 'openbook\[sources\]'"):
+        fetch(FileSystemSource(url))
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_other_object_stores_share_the_code(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their own servers are not here: their names stand for fsspec's file system in memory."""
+
+    class Memory(MemoryFileSystem):
+        protocol = scheme
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.lstrip("/")
+
+    monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, scheme, Memory)
+    files = Memory(skip_instance_cache=True)
+    files.pipe({"bucket/docs/a.txt": b"first", "bucket/docs/.b.txt": b"hidden"})
+    source = FileSystemSource(f"{scheme}://bucket/docs")
+    first = fetch(source)
+    assert first.read == {f"{scheme}://bucket/docs/a.txt": b"first"}
+
+
+@contextmanager
+def webdav(filer: str, folder: Path) -> Iterator[int]:
+    program = shutil.which("weed", path=sysconfig.get_path("scripts"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = [
+        f"-port={port}",
+        f"-filer={filer}",
+        "-ip.bind=127.0.0.1",
+        "-filer.path=/buckets/openbook",
+        f"-cacheDir={folder}",
+    ]
+    with subprocess.Popen(
+        [str(program), "webdav", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    httpx.options(f"http://127.0.0.1:{port}/", trust_env=False)
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            yield port
+        finally:
+            server.kill()
+
+
+def test_webdav(bucket: Any, object_store: ObjectStore, tmp_path: Path) -> None:
+    put(bucket, "my docs/a.txt", b"first")
+    put(bucket, "my docs/deep/ü.txt", b"second")
+    put(bucket, "my docs/.hidden/c.txt")
+    with webdav(object_store.filer, tmp_path) as port:
+        url = f"webdav+http://127.0.0.1:{port}/my%20docs"
+        source = open_source(url, {})
+        first = fetch(source)
+        assert first.read == {f"{url}/a.txt": b"first", f"{url}/deep/ü.txt": b"second"}
+        assert not fetch(source, first.known).read
+        put(bucket, "my docs/a.txt", b"other")
+        assert fetch(source, first.known).read == {f"{url}/a.txt": b"other"}
+        assert fetch(FileSystemSource(f"{url}/a.txt")).read == {f"{url}/a.txt": b"other"}
+        with pytest.raises(SourceError, match=r"/none cannot be listed: .*~/\.netrc"):
+            fetch(FileSystemSource(f"{url}/none"))
+    with pytest.raises(SourceError, match="cannot be listed"):
+        fetch(source)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with a key for SSH."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / ".ssh" / "id_ecdsa"))
+    return tmp_path
+
+
+def test_sftp_of_a_known_host(home: Path) -> None:
+    docs = home / "docs"
+    (docs / "deep").mkdir(parents=True)
+    (docs / "closed").mkdir()
+    (docs / ".hidden").mkdir()
+    (docs / ".hidden" / "c.txt").write_text("hidden")
+    (docs / "a.txt").write_text("first")
+    (docs / "deep" / "b.txt").write_bytes(b"long" * 1_000_000)
+    (docs / "link.txt").symlink_to("/etc/passwd")
+    key = paramiko.ECDSAKey.generate()
+    with sftp_server(home, key) as port:
+        url = f"sftp://reader@127.0.0.1:{port}/docs"
+        with pytest.raises(SourceError, match=r"not found in known_hosts.*connect once with `ssh`"):
+            fetch(FileSystemSource(url))
+
+        hosts = paramiko.HostKeys()
+        hosts.add(f"[127.0.0.1]:{port}", key.get_name(), key)
+        hosts.save(str(home / ".ssh" / "known_hosts"))
+        first = fetch(FileSystemSource(url))
+        assert first.read == {f"{url}/a.txt": b"first", f"{url}/deep/b.txt": b"long" * 1_000_000}
+        assert {path: verdict.outcome for path, verdict in first.verdicts.items()} == {
+            f"{url}/closed/": "failed",
+            f"{url}/link.txt": "skipped",
+        }
+        assert not fetch(FileSystemSource(url), first.known).read
+        (docs / "a.txt").write_text("the other")
+        assert fetch(FileSystemSource(url), first.known).read == {f"{url}/a.txt": b"the other"}
+        with pytest.raises(SourceError, match=r"/docs/none cannot be listed"):
+            fetch(FileSystemSource(f"{url}/none"))
+
+        (home / ".ssh" / "config").write_text(f"Host library\n  HostName 127.0.0.1\n  Port {port}\n  User reader\n")
+        assert set(fetch(FileSystemSource("sftp://library/docs/deep")).read) == {"sftp://library/docs/deep/b.txt"}
+        hosts.clear()
+        hosts.add(f"[127.0.0.1]:{port}", key.get_name(), paramiko.ECDSAKey.generate())
+        hosts.save(str(home / ".ssh" / "known_hosts"))
+        with pytest.raises(SourceError, match="does not match"):
+            fetch(FileSystemSource(url))

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import SourceError
+from openbook.sources import Item
+from openbook.sources.git import GitSource
+from openbook.sources.registry import open_source
+from openbook.testing import check_source
+from tests.sources.conftest import fetch
+
+Git = Callable[..., str]
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
+    """Runs git in a repository at `repo`, with no settings but these."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (home / ".gitconfig").write_text("[user]\nname = A\nemail = a@example.org\n[init]\ndefaultBranch = main\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2024-02-29T12:00:00+00:00")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=tmp_path / "repo", capture_output=True, check=True)
+        return done.stdout.decode().strip()
+
+    (tmp_path / "repo").mkdir()
+    run("init", "-q")
+    return run
+
+
+@pytest.fixture
+def repo(git: Git, tmp_path: Path) -> Path:
+    """A repository with one commit, tagged v1."""
+    repo = tmp_path / "repo"
+    (repo / "docs" / ".hidden").mkdir(parents=True)
+    (repo / "README.md").write_text("# First")
+    (repo / "docs" / "a b.txt").write_bytes(b"long " * 1_000_000)
+    (repo / "docs" / "ü.txt").write_text("text")
+    (repo / "docs" / ".hidden" / "c.txt").write_text("hidden")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    git("tag", "-am", "first", "v1")
+    return repo
+
+
+@pytest.mark.parametrize("partial", ["true", "false"])
+def test_only_what_changed_is_read(partial: str, git: Git, repo: Path) -> None:
+    """`partial`: whether the server can leave out contents."""
+    for setting in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
+        git("config", setting, partial)
+    url = f"git+file://{repo}"
+    source = open_source(url, {})
+    first = fetch(source)
+    assert first.read == {
+        f"{url}#README.md": b"# First",
+        f"{url}#docs/a b.txt": b"long " * 1_000_000,
+        f"{url}#docs/ü.txt": b"text",
+    }
+    item = first.items[f"{url}#README.md"]
+    assert item.metadata == {"modified": "2024-02-29T12:00:00Z"}
+    assert item.fingerprint == git("rev-parse", "HEAD:README.md")
+
+    second = fetch(source, first.known)
+    assert not second.read
+    assert second.known == first.known
+
+    (repo / "README.md").write_text("# Second")
+    git("rm", "-q", "docs/ü.txt")
+    git("commit", "-qam", "second")
+    third = fetch(source, first.known)
+    assert third.read == {f"{url}#README.md": b"# Second"}
+    assert set(third.items) == {f"{url}#README.md", f"{url}#docs/a b.txt"}
+    assert not list((repo.parent / "scratch").iterdir())
+
+
+def test_conformance(git: Git, repo: Path) -> None:
+    def change() -> str:
+        (repo / "README.md").write_text("# Other")
+        git("commit", "-qam", "other")
+        return f"git+file://{repo}#README.md"
+
+    check_source(lambda: open_source(f"git+file://{repo}", {}), change, lambda: repo.rename(repo.with_name("away")))
+
+
+def test_contents_are_fetched_when_they_are_read(git: Git, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two requests for each kind of files that is read, and none for the others."""
+    git("config", "uploadpack.allowFilter", "true")
+    for n in range(5):
+        (repo / "docs" / f"{n}.png").write_bytes(bytes([n]) * 1000)
+        (repo / "docs" / f"{n}.txt").write_text(f"text {n}")
+    git("add", "-A")
+    git("commit", "-qm", "pictures")
+    trace = repo.parent / "trace"
+    monkeypatch.setenv("GIT_TRACE", str(trace))
+    texts = {}
+    for item in GitSource(f"git+file://{repo}#docs").items({}):
+        assert isinstance(item, Item)
+        if item.name.endswith(".txt"):
+            texts[item.name[-5:]] = b"".join(item.read())
+    new = {f"{n}.txt": f"text {n}".encode() for n in range(5)}
+    assert texts == {**new, "b.txt": b"long " * 1_000_000, "ü.txt": b"text"}
+    assert trace.read_text().count("built-in: git fetch") == 3
+
+
+def test_revisions_and_folders(git: Git, repo: Path) -> None:
+    commit = git("rev-parse", "HEAD")
+    git("checkout", "-qb", "feature/x")
+    (repo / "docs" / "new.txt").write_text("new")
+    git("add", "-A")
+    git("commit", "-qm", "new")
+    git("checkout", "-q", "main")
+    for revision in ("v1", "main", commit, "refs/heads/main"):
+        assert len(fetch(GitSource(f"git+file://{repo}@{revision}")).read) == 3
+    url = f"git+file://{repo}@feature/x#docs"
+    assert set(fetch(GitSource(f"{url}/")).read) == {f"{url}/a b.txt", f"{url}/new.txt", f"{url}/ü.txt"}
+    with pytest.raises(SourceError, match="couldn't find remote ref v2"):
+        fetch(GitSource(f"git+file://{repo}@v2"))
+    with pytest.raises(SourceError, match=r"git cannot read .*nofolder"):
+        fetch(GitSource(f"git+file://{repo}#nofolder"))
+    with pytest.raises(SourceError, match="does not appear to be a git repository"):
+        fetch(GitSource(f"git+file://{repo}/none"))
+
+
+def test_links_and_submodules_are_skipped(git: Git, repo: Path) -> None:
+    (repo / "link.txt").symlink_to("/etc/passwd")
+    git("add", "-A")
+    git("update-index", "--add", "--cacheinfo", f"160000,{git('rev-parse', 'HEAD')},other")
+    git("commit", "-qm", "links")
+    url = f"git+file://{repo}"
+    first = fetch(GitSource(url))
+    assert {name.partition("#")[2]: verdict.reason for name, verdict in first.verdicts.items()} == {
+        "link.txt": "a link",
+        "other": "another repository",
+    }
+    assert len(first.read) == 3
+    assert not fetch(GitSource(url), first.known).read
+
+
+def test_contents_in_lfs_are_not_read(git: Git, repo: Path) -> None:
+    (repo / "docs" / "large.pdf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    git("add", "-A")
+    git("commit", "-qm", "large")
+    for item in GitSource(f"git+file://{repo}").items({}):
+        assert isinstance(item, Item)
+        if item.name.endswith(".pdf"):
+            with pytest.raises(SourceError, match="its contents are in Git LFS, not in the repository"):
+                list(item.read())
+        else:
+            assert list(item.read())
+
+
+def test_a_reader_may_stop_early(repo: Path) -> None:
+    texts = {}
+    for item in GitSource(f"git+file://{repo}").items({}):
+        texts[item.name[-5:]] = next(iter(item.read()))[:4]  # type: ignore[union-attr]
+    assert texts == {"ME.md": b"# Fi", "b.txt": b"long", "ü.txt": b"text"}
+
+
+def test_ssh_and_no_other_transport(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side of ssh is this machine."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
+    ssh.chmod(0o700)
+    monkeypatch.setenv("GIT_SSH", str(ssh))
+    url = f"git+ssh://git@example.org{repo}@main"
+    assert set(fetch(GitSource(url)).read) == {f"{url}#README.md", f"{url}#docs/a b.txt", f"{url}#docs/ü.txt"}
+
+    # The user's settings may lead an address to another transport: not to one that runs a command.
+    (tmp_path / "home" / ".gitconfig").write_text(
+        f'[url "ext::touch {tmp_path}/ran "]\ninsteadOf = https://example.org/\n[protocol]\nallow = always\n'
+    )
+    with pytest.raises(SourceError, match="transport 'ext' not allowed"):
+        fetch(GitSource("git+https://example.org/x.git"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_hooks_of_the_user_do_not_run(repo: Path, tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("reference-transaction", "post-checkout", "post-merge"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+        (hooks / name).chmod(0o700)
+    with (tmp_path / "home" / ".gitconfig").open("a") as settings:
+        settings.write(f"[core]\nhooksPath = {hooks}\n")
+    assert fetch(GitSource(f"git+file://{repo}")).read
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "git+https://example.org",
+        "git+https://-oProxyCommand=x/repo.git",
+        "git+ssh://-oProxyCommand=x@host/repo.git",
+        "git+ssh://git@-oProxyCommand=x/repo.git",
+        "git+https://example.org/repo.git@--upload-pack=x",
+        "git+https://example.org/re po.git",
+        "git+ext://sh/-c",
+    ],
+)
+def test_addresses_that_are_refused(url: str) -> None:
+    with pytest.raises(SourceError, match="is no repository: write git"):
+        fetch(GitSource(url))
+
+
+def test_a_token_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SourceError, match="Give a user or token to git itself") as refused:
+        fetch(GitSource("git+https://ghp_secret@example.org/repo.git"))
+    assert "ghp_secret" not in str(refused.value)
+
+
+def test_without_git(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SourceError, match="needs git: `apt install git`"):
+        fetch(GitSource(f"git+file://{repo}"))
