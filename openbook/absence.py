@@ -23,6 +23,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.cite.pictures import kept_name
 from openbook.knowledge.erasure import beyond_reach, find_in_rows, forms, kind_of
+from openbook.knowledge.ingest import mirror
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.version_rows import now
 from openbook.locks import is_held
@@ -62,11 +63,14 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
         store.check_tables(connection, base.id)
         version = schema.newest_version(connection)
         places, rows, row_bytes = find_in_rows(store, connection, needles)
+        unheld_items = list(mirror.unheld(base.folder, mirror.holder(connection)))
     scanned, unreached = look_at_all({base.folder: "knowledge base", **roots(settings)}, base.folder, needles)
     places += [f"{each.path}: {each.advice}" for each in unreached if each.reason == "traces"]
     beyond = [each for each in unreached if each.reason != "traces"]
     packed = "no version holds this uploaded PDF, and no text can be found in a packed file: delete it."
     beyond += [OutOfReach("unreadable", each, packed) for each in unheld(base, settings.derived_dir / UPLOADS)]
+    of_source = "no version holds what was fetched here, and no text can be found in a packed file: exclude it, or sync --forget its source."
+    beyond += [OutOfReach("unreadable", each, of_source) for each in unheld_items]
     objects: list[int] = []
     if (blobs := base.indexes.blobs) is not None:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -373,19 +372,18 @@ class Library(View):
         reset: bool = False,
         progress: StagedProgress = _silent,
     ) -> Report:
-        """Make the documents below `folder` equal to the folder: new, changed, renamed and deleted files.
+        """Make the documents below `folder`, or of the source at that address, equal to what is there: new, changed, renamed and gone.
 
-        The labels that the folder was synced with before hold until others are given, or `reset`. Other arguments as of `add`.
+        The labels that it was synced with before hold until others are given, or `reset`. Other arguments as of `add`.
 
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
         """
-        from openbook.knowledge.ingest.discovery import SyncedFolder
-        from openbook.knowledge.updates import as_synced_before, sync_folders
+        from openbook.knowledge.updates import sync_folders, to_sync
 
         base, embedder, options = self._to_write(require_labels, progress)
-        wanted = SyncedFolder(Path(os.path.abspath(folder)), labels=options.labels, ocr=options.ocr)
-        return sync_folders(base, [wanted if reset else as_synced_before(base, wanted)], embedder, options)
+        wanted = to_sync(base, folder, labels=options.labels, ocr=options.ocr, reset=reset)
+        return sync_folders(base, [wanted], embedder, options)
 
     def remove(self, documents: Documents) -> Report:
         """Remove documents from the newest version; older versions keep them."""

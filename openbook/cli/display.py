@@ -38,6 +38,7 @@ _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STAGES = {
     "fetch": "Fetching",
     "verify": "Verifying",
+    "items": "Fetching items",
     "digest": "Comparing files",
     "read": "Reading files",
     "embed": "Embedding passages",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -18,11 +20,13 @@ from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, FilesFailed, KnowledgeError, StorageError
+from openbook.errors import ConfigError, FilesFailed, KnowledgeError, SourceError, StorageError
 from openbook.records import Outcome
+from openbook.sources.registry import is_address
 
 if TYPE_CHECKING:
     from openbook.knowledge import Report
+    from openbook.knowledge.ingest.discovery import SyncedFolder
     from openbook.purge import PurgedEverywhere
 
 RETRY_S = 5.0  # after another writer, or the disk, refused a run
@@ -112,8 +116,23 @@ def _print_report(report: Report, place: Place) -> None:
         )
 
 
+class _FolderOrAddress(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, str) and is_address(value) else super().convert(value, param, ctx)
+
+
+class _Duration(click.ParamType[float]):
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h.", param, ctx)
+        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @click.command()
-@click.argument("folder", required=False, type=PATH)
+@click.argument("folder", metavar="[FOLDER|ADDRESS]", required=False, type=_FolderOrAddress(path_type=Path))
 @KB
 @click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
 @click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
@@ -123,10 +142,11 @@ def _print_report(report: Report, place: Place) -> None:
 @_LENIENT
 @click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
 @click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
-@click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
+@click.option("--watch", is_flag=True, help="Keep running and follow changes of folders until interrupted.")
+@click.option("--every", type=_Duration(), help="Keep running and sync again each 90s, 10m or 1h.")
 @JSON
 def sync(
-    folder: Path | None,
+    folder: str | Path | None,
     kb: Place | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -137,17 +157,18 @@ def sync(
     reset: bool,
     forget: bool,
     watch: bool,
+    every: float | None,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to FOLDER, as a new version.
+    """Make the knowledge base equal to a folder, or to what is at an address such as https://docs.example.org/.
 
     It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
-    others are given, or --reset. Without FOLDER, all remembered folders are brought up to date together.
+    others are given, or --reset. Without FOLDER, all that is remembered or in sources.toml is brought up to date together.
     """
     from openbook.knowledge.index.scope import checked_labels
-    from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, check_exists
-    from openbook.knowledge.store.names import display_path
-    from openbook.knowledge.updates import as_synced_before, forget_synced_folder, sync_folders, synced_folders
+    from openbook.knowledge.ingest.discovery import Rules, check_exists
+    from openbook.knowledge.ingest.mirror import SOURCES_FILE
+    from openbook.knowledge.updates import all_to_sync, forget_synced_folder, sync_folders, to_sync
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
@@ -159,59 +180,75 @@ def sync(
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
-    if folder is not None:
-        check_exists(folder)
-    if folder is None:
-        context.open_base(settings)  # creates none; only a named folder does
+    if isinstance(folder, Path):
+        check_exists(folder)  # before a knowledge base is made
+    if watch and isinstance(folder, str):
+        raise ConfigError(f"--watch follows folders. To fetch {folder} again and again: --every 10m")
+    place = settings.kb_place
+    if folder is None and not (isinstance(place, Path) and (place / SOURCES_FILE).exists()):
+        context.open_base(settings)  # creates none; only what is named does
     base, embedder = context.ensure_base(settings)
-    folders = synced_folders(base)
     if folder is not None:
-        wanted = SyncedFolder(
-            Path(os.path.abspath(folder)), Rules(include, exclude), checked_labels(labels), settings.ocr
-        )
-        folders = [wanted if reset else as_synced_before(base, wanted)]
-    elif not folders:
+        folders = [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
+    elif not (folders := all_to_sync(base, settings.ocr)):
         raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
-    roots = {display_path(each.folder) for each in folders}
 
-    def run() -> None:
+    def run(which: list[SyncedFolder]) -> None:
         options = resources.run_options(settings)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
-            report = sync_folders(base, folders, at_work, replace(options, progress=progress))
+            report = sync_folders(base, which, at_work, replace(options, progress=progress))
         _show(report, settings.kb_place, as_json)
+        roots = {each.name for each in which}
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
-            raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
-        if not (lenient or watch):
+            what = "folders and addresses" if any(each.address for each in which) else "folders"
+            raise KnowledgeError(f"{len(failed)} of {len(which)} {what} could not be synced: {failed[0].reason}.")
+        if not (lenient or watch or every):
             _refuse_failed(report)
 
     with context.joined(cluster):
-        if watch:
+        if watch or every:
             with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
-                _watch([each.folder for each in folders], run)
+                _keep_syncing(folders, run, every, watch=watch)
         else:
-            run()
+            run(folders)
 
 
-def _watch(folders: list[Path], run: Callable[[], None]) -> None:
-    """Run now and after every change. Then also retry refused runs."""
+def _keep_syncing(
+    folders: list[SyncedFolder], run: Callable[[list[SyncedFolder]], None], every_s: float | None, *, watch: bool
+) -> None:
+    """Run now, then folders after every change if `watch`, and all `every_s`. Then also retry refused runs."""
     from openbook.knowledge.ingest.watch import folder_changes
 
-    changes = folder_changes(folders)
+    watched = [each for each in folders if watch and not each.address]
+    changes = folder_changes([each.folder for each in watched]) if watched else _ticks()
     next(changes, 0)  # no change is missed from here on
-    run()
-    display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
-    due, not_before = False, 0.0
+    run(folders)
+    said = [f"Watching {', '.join(each.name for each in watched)}."] if watched else []
+    said += [f"Syncing again in {every_s:g} s."] if every_s else []
+    display.note(f"{' '.join(said)} Ctrl-C ends it.")
+    due: list[SyncedFolder] = []
+    not_before, next_s = 0.0, time.monotonic() + (every_s or math.inf)
     for changed in changes:
-        due = due or changed > 0
+        if time.monotonic() >= next_s:
+            due, next_s = folders, time.monotonic() + (every_s or math.inf)
+        elif changed and not due:
+            due = watched
         if not due or time.monotonic() < not_before:
             continue
         try:
-            display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
-            run()
-            due = False
-        except (KnowledgeError, StorageError) as error:
+            what = "something changed" if due is watched else "syncing again"
+            display.note(f"{datetime.now().astimezone():%H:%M:%S}: {what}.")
+            run(due)
+            due = []
+        except (KnowledgeError, SourceError, StorageError) as error:
             display.note(f"{error} Next try in {RETRY_S:g} s.")
             not_before = time.monotonic() + RETRY_S
+
+
+def _ticks() -> Iterator[int]:
+    while True:
+        yield 0
+        time.sleep(0.5)
 
 
 @click.command()
@@ -223,7 +260,8 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
 
     DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
     """
-    from openbook.knowledge.store.names import display_path, path_displayed
+    from openbook.knowledge.ingest.mirror import mirrored_files
+    from openbook.knowledge.store.names import path_displayed
     from openbook.knowledge.updates import remove as remove_documents
     from openbook.knowledge.updates import synced_folders
 
@@ -231,15 +269,19 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     base = context.open_base(settings)
     report = remove_documents(base, documents)
     _show(report, settings.kb_place, as_json)
-    folders = tuple(f"{display_path(each.folder)}/" for each in synced_folders(base))
+    folders = tuple(each.prefix for each in synced_folders(base))
+
+    def in_folder(path: str) -> bool:
+        return path.startswith(folders) and os.path.lexists(path_displayed(path))
+
     back = [
         each.path
         for each in report.verdicts
-        if each.path.startswith(folders) and os.path.lexists(path_displayed(each.path))
+        if (mirrored_files(base.folder, each.path) if is_address(each.path) else in_folder(each.path))
     ]
     if back and not as_json:
         display.say(
-            f"Still in a synced folder: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
+            f"Still where it is synced from: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
             "not to."
         )
 
@@ -331,8 +373,14 @@ def _print_purged(done: PurgedEverywhere) -> None:
         )
     if purged.still_on_disk:
         lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
-        names = display.short_paths(purged.still_on_disk)
-        display.say(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}", "yellow")
+        at_source = [path for path in purged.still_on_disk if is_address(path)]
+        on_disk = [path for path in purged.still_on_disk if not is_address(path)]
+        for where, paths in (
+            ("on this disk, and taken in again by the next add or sync over it", on_disk),
+            ("at its source, and fetched again by the next sync unless --exclude says not to", at_source),
+        ):
+            if paths:
+                display.say(f"Still {where}{lost}: {display.short_paths(paths)}", "yellow")
     for model in done.carried:
         if model.found is None:
             display.say(f"Whether the model {model.name} has learned from it is {model.note}.")

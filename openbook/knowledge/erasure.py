@@ -9,6 +9,7 @@ import html
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,23 @@ from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.index import segment_files, shared_segments
+from openbook.knowledge.ingest.mirror import (
+    SOURCES_FILE,
+    holder,
+    mirrored_files,
+    mirrors,
+    named,
+    opened_mirror,
+)
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import identities, purge_identities
 from openbook.knowledge.store.interface import Connection, Reader, Rows, Store, Writer
-from openbook.knowledge.store.names import path_displayed, resolve
+from openbook.knowledge.store.names import path_displayed
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.records import BeyondReach
+from openbook.sources.registry import is_address
 
 _BETWEEN = bytes(16)  # no window of text spans it
 _AT_ONCE = 1 << 19  # bytes of the database that are searched together
@@ -35,8 +45,8 @@ _BEYOND_REACH = ("copies by users", "backups", "disk blocks", "other forms", "mo
 class PurgeResult:
     """The proof of a purge: `files` and `bytes` were scanned without finding text, name, vector or key of the documents.
 
-    `documents` are in no version. `partly_kept` shared a purged text and keep others. `still_on_disk`: existing files of these paths, which the
-    next run over them adds again, without `labels`, those given directly. `objects` and `object_bytes` in shared storage have the bytes of
+    `documents` are in no version. `partly_kept` shared a purged text and keep others. `still_on_disk`: existing files of these paths, and
+    addresses still at their source, which the next run over them adds again, without `labels`, those given directly. `objects` and `object_bytes` in shared storage have the bytes of
     scanned files. `beyond_reach`: what no purge of this kind of store reaches.
     """
 
@@ -71,7 +81,9 @@ def purge(
     Raises KnowledgeError when a document is in no version or the scan finds something. Before any deletion: TextIsElsewhere for a copy (without
     `copies`), KnowledgeBaseBusy while a reader keeps old pages.
     """
-    with base.writing(lock_timeout_s) as connection:
+    with ExitStack() as stack:
+        held = [stack.enter_context(opened_mirror(each, timeout_s=lock_timeout_s)) for each in mirrors(base.folder)]
+        connection = stack.enter_context(base.writing(lock_timeout_s))
         segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
         if base.indexes.blobs is not None:
             shared_segments.check_reachable(base.indexes.blobs, base.id)
@@ -85,15 +97,20 @@ def purge(
             raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: openbook purge DOCUMENT --copies"
             )
-        traces = _traces(connection, paths | others, contents)
+        traces, telling = _traces(connection, paths | others, contents), _traces(connection, (), contents)
         (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given_labels for each in identities(connection)}
         texts = [text for (text,) in _for_ids(connection, "SELECT text FROM contents WHERE id IN", contents)]
         there = paths | {path for path, is_live in holders if is_live}
+        still_there = {path for path in there if is_address(path) and mirrored_files(base.folder, path)}
         connection.durable(True)
         with schema.transaction(connection):
             version = _delete(connection, paths, others, contents)
-            _drop_what_stays(base.store, connection, traces)
+            _drop_what_stays(base.store, connection, traces, telling)
+            for mirror in held:
+                mirror.purge(paths | others, holder(connection), telling, traces)
+            if (file := base.folder / SOURCES_FILE).exists():
+                traces.drop_found_in(file.read_bytes())  # what its owner wrote
             elsewhere(traces, texts)
         partly_kept = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         known = base.forget(connection, lock_timeout_s)
@@ -102,7 +119,8 @@ def purge(
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
-    still_on_disk = tuple(path for path in sorted(there) if os.path.lexists(path_displayed(path)))
+    still_there |= {path for path in there if not is_address(path) and os.path.lexists(path_displayed(path))}
+    still_on_disk = tuple(sorted(still_there))
     labels = {label for path in still_on_disk for label in given.get(path, ())}
     return PurgeResult(
         version=version,
@@ -124,7 +142,7 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
-    return sorted({path for each in documents for path in resolve(paths, each)})
+    return sorted({path for each in documents for path in named(base.connection, paths, each)})
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
@@ -194,11 +212,13 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
     return needles
 
 
-def _drop_what_stays(store: Store, connection: Reader, needles: Needles) -> None:
+def _drop_what_stays(store: Store, connection: Reader, *needles: Needles) -> None:
     """Forget traces shared with other documents: a sentence, a folder, a vector."""
     for batch in _batches(store, connection):
         values = (forms(row.decode()) if isinstance(of, int) else (row,) for of, row in batch)
-        needles.drop_found_in(_BETWEEN.join(form for each in values for form in each))
+        data = _BETWEEN.join(form for each in values for form in each)
+        for each in needles:
+            each.drop_found_in(data)
 
 
 def find_in_rows(store: Store, connection: Reader, needles: Needles) -> tuple[list[str], int, int]:

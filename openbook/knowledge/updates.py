@@ -13,20 +13,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from openbook.errors import KnowledgeError
+from openbook.errors import ConfigError, KnowledgeError, OpenBookError, SourceError
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, live_documents, prefix
+from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, by_source, live_documents
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
 from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.long_run import LongRun, in_slices
+from openbook.knowledge.ingest.mirror import (
+    Fetched,
+    declared_sources,
+    fetch,
+    forget_mirror,
+    mirror_folder,
+    named,
+)
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import Change, RunChanges, follow_renames, identities, waiting_names
 from openbook.knowledge.store.interface import Connection, Writer
-from openbook.knowledge.store.names import display_path, resolve
+from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 from openbook.parsers import is_image_refusal
 from openbook.records import Embedder, Verdict
+from openbook.sources.registry import is_address
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order
 FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
@@ -84,41 +93,81 @@ def sync(
     return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
 
 
-def as_synced_before(base: KnowledgeBase, wanted: SyncedFolder) -> SyncedFolder:
-    """`wanted`, with the globs, labels and OCR of its last sync where it gives none."""
-    wanted = replace(wanted, folder=Path(os.path.abspath(wanted.folder)))
-    before = next((each for each in synced_folders(base) if each.folder == wanted.folder), wanted)
-    rules = wanted.rules if wanted.rules != Rules() else before.rules
-    return SyncedFolder(wanted.folder, rules, wanted.labels or before.labels, wanted.ocr or before.ocr)
+def to_sync(
+    base: KnowledgeBase,
+    place: str | Path,
+    rules: Rules = Rules(),
+    labels: frozenset[str] = frozenset(),
+    ocr: str = "",
+    *,
+    reset: bool = False,
+) -> SyncedFolder:
+    """A folder or, for an address, a source, with the globs, labels and OCR of its last sync where none are given, unless `reset`.
+
+    What `sources.toml` says of a source holds before those. Raises KnowledgeError if there is no such folder.
+    """
+    before = [] if reset else synced_folders(base)
+    if is_address(str(place)):
+        wanted = SyncedFolder(mirror_folder(base.folder, str(place)), address=str(place))
+        before = [*declared_sources(base.folder), *before]
+    else:
+        check_exists(Path(place))
+        wanted = SyncedFolder(Path(os.path.abspath(place)))
+    wanted = next((each for each in before if each.folder == wanted.folder), wanted)
+    rules = rules if rules != Rules() else wanted.rules
+    return replace(wanted, rules=rules, labels=labels or wanted.labels, ocr=ocr or wanted.ocr)
+
+
+def all_to_sync(base: KnowledgeBase, ocr: str = "") -> list[SyncedFolder]:
+    """All folders and sources that were synced, and those in `sources.toml`."""
+    known = [*synced_folders(base), *declared_sources(base.folder, ocr)]
+    return list({each.folder: each for each in known}.values())
 
 
 def sync_folders(
     base: KnowledgeBase, folders: Sequence[SyncedFolder], embedder: Embedder, options: RunOptions = RunOptions()
 ) -> Report:
-    """Sync several folders as one version, each by its own rules, labels and OCR.
+    """Sync several folders and sources as one version, each by its own rules, labels and OCR.
 
-    Synced folders inside these, old or new, are synced too, by their own rules and with both labels. A folder that cannot be synced gets the
-    verdict `failed`; if none can, its error is raised.
+    Synced folders inside these, old or new, are synced too, by their own rules and with both labels. What cannot be synced gets the verdict
+    `failed`; if nothing can, its error is raised.
     """
+    absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
+    asked = {each.folder: each for each in absolute}
+    fetched: dict[Path, Fetched | OpenBookError] = {}
+    for each in absolute:
+        if each.address:
+            try:
+                fetched[each.folder] = fetch(each, options)
+            except (ConfigError, KnowledgeError, SourceError) as error:
+                fetched[each.folder] = error
+    failures = [each for each in fetched.values() if isinstance(each, OpenBookError)]
+    if failures and len(failures) == len(asked):
+        raise failures[0]
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
         known = {each.folder: each for each in synced_folders(base)}
-        absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
-        asked = {each.folder: each for each in absolute}
         inside = [each for each in known.values() if any(map(each.is_inside, asked)) and each.folder.is_dir()]
         wanted = {**{each.folder: each for each in inside}, **asked}
         batches: list[FileBatch] = []
-        failed: list[KnowledgeError] = []
+        failed: list[OpenBookError] = []
+        origins = _origins(live)
         for each in wanted.values():
             labels = _with_those_around(each, known | wanted)
             before = _with_those_around(known[each.folder], known) if each.folder in known else labels
-            inner = tuple(other.folder for other in wanted.values() if other.is_inside(each.folder))
+            inner = tuple(other.prefix for other in wanted.values() if other.is_inside(each.folder))
             batch = FileBatch((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
-                batches.append(replace(batch, found=_files_in(batch, each, live)))
-            except KnowledgeError as error:
+                if each.address:
+                    others = {other.address for other in (known | wanted).values()} - {each.address}
+                    batch = _of_source(batch, each.address, fetched[each.folder], origins, others)
+                    _check_not_emptied(batch, each, live)
+                else:
+                    batch = replace(batch, found=_files_in(batch, each, live))
+                batches.append(batch)
+            except (ConfigError, KnowledgeError, SourceError) as error:
                 failed.append(error)
-                batches.append(FileBatch([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
+                batches.append(FileBatch([Verdict(each.name, "failed", str(error).rstrip("."))]))
         if failed and len(failed) == len(batches):
             raise failed[0]
         return batches
@@ -140,13 +189,49 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
     if isinstance(root, Verdict) and root.outcome == "failed":
         raise KnowledgeError(f"{root.path} cannot be read: {root.reason}.")
     found = [met[path] for path in batch.below(met)]
-    below = batch.below(live)
-    if below and not any(isinstance(each, FoundFile) for each in found):
-        what = "is empty" if not found else "holds no file that its rules include"
-        raise KnowledgeError(
-            f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
-        )
+    _check_not_emptied(replace(batch, found=found), wanted, live)
     return found
+
+
+def _check_not_emptied(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> None:
+    below = batch.below(live)
+    if below and not any(isinstance(each, FoundFile) for each in batch.found):
+        what = "is empty" if not batch.found else "holds no file that its rules include"
+        raise KnowledgeError(
+            f"{wanted.name} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
+        )
+
+
+def _origins(live: LiveDocuments) -> dict[str, str]:
+    """The source of each document that a sync fetched."""
+    return {path: str(json.loads(row.metadata).get("source", "")) for path, row in live.items() if is_address(path)}
+
+
+def _of_source(
+    batch: FileBatch, address: str, fetched: Fetched | OpenBookError, origins: dict[str, str], others: Collection[str]
+) -> FileBatch:
+    """The batch of what was fetched. A name that another source has keeps that one's document, so that its labels hold."""
+    if isinstance(fetched, OpenBookError):
+        raise fetched
+    found: list[FoundFile | Verdict] = []
+    for each in fetched.found:
+        name = _path_of(each)
+        if (owner := origins.get(name)) in others:
+            found.append(Verdict(name, "skipped", f"the document of this name came from {owner}"))
+        elif isinstance(each, Verdict):
+            found.append(each)
+        elif each.path.exists():  # else purged meanwhile
+            found.append(each)
+            origins[name] = address
+    refused = [
+        each.reason
+        for each in fetched.found
+        if isinstance(each, Verdict) and (each.path, each.outcome) == (address, "failed")
+    ]
+    if refused and not any(isinstance(each, FoundFile) for each in found):
+        raise SourceError(f"{address} cannot be read: {refused[0]}.")
+    names = frozenset(name for name, owner in origins.items() if owner == address)
+    return replace(batch, found=found, names=names | {n for n in fetched.before if origins.get(n) not in others})
 
 
 def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
@@ -154,7 +239,7 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
     with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
-        paths = sorted({path for each in documents for path in resolve(live, each)})
+        paths = sorted({path for each in documents for path in named(connection, live, each)})
         with version_transaction(connection, paths):
             version = write_version(connection, (), paths)
         apply_retention(connection)
@@ -163,23 +248,29 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
 
 
 def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
+    """The synced folders and sources that are remembered."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
-    return [SyncedFolder.from_json(text) for (text,) in rows]
+    found = [SyncedFolder.from_json(text) for (text,) in rows]
+    return [replace(each, folder=mirror_folder(base.folder, each.address)) if each.address else each for each in found]
 
 
 def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
     """A function from a listed path to the labels of the synced folders around it."""
-    known = [(prefix(each.folder), each.labels) for each in synced_folders(base) if each.labels]
+    known = [(each.prefix, each.labels) for each in synced_folders(base) if each.labels]
     return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
 
 
-def forget_synced_folder(base: KnowledgeBase, folder: Path) -> None:
-    """Stop syncing `folder` unless it is named; its documents stay. Raises KnowledgeError if it was not synced."""
-    name = display_path(Path(os.path.abspath(folder)))
+def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
+    """Stop syncing a folder or source unless it is named; its documents stay. What was fetched is deleted.
+
+    Raises KnowledgeError if it was not synced.
+    """
+    name = str(folder) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
+    was_fetched = is_address(name) and forget_mirror(mirror_folder(base.folder, name), name)
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
-        if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
+        if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount and not was_fetched:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
-            raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")
+            raise KnowledgeError(f"{name} was not synced. These were: {', '.join(known) or 'none'}.")
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -218,7 +309,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
                 _write_verdicts(connection, batches, ingest.tried, verdicts)
                 sql = "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules"
                 there = [batch.synced_folder for batch in batches if batch.synced_folder]
-                connection.executemany(sql, [(display_path(each.folder), each.to_json()) for each in there])
+                connection.executemany(sql, [(each.name, each.to_json()) for each in there])
             apply_retention(connection)
             base.indexes.refresh(connection)
             characters, source_characters = connection.execute(
@@ -245,8 +336,9 @@ def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str
 
 
 def _synced(connection: Connection, batches: Sequence[FileBatch]) -> tuple[str, ...]:
-    folders = {prefix(batch.synced_folder.folder) for batch in batches if batch.synced_folder}
-    return tuple(folders | {f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")})
+    folders = {batch.synced_folder.prefix for batch in batches if batch.synced_folder}
+    known = connection.execute("SELECT folder FROM sources")
+    return tuple(folders | {f"{folder.rstrip('/')}/" for (folder,) in known})
 
 
 def _relabelled(live: LiveDocuments, batches: Sequence[FileBatch], done: Collection[str]) -> Iterator[Change]:
@@ -302,8 +394,11 @@ def _write_verdicts(
     connection: Writer, batches: Sequence[FileBatch], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
     """Replace the stored verdicts, also of synced files that this run did not meet."""
-    old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
+    old = dict(connection.execute("SELECT path, stat FROM verdicts").fetchall())
     gone = {path for batch in batches for path in batch.below(old)}
+    synced = [batch.synced_folder for batch in batches if batch.synced_folder]
+    gone.update(path for path, stat in old.items() if stat in {by_source(each.address) for each in synced})
+    gone.update(each.name for each in synced)
     gone.update(verdict.path for verdict in verdicts)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])
     connection.executemany(

@@ -52,7 +52,7 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
         _, stored = query.found(base, call.caller)
 
         def draw(limits: Limits) -> bytes:
-            return pictures.page_picture(query.path, stored, query.page, limits, stop, kept)
+            return pictures.page_picture(query.path, stored, query.page, limits, stop, kept, base.folder)
 
         return _made(call, query.path, stop, draw)
 
@@ -113,7 +113,7 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
 
         def make(limits: Limits) -> list[FoundMarks]:
             return pictures.from_file(
-                query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept
+                query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept, base.folder
             )
 
         pages = [

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from openbook.codec import convert
 from openbook.errors import ConfigError, SourceError, did_you_mean, needs_extra
@@ -41,6 +39,9 @@ SCHEMES: dict[str, str] = {
 ENTRY_POINTS = "openbook.sources"
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: `C:/` is a folder of Windows
+_PASSWORD = re.compile(
+    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"
+)  # a colon before an @, unless a port's
 
 
 def is_address(text: str) -> bool:
@@ -50,12 +51,14 @@ def is_address(text: str) -> bool:
 
 def open_source(url: str, options: Mapping[str, Any]) -> Source:
     """The source at `url`; nothing is fetched yet. Raises SourceError or ConfigError."""
-    scheme = urlsplit(url).scheme.lower() if is_address(url) else ""
-    if _has_password(url):
+    scheme = url.partition("://")[0].lower()
+    if _PASSWORD.match(url):
         raise SourceError(
             f"A password in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
-    others = {each.name: each.value for each in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    from importlib.metadata import entry_points  # slow, and needed here alone
+
+    others = {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
     known = {**others, **SCHEMES}
     if scheme not in known:
         hint = did_you_mean(scheme, known) or f" There are: {', '.join(sorted(known))}."
@@ -69,10 +72,3 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
             raise ConfigError(f"{url} has the unknown option {str(key)[:80]!r}.{did_you_mean(str(key), names[1:])}")
     source: Source = convert({"url": url, **options}, kind, url, ConfigError)
     return source
-
-
-def _has_password(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).password)
-    except ValueError:
-        return False

@@ -8,6 +8,7 @@ hashed words. Both are deterministic and instant. To test a new engine, write a 
 from openbook.testing.blobs import BlobsSuite, MemoryBlobs
 from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
 from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite
+from openbook.testing.sources import FakeSource, check_source
 from openbook.testing.store import StoreSuite
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "EchoEngine",
     "EmbedderSuite",
     "EngineSuite",
+    "FakeSource",
     "HashEmbedder",
     "MemoryBlobs",
     "StoreSuite",
+    "check_source",
     "echo_model",
 ]

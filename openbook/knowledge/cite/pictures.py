@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
+from openbook.knowledge.ingest.mirror import mirrored_files
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import content_key, path_displayed
 from openbook.parsers import file_bytes
 from openbook.parsers.page_image import draw_page
 from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
+from openbook.sources.registry import is_address
 
 _T = TypeVar("_T")
 _NONE = "The page cannot be shown as a picture"
@@ -29,14 +31,16 @@ def page_picture(
     limits: Limits = Limits(),
     stop: Callable[[], bool] = lambda: False,
     kept: Path | None = None,
+    folder: Path | None = None,
 ) -> bytes:
     """Page `page` (from 1) of a document (its path) with `content`, as PNG. Raises NoPicture with the reason.
 
-    `kept`: a folder of uploaded files by their `kept_name`, read if the document's own file does not fit.
+    `kept`: a folder of uploaded files by their `kept_name`, read if the document's own file does not fit. `folder`: of the knowledge base, where
+    fetched files are.
 
     The caller checks access to the document. Ends early when `stop` returns true.
     """
-    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop), kept)
+    return from_file(document, content, limits, lambda data: draw_page(data, page, limits, stop), kept, folder)
 
 
 def kept_name(key: str) -> str:
@@ -45,14 +49,21 @@ def kept_name(key: str) -> str:
 
 
 def from_file(
-    document: str, content: StoredContent, limits: Limits, make: Callable[[bytes], _T], kept: Path | None = None
+    document: str,
+    content: StoredContent,
+    limits: Limits,
+    make: Callable[[bytes], _T],
+    kept: Path | None = None,
+    folder: Path | None = None,
 ) -> _T:
-    """What `make` makes of the bytes that were read. `document`, `content`, `kept` and errors as for `page_picture`."""
+    """What `make` makes of the bytes that were read. Other parameters and errors as for `page_picture`."""
     if content.media_type != "application/pdf":
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
-    path = path_displayed(document)
+    own = [path_displayed(document)]
+    if is_address(document):
+        own = (mirrored_files(folder, document) if folder else []) or [Path(f"{document}.pdf")]
     problem: NoPicture | None = None  # of the document's own file
-    for place in [path, *([kept / kept_name(content.key)] if kept else [])]:
+    for place in [*own, *([kept / kept_name(content.key)] if kept else [])]:
         try:
             data = file_bytes(place, limits.max_file_bytes)
         except UnreadableFile as error:
@@ -60,7 +71,7 @@ def from_file(
             problem = problem or NoPicture(message, "file_unreadable")
             continue
         # The content names the code that read the bytes, so this holds across versions of OpenBook. Its id may follow.
-        if content.key.startswith(content_key(path, sha256_hex(data), content.code)):
+        if content.key.startswith(content_key(own[0], sha256_hex(data), content.code)):
             break
         message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
         problem = problem or NoPicture(message, "file_changed")

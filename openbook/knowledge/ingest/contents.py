@@ -24,7 +24,7 @@ from openbook.knowledge.store import integrity, schema
 from openbook.knowledge.store.identities import Change, Identity
 from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Connection
-from openbook.knowledge.store.names import content_key, display_path, passage_id
+from openbook.knowledge.store.names import content_key, passage_id
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.parallel import StagedProgress
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
@@ -69,19 +69,23 @@ class FileBatch:
     labels: frozenset[str] = frozenset()
     ocr: str = ""
     synced_folder: SyncedFolder | None = None  # the folder, if it is to be synced
-    inner: tuple[Path, ...] = ()  # folders inside it that have a batch of their own
+    inner: tuple[str, ...] = ()  # prefixes of folders inside it that have a batch of their own
     relabel: bool = False  # also update the labels of unchanged files
     around: frozenset[str] = frozenset()  # labels of synced folders that the files lie in; not given directly
+    names: frozenset[str] = frozenset()  # of a source: its documents and items before this run
 
     def below(self, paths: Iterable[str]) -> list[str]:
         if self.synced_folder is None:
             return []
-        outer, inner = prefix(self.synced_folder.folder), tuple(map(prefix, self.inner))
-        return [path for path in paths if path.startswith(outer) and not path.startswith(inner)]
+        if self.synced_folder.address:
+            return [path for path in paths if path in self.names]
+        outer = self.synced_folder.prefix
+        return [path for path in paths if path.startswith(outer) and not path.startswith(self.inner)]
 
 
-def prefix(folder: Path) -> str:
-    return display_path(folder).rstrip("/") + "/"
+def by_source(address: str) -> str:
+    """Stands for the stat of an item that was not fetched, so that the next run of its source finds its verdict."""
+    return f"of {address}"
 
 
 class LiveDocument(NamedTuple):
@@ -151,6 +155,8 @@ class Ingest:
         for item in batch.found:
             if isinstance(item, Verdict):
                 self._set_verdict(item)
+                if batch.synced_folder is not None and batch.synced_folder.address:
+                    self.tried[item.path] = by_source(batch.synced_folder.address)
                 continue
             path, tried = item.displayed, f"{item.stat} {tried_by}"
             self.tried[path] = tried
@@ -297,7 +303,7 @@ class Ingest:
         except UnreadableFile as error:
             self._fail(found, error)
             return
-        stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
+        stat = "" if not found.name and found.modified_ns > read_at_ns - _RACY_NS else found.stat
         row = (content_id, metadata, labels, given)
         if live is not None and (live.content_id, live.metadata, live.labels, live.given_labels) == row:
             self.restat.append((stat, path))
@@ -319,6 +325,8 @@ class Ingest:
         path = found.displayed
         live, known = self._live.get(path), self._known.get(path, [])
         of_file = dict(system_metadata(path, found.bytes, found.modified_ns))
+        if found.name and self._batch.synced_folder is not None:
+            of_file |= {"source": self._batch.synced_folder.address, "type": found.path.suffix[1:]}
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
         of_text = (("title", stored.title or PurePosixPath(path).stem), *from_json(stored.metadata))

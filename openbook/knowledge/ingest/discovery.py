@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _URL = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):/")
 class FoundFile:
     """A regular file of a known format. Times are in nanoseconds since 1970.
 
-    `stat` changes when the file or its sidecar does.
+    `stat` changes when the file or its sidecar does. `name`: the address of a mirrored item, which names its document.
     """
 
     path: Path
@@ -42,10 +42,11 @@ class FoundFile:
     modified_ns: int
     stat: str
     sidecar: Path | None = None
+    name: str = ""
 
     @property
     def displayed(self) -> str:
-        return display_path(self.path)
+        return self.name or display_path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +59,41 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class SyncedFolder:
-    """A folder kept equal to the disk, with the labels of its documents. `ocr` as in RunOptions."""
+    """A folder kept equal to the disk, with the labels of its documents. `ocr` as in RunOptions.
+
+    `address`: of a source, whose mirror is `folder`. `options`: that source's own.
+    """
 
     folder: Path
     rules: Rules = Rules()
     labels: frozenset[str] = frozenset()
     ocr: str = ""
+    address: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.address or display_path(self.folder)
+
+    @property
+    def prefix(self) -> str:
+        return self.name.rstrip("/") + "/"
 
     def is_inside(self, other: Path) -> bool:
-        return self.folder != other and self.folder.is_relative_to(other)
+        return not self.address and self.folder != other and self.folder.is_relative_to(other)
 
     def to_json(self) -> str:
-        """The stored form. `path` is the real path, even if unprintable."""
-        rest = {"labels": sorted(self.labels), "ocr": self.ocr, "path": str(self.folder)}
-        return json.dumps({**asdict(self.rules), **rest})
+        """The stored form. `path` is the real path, even if unprintable; a mirror's is not stored."""
+        rest = {"labels": sorted(self.labels), "ocr": self.ocr}
+        where = {"address": self.address, "options": self.options} if self.address else {"path": str(self.folder)}
+        return json.dumps({**asdict(self.rules), **rest, **where}, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> SyncedFolder:
         value = json.loads(text)
         rules = Rules(tuple(value["include"]), tuple(value["exclude"]))
-        return cls(Path(value["path"]), rules, frozenset(value["labels"]), value["ocr"])
+        rest = (rules, frozenset(value["labels"]), value["ocr"], value.get("address", ""), value.get("options", {}))
+        return cls(Path(value.get("path", "")), *rest)
 
 
 def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
@@ -90,11 +106,13 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
     """
     for path in paths:
         check_exists(path)
-    try:
-        include, exclude = (_globs(lines) if lines else None for lines in (rules.include, rules.exclude))
-    except ValueError as error:
-        raise ConfigError(f"A glob is not valid: {error}. Globs have the syntax of .gitignore.") from error
-    return _discover(paths, _Filter(include, exclude), ocr)
+    return _discover(paths, _filter(rules), ocr)
+
+
+def leaves_out(rules: Rules) -> Callable[[str], str]:
+    """The reason to leave out a name with `/`, or an empty string. Raises ConfigError for an invalid glob."""
+    wanted = _filter(rules)
+    return lambda name: wanted.reason(name, folder=False)
 
 
 def check_exists(path: Path) -> None:
@@ -112,8 +130,7 @@ def check_exists(path: Path) -> None:
             raise KnowledgeError("Standard input (-) is not read here. Save it to a file and give its name.") from error
         if url:
             raise KnowledgeError(
-                f"{shown} is an address, and nothing is fetched from the network. Download it first, for instance with "
-                f"curl -L -o FILE {shown}, and give the file's name."
+                f"{shown} is an address. To fetch what is there and keep it up to date: openbook sync {shown}"
             ) from error
         raise KnowledgeError(f"No such file or folder: {shown}.{did_you_mean(path.name, _siblings(path))}") from error
     except OSError as error:
@@ -128,6 +145,14 @@ def _siblings(path: Path) -> list[str]:
             return [display_path(Path(entry.name)) for entry in entries]
     except OSError:
         return []
+
+
+def _filter(rules: Rules) -> _Filter:
+    try:
+        include, exclude = (_globs(lines) if lines else None for lines in (rules.include, rules.exclude))
+    except ValueError as error:
+        raise ConfigError(f"A glob is not valid: {error}. Globs have the syntax of .gitignore.") from error
+    return _Filter(include, exclude)
 
 
 def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:

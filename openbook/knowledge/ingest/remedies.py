@@ -21,6 +21,7 @@ from openbook.parsers.metadata import IN_SIDECAR
 from openbook.parsers.ocr import NO_LANGUAGE, NO_TESSERACT
 from openbook.parsers.packages import LARGE_PART
 from openbook.parsers.sandbox import TOOK_TOO_LONG
+from openbook.sources.registry import is_address
 
 # By a part of the reason, as it is made.
 _REMEDIES = {
@@ -52,4 +53,5 @@ def remedy(reason: str, file: str = "FILE", place: Place | None = None) -> str:
     kb = f" --kb {shlex.quote(str(place))}" if place else ""
     found = next((said for part, said in _REMEDIES.items() if part in reason), "")
     add, file = f"openbook add{kb}", file if file == "FILE" else shlex.quote(file)
-    return f"{found}.".format(add=f"{add} {file}", add_other=f"{add} COPY", file=file, kb=kb) if found else ""
+    commands = (f"{add} {file}", f"{add} COPY") if not is_address(file) else (f"openbook sync ADDRESS{kb}",) * 2
+    return f"{found}.".format(add=commands[0], add_other=commands[1], file=file, kb=kb) if found else ""

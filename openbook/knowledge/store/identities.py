@@ -21,6 +21,7 @@ from typing import NamedTuple
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import path_displayed
 from openbook.records import Outcome
+from openbook.sources.registry import is_address
 
 _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
@@ -242,4 +243,5 @@ def _labelled(change: Change, given: frozenset[str]) -> Change:
 
 
 def _is_gone(path: str) -> bool:
-    return not os.path.lexists(path_displayed(path))
+    """Only a sync can tell whether an item is still at its source."""
+    return not is_address(path) and not os.path.lexists(path_displayed(path))

@@ -41,12 +41,14 @@ def _shown(character: str) -> str:
 def resolve(paths: Sequence[str], name: str) -> list[str]:
     """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
+    An address that ends with `/` is a folder.
+
     Raises KnowledgeError when none or several match.
     """
     if not name.strip():
         raise KnowledgeError("The name of a document is empty. To list them: openbook find '*'")
     for whole in (name, display_path(Path(os.path.abspath(name)))):
-        if whole in paths:
+        if whole in paths and not whole.endswith("/"):
             return [whole]
         if below := [path for path in paths if path.startswith(whole.rstrip("/") + "/")]:
             return below

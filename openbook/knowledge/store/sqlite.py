@@ -46,7 +46,11 @@ class SqliteStore:
         if folder.exists() and not folder.is_dir():
             raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place.")
         strangers = (
-            sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.name != "derived")
+            sorted(
+                p.name
+                for p in folder.iterdir()
+                if not p.name.startswith(".") and p.name not in ("derived", "sources.toml")
+            )
             if folder.exists()
             else []
         )

@@ -99,7 +99,7 @@ def test_everything_once(folder: Path) -> None:
         ("docs/gone.txt", r"docs/gone\.txt is a broken link"),
         ("a\0b", "not a valid path"),
         ("-", r"Standard input \(-\) is not read here\. Save it to a file"),
-        ("https://example.com/a.pdf", "pdf is an address, .* curl -L -o FILE https://example.com"),
+        ("https://example.com/a.pdf", "pdf is an address. To fetch what is there .* openbook sync https://example.com"),
     ],
 )
 def test_a_path_that_is_not_there_is_an_error_at_once_that_says_what_to_do(folder: Path, named: str, told: str) -> None:

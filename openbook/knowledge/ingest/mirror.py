@@ -1,0 +1,476 @@
+"""Mirrors: the items of a source, as files of this machine that a sync takes in. Only `openbook sync` fetches.
+
+    <folder of the knowledge base>/derived/sources/<hash of the address>/
+        items.jsonl                      the address, then a line for each item; of one name, the last line holds
+        <hash of the name><suffix>       its bytes, and next to them a sidecar with its metadata and labels
+
+An item has its line once its file is whole. So a killed run fetches again only what it was fetching.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from openbook.codec import convert
+from openbook.errors import (
+    ConfigError,
+    KnowledgeBaseBusy,
+    OpenBookError,
+    QuestionError,
+    SourceError,
+    UnreadableFile,
+    first_line,
+)
+from openbook.files import delete, delete_left_over, is_unfinished, make_folder, replace_file, replacing, storage_errors
+from openbook.knowledge.byte_search import TELLING, Needles
+from openbook.knowledge.index.scope import checked_labels
+from openbook.knowledge.ingest.calls import Caller, TookTooLong
+from openbook.knowledge.ingest.contents import RunOptions
+from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, leaves_out
+from openbook.knowledge.store.interface import Connection
+from openbook.knowledge.store.names import content_key, resolve
+from openbook.locks import delete_abandoned, exclusive_lock
+from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
+from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
+from openbook.records import Verdict, sha256_hex
+from openbook.sources import Item, KnownItem, Source
+from openbook.sources.registry import is_address, open_source
+
+SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
+MAX_NAME_CHARS = 1_000
+_FOLDER = Path("derived", "sources")
+_STATE, _LOCK, _SIDECAR = "items.jsonl", ".lock", ".meta.json"
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
+_PACKED = re.compile(rb"\s*%PDF|\{\\rtf|(?s:.{0,4096})\0")  # text in it cannot be found by its bytes
+_ENCODED = frozenset({".eml", ".mbox", ".msg"})
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """For each source `items`; for each item seconds without a byte and in all."""
+
+    items: int = 100_000
+    idle_s: float = 60.0
+    item_s: float = 600.0
+
+
+class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of an item. `file` is empty if it has none. `refused`: the limit in bytes that it was over. `facts`: a digest of its sidecar."""
+
+    name: str
+    fingerprint: str = ""
+    kept: str = ""
+    file: str = ""
+    digest: str = ""
+    bytes: int = 0
+    modified_ns: int = 0
+    facts: str = ""
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What is at a source now; `before`: names of the items that were there."""
+
+    found: tuple[FoundFile | Verdict, ...]
+    before: frozenset[str]
+
+
+def mirror_folder(base_folder: Path, address: str) -> Path:
+    return base_folder / _FOLDER / sha256_hex(address.encode("utf-8", "surrogateescape"))[:16]
+
+
+def mirrors(base_folder: Path) -> list[Path]:
+    return sorted(state.parent for state in (base_folder / _FOLDER).glob(f"*/{_STATE}"))
+
+
+def mirrored_files(base_folder: Path, name: str) -> list[Path]:
+    """The files of the item of that name, the first of each source that has it."""
+    found = (base_folder / _FOLDER).glob(f"*/{_stem(name)}*")
+    return sorted(path for path in found if not is_sidecar(path.name))
+
+
+def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
+    """The sources in `sources.toml` of a knowledge base. Raises ConfigError."""
+    import tomllib
+
+    file = base_folder / SOURCES_FILE
+    try:
+        said = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
+    found: dict[str, SyncedFolder] = {}
+    for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
+        common = {key: table.pop(key) for key in ("url", "labels", "include", "exclude") if key in table}
+        given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
+        try:
+            open_source(given.url, table)  # fetches nothing; checks the options
+            labels = checked_labels(given.labels)
+        except (ConfigError, SourceError, QuestionError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+        if given.url in found:
+            raise ConfigError(f"{file} has {given.url} twice. Keep one of them.")
+        rules = Rules(given.include, given.exclude)
+        folder = mirror_folder(base_folder, given.url)
+        found[given.url] = SyncedFolder(folder, rules, labels, ocr, given.url, table)
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _SourcesFile:
+    sources: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    url: str
+    labels: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def named(connection: Connection, paths: Sequence[str], name: str) -> list[str]:
+    """The documents among `paths` that `name` means: all from the source of that address, or as `resolve` says."""
+    sql = "SELECT DISTINCT path FROM documents WHERE json_extract(metadata, '$.source') = ?"
+    rows = connection.execute(sql, (name,)) if is_address(name) else ()
+    return sorted({path for (path,) in rows if is_address(path)}.intersection(paths)) or resolve(paths, name)
+
+
+def fetch(wanted: SyncedFolder, options: RunOptions = RunOptions(), limits: FetchLimits = FetchLimits()) -> Fetched:
+    """Bring the mirror of a source up to date.
+
+    Raises SourceError, and then nothing is gone from the mirror; ConfigError; KnowledgeBaseBusy while another process fetches from it;
+    StorageError.
+    """
+    source = open_source(wanted.address, wanted.options)
+    with opened_mirror(wanted.folder, wanted.address) as mirror:
+        before = frozenset(mirror.entries)
+        return Fetched(tuple(_Run(mirror, wanted, options, limits).found_at(source)), before)
+
+
+def forget_mirror(folder: Path, address: str) -> bool:
+    """Delete what was fetched. False if nothing was."""
+    if not folder.exists():
+        return False
+    with opened_mirror(folder, address):
+        delete(folder)
+    return True
+
+
+@contextmanager
+def opened_mirror(folder: Path, address: str = "", timeout_s: float = 0.0) -> Iterator[Mirror]:
+    """Hold a mirror. Raises KnowledgeBaseBusy after the timeout, StorageError."""
+    with storage_errors(f"keep what is fetched in {folder}"):
+        make_folder(folder)
+        with exclusive_lock(folder / _LOCK, timeout_s) as held:
+            if not held:
+                what = address or f"a source into {folder}"
+                raise KnowledgeBaseBusy(f"Another process fetches {what}. Wait for it, or end it, then run this again.")
+            delete_left_over(folder.parent)
+            for path in folder.glob(".*"):
+                if is_unfinished(path):
+                    delete_abandoned(path)
+            mirror = Mirror(folder, address)
+            try:
+                yield mirror
+            finally:
+                mirror.close()
+
+
+class Mirror:
+    """The files and lines of one source. `entries`: by name. Only `opened_mirror` makes one. Methods raise OSError."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder, self._state = folder, folder / _STATE
+        data = self._state.read_bytes() if self._state.exists() else b""
+        self.address, self.entries = _parse_state(folder, data, address)
+        if not data.endswith(b"\n"):  # new, or its writer was killed
+            self.save()
+        self._lines = self._state.open("ab")
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def known(self) -> dict[str, KnownItem]:
+        return {
+            name: KnownItem(each.fingerprint, each.kept, self.folder / each.file)
+            for name, each in self.entries.items()
+            if each.file
+        }
+
+    def set(self, entry: _Entry) -> None:
+        old = self.entries.get(entry.name)
+        if old is not None and old.file and old.file != entry.file:
+            self._delete_file(old)
+        self.entries[entry.name] = entry
+        self._lines.write(msgspec.json.encode(entry) + b"\n")
+        self._lines.flush()
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete items. `save` must follow."""
+        for name in list(names):
+            if (entry := self.entries.pop(name, None)) is not None and entry.file:
+                self._delete_file(entry)
+
+    def _delete_file(self, entry: _Entry) -> None:
+        for end in ("", _SIDECAR):
+            (self.folder / f"{entry.file}{end}").unlink(missing_ok=True)
+
+    def save(self) -> None:
+        """Write the lines of the present entries alone."""
+        lines = [json.dumps({"address": self.address}).encode(), *map(msgspec.json.encode, self.entries.values())]
+        replace_file(self._state, b"\n".join(lines) + b"\n")
+
+    def purge(
+        self, names: Collection[str], is_held: Callable[[Path, str], bool], telling: Needles, traces: Needles
+    ) -> None:
+        """Delete items of these names, with a telling run, or whose bytes no document holds. Drop from `traces` what the others hold."""
+        doomed: list[str] = []
+        for name, entry in self.entries.items():
+            files = [
+                path for end in ("", _SIDECAR) if entry.file and (path := self.folder / f"{entry.file}{end}").exists()
+            ]
+            data = [msgspec.json.encode(entry), *(path.read_bytes() for path in files)]
+            is_kept = entry.file and name not in names and is_held(self.folder / entry.file, entry.digest)
+            if is_kept and not any(telling.find(each, TELLING) is not None for each in data):
+                for each in data:
+                    traces.drop_found_in(each)
+            else:
+                doomed.append(name)
+        self.drop(doomed)
+        strangers = {path.name for path in self.folder.iterdir()} - {_STATE, _LOCK}
+        strangers -= {f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR)}
+        for stranger in strangers:
+            (self.folder / stranger).unlink()
+        self.save()
+
+
+def _parse_state(folder: Path, data: bytes, address: str) -> tuple[str, dict[str, _Entry]]:
+    """The address and the entries; a damaged line is an item that will be fetched again."""
+    first, *lines = data.split(b"\n")
+    with suppress(ValueError, AttributeError):
+        address = address or json.loads(first).get("address", "")
+    entries: dict[str, _Entry] = {}
+    decoder = msgspec.json.Decoder(_Entry)
+    for line in lines:
+        with suppress(msgspec.DecodeError):
+            entry = decoder.decode(line)
+            entries[entry.name] = entry
+    for name, entry in list(entries.items()):
+        try:
+            is_whole = not entry.file or (folder / entry.file).stat().st_size == entry.bytes
+        except OSError:
+            is_whole = False
+        if not is_whole:
+            del entries[name]
+    return address, entries
+
+
+def unheld(base_folder: Path, is_held: Callable[[Path, str], bool]) -> Iterator[Path]:
+    """Mirrored files whose bytes no document holds, and in which a text cannot be found by its bytes."""
+    for folder in mirrors(base_folder):
+        _, entries = _parse_state(folder, (folder / _STATE).read_bytes(), "")
+        held = {each.file for each in entries.values() if each.file and is_held(folder / each.file, each.digest)}
+        for path in sorted(folder.iterdir()):
+            if path.name not in held and path.name != _STATE and not is_sidecar(path.name) and _is_packed(path):
+                yield path
+
+
+def holder(connection: Connection) -> Callable[[Path, str], bool]:
+    """A function that tells from a file and its digest whether a stored content was read from it."""
+    rows = connection.execute("SELECT key, code FROM contents").fetchall()
+    keys, codes = {key for key, _ in rows}, {code for _, code in rows}
+    return lambda path, digest: any(content_key(path, digest, code) in keys for code in codes)
+
+
+def _is_packed(path: Path) -> bool:
+    try:
+        data = path.read_bytes()
+        data.decode()
+    except UnicodeDecodeError:
+        return True
+    return path.suffix in _ENCODED or _PACKED.match(data) is not None
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    def __init__(self, mirror: Mirror, wanted: SyncedFolder, options: RunOptions, limits: FetchLimits) -> None:
+        self._mirror, self._wanted, self._options, self._limits = mirror, wanted, options, limits
+        self._leaves_out = leaves_out(wanted.rules)
+        self._caller = Caller(options.check_cancelled)
+
+    def found_at(self, source: Source) -> list[FoundFile | Verdict]:
+        entries, address = self._mirror.entries, self._wanted.address
+        found: dict[str, FoundFile | Verdict] = {}
+        before, number = len(entries), 0
+        with closing(self._listed(source, self._mirror.known())) as listing:
+            for number, item in enumerate(listing, start=1):
+                if number > self._limits.items:
+                    raise SourceError(
+                        f"{address} lists more than {self._limits.items:,} items. Give a deeper address, or several sources."
+                    )
+                self._options.progress("items", number, before if number <= before else 0)
+                name = item.path if isinstance(item, Verdict) else item.name
+                if not is_name(name):
+                    reason = f"its name is not an address of 1 to {MAX_NAME_CHARS:,} printable characters"
+                    shown = f"{address} {ascii(name)[:200]}"
+                    found[shown] = Verdict(shown, "failed", reason)
+                elif isinstance(item, Verdict):
+                    found.setdefault(name, Verdict(name, item.outcome, _said(item.reason)))
+                elif name not in found:
+                    found[name] = self._taken(item)
+        self._options.progress("items", number, number)
+        files = {name for name, each in found.items() if isinstance(each, FoundFile)}
+        if files:  # what suddenly lists nothing is more likely broken than empty
+            failed = {name for name, each in found.items() if isinstance(each, Verdict) and each.outcome == "failed"}
+            closed = tuple(f"{name.rstrip('/')}/" for name in failed)
+            self._mirror.drop(n for n in entries if n not in files and n not in failed and not n.startswith(closed))
+        self._mirror.save()
+        return list(found.values())
+
+    def _listed(self, source: Source, known: Mapping[str, KnownItem]) -> Generator[Item | Verdict]:
+        items: Iterator[Item | Verdict] = iter(())
+        try:
+            items = self._call(lambda: iter(source.items(known)))
+            while (item := self._call(partial(next, items, None))) is not None:
+                yield item
+        finally:
+            self._caller.end(getattr(items, "close", lambda: None))
+
+    def _call(self, work: Callable[[], Any]) -> Any:
+        try:
+            return self._caller.call(work)
+        except OpenBookError:
+            raise
+        except Exception as error:
+            raise SourceError(
+                f"{self._wanted.address} could not be listed ({_said(first_line(error))}). Nothing of it was removed. Try again later."
+            ) from error
+
+    def _taken(self, item: Item) -> FoundFile | Verdict:
+        name, address = item.name, self._wanted.address.rstrip("/") + "/"
+        suffix = (item.suffix or PurePosixPath(urlsplit(name).path).suffix).lower()
+        path = self._mirror.folder / f"{_stem(name)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+        below = name.removeprefix(address) if name.startswith(address) else name.partition("://")[2]
+        if reason := self._leaves_out(below) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
+            return Verdict(name, "skipped", reason)
+        old = self._mirror.entries.get(name, _Entry(name))
+        fingerprint, kept = _utf8(item.fingerprint), _utf8(item.kept)
+        is_known = bool(fingerprint) and fingerprint == old.fingerprint
+        limit = self._options.limits.max_file_bytes
+        try:
+            sidecar, modified_ns = _facts_of(item)
+            if is_known and old.refused >= limit:
+                raise _TooLarge(limit)
+            size, digest = old.bytes, old.digest
+            if not (is_known and old.file == path.name and not old.refused):
+                size, digest = self._read(item, path)
+        except UnreadableFile as error:
+            if isinstance(error, _TooLarge) and not (is_known and old.refused >= limit):
+                self._mirror.set(msgspec.structs.replace(old, fingerprint=fingerprint, kept=kept, refused=limit))
+            return Verdict(name, "failed", str(error))
+        side = path.with_name(path.name + _SIDECAR)
+        facts = sha256_hex(sidecar + str(modified_ns).encode())[:16] if sidecar or modified_ns else ""
+        if sidecar and (facts != old.facts or not side.exists()):
+            replace_file(side, sidecar)
+        elif not sidecar:
+            side.unlink(missing_ok=True)
+        modified_ns = modified_ns or (old.modified_ns if digest == old.digest else time.time_ns())
+        entry = _Entry(name, fingerprint, kept, path.name, digest, size, modified_ns, facts)
+        if entry != old:
+            self._mirror.set(entry)
+        return FoundFile(path, size, modified_ns, f"{digest} {facts}", side if sidecar else None, name)
+
+    def _read(self, item: Item, path: Path) -> tuple[int, str]:
+        """(bytes, digest) of the item's file, once it is whole. Raises UnreadableFile."""
+        limit, size, digest = self._options.limits.max_file_bytes, 0, hashlib.sha256()
+        with replacing(path) as stream:
+            for piece in self._pieces(item):
+                size += len(piece)
+                if size > limit:
+                    raise _TooLarge(limit)
+                digest.update(piece)
+                stream.write(piece)
+        return size, digest.hexdigest()
+
+    def _pieces(self, item: Item) -> Iterator[bytes]:
+        idle_s, item_s = self._limits.idle_s, self._limits.item_s
+        now = time.monotonic()
+        at_last, until, pieces = now, now + item_s, None
+        try:
+            while True:
+                left = min(at_last + idle_s, until) - time.monotonic()
+                work: Callable[[], Any] = (lambda: iter(item.read())) if pieces is None else partial(next, pieces, None)
+                result = self._caller.call(work, left)
+                if pieces is None:
+                    pieces = result
+                elif result is None:
+                    return
+                elif not isinstance(result, bytes | bytearray | memoryview):
+                    raise UnreadableFile(f"its source gave {type(result).__name__}, not bytes")
+                elif result:
+                    at_last = time.monotonic()
+                    yield bytes(result)
+        except TookTooLong as error:
+            raise UnreadableFile(
+                f"fetching it took too long: {idle_s:g} s without a byte, or {item_s:g} s in all"
+            ) from error
+        except UnreadableFile:
+            raise
+        except Exception as error:
+            self._options.check_cancelled()
+            raise UnreadableFile(f"it could not be fetched: {_said(first_line(error))}") from error
+
+
+class _TooLarge(UnreadableFile):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit / 1e6:g}{OVER_FILE_LIMIT}{limit / 1e6:g} MB")
+
+
+def _facts_of(item: Item) -> tuple[bytes, int]:
+    """(sidecar, time of the last change in ns), empty and 0 if unknown. Raises UnreadableFile for what is not a label."""
+    said = dict(normalised(item.metadata))
+    labels = labels_of(normalised({LABEL_KEY: sorted(item.labels)}), tuple(said.items()))
+    modified_ns = 0
+    with suppress(ValueError, OverflowError):
+        moment = datetime.fromisoformat(str(said.get("modified", "")))
+        modified_ns = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()) * 10**9
+    kept: dict[str, object] = {key: value for key, value in said.items() if key not in SYSTEM_KEYS and key != LABEL_KEY}
+    kept |= {LABEL_KEY: sorted(labels)} if labels else {}
+    return json.dumps(kept, sort_keys=True).encode() if kept else b"", modified_ns
+
+
+def _stem(name: str) -> str:
+    return sha256_hex(name.encode("utf-8", "surrogatepass"))[:32]
+
+
+def is_name(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _said(reason: str) -> str:
+    """Another library's or site's words, without what may be credentials."""
+    shown = "".join(c if c.isprintable() else " " for c in reason[:300])
+    return _CREDENTIALS.sub("//...@", shown).rstrip(". ")
