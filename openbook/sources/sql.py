@@ -8,6 +8,9 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import date
+from datetime import time as clock
 from typing import Any
 from urllib.parse import quote
 
@@ -21,11 +24,10 @@ from openbook.records import Verdict, canonical_json, sha256_hex
 from openbook.sources import Item, KnownItem
 from openbook.sources.credentials import password
 
-TIMEOUT_S = 60  # without a row
+TIMEOUT_S = 45  # without a row
 ROWS = 100  # at once
-MAX_VALUE_CHARS = 1000  # of metadata
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
-_ARGUMENTS: dict[str, dict[str, Any]] = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "postgresql": {
         "connect_timeout": TIMEOUT_S,
         "options": f"-c default_transaction_read_only=on -c statement_timeout={TIMEOUT_S}s",
@@ -62,7 +64,7 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 "The address of a database is not valid: write postgresql://user@host/database."
             ) from None
-        if address.password is not None or any("pass" in key.lower() for key in address.query):
+        if address.password is not None or any("passw" in key.lower() for key in address.query):
             raise ConfigError(
                 f"The address of the database {address.database!r} holds a password. Remove it there and set OPENBOOK_SQL_PASSWORD."
             )
@@ -79,20 +81,21 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         prefix = f"{address.get_backend_name()}://{place}/{quote(address.database or '')}/{quote(rows, safe='')}/"
         columns, seen = [each.strip() for each in self.id.split(",")], set()
         try:
-            for row in _rows(address, secret, self.query):
-                if lacking := next(
-                    (each for each in (*columns, self.text, self.title) if each and each not in row), ""
-                ):
-                    raise SourceError(
-                        f"The query of {self.url} gives no column {lacking!r}.{did_you_mean(lacking, row)}"
-                    )
-                key = "/".join(quote(_identifier(row[column]), safe="") for column in columns)
-                if key in seen or not all(key.split("/")):
-                    raise SourceError(
-                        f"The id ({self.id}) of {self.url} does not identify each row: {f'two have {key!r}' if key in seen else 'one has no value'}. Choose columns that do."
-                    )
-                seen.add(key)
-                yield self._item(prefix + key, row)
+            with closing(_rows(address, secret, self.query)) as found:
+                for row in found:
+                    if lacking := next(
+                        (each for each in (*columns, self.text, self.title) if each and each not in row), ""
+                    ):
+                        raise SourceError(
+                            f"The query of {self.url} gives no column {lacking!r}.{did_you_mean(lacking, row)}"
+                        )
+                    key = "/".join(quote(_bytes(row[column]), safe="") for column in columns)
+                    if key in seen or not all(key.split("/")):
+                        raise SourceError(
+                            f"The id ({self.id}) of {self.url} does not identify each row: {f'two have {key!r}' if key in seen else 'one has no value'}. Choose columns that do."
+                        )
+                    seen.add(key)
+                    yield self._item(prefix + key, row)
         except (SQLAlchemyError, OSError) as error:
             said = first_line(getattr(error, "orig", None) or error)
             raise SourceError(
@@ -100,12 +103,12 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ) from None
 
     def _item(self, name: str, row: Mapping[str, Any]) -> Item:
-        metadata = {key: _metadata(value) for key, value in row.items() if key not in {self.text, self.title}}
-        if self.title:
-            metadata["title"] = _metadata(row[self.title])
-        metadata = {key: value for key, value in metadata.items() if value}
+        fields = {key: row[key] for key in row if key not in {self.text, self.title}}
+        fields |= {"title": row[self.title]} if self.title else {}
+        shown = {key: [*map(_shown, v)] if isinstance(v, list) else _shown(v) for key, v in fields.items()}
+        metadata = {key: value for key, value in shown.items() if value}
         body = row[self.text] if self.text else "\n".join(f"- {key}: {_shown(row[key])}" for key in row)
-        data = bytes(body) if isinstance(body, bytes | memoryview) else _shown(body).encode("utf-8", "replace")
+        data = _bytes(body)
         return Item(name, sha256_hex(data + canonical_json(metadata)), lambda: [data], self.suffix, metadata)
 
 
@@ -115,7 +118,8 @@ def _rows(address: URL, secret: str, query: str) -> Iterator[dict[str, Any]]:
 
     def open_sqlite() -> sqlite3.Connection:
         file = f"file:{quote(os.path.abspath(address.database or ''))}?mode=ro"
-        connection = sqlite3.connect(file, uri=True, timeout=TIMEOUT_S)
+        connection = sqlite3.connect(file, uri=True, timeout=TIMEOUT_S, check_same_thread=False)
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
         connection.set_authorizer(lambda action, *_: int(action == sqlite3.SQLITE_ATTACH))  # 1: denied
         return connection
@@ -125,32 +129,29 @@ def _rows(address: URL, secret: str, query: str) -> Iterator[dict[str, Any]]:
         engine = sqlalchemy.create_engine("sqlite://", creator=open_sqlite, poolclass=sqlalchemy.NullPool)
     else:
         target = address.set(drivername=_DRIVERS[kind], password=secret or None)
-        engine = sqlalchemy.create_engine(target, connect_args=_ARGUMENTS[kind], poolclass=sqlalchemy.NullPool)
+        engine = sqlalchemy.create_engine(target, connect_args=ARGUMENTS[kind], poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
-        found = connection.execution_options(yield_per=ROWS, no_parameters=True).exec_driver_sql(query)
-        keys = list(found.keys())
-        if len(set(keys)) < len(keys):
-            raise SourceError(f"The query gives two columns of one name ({', '.join(keys)}): rename one with AS.")
-        for part in found.partitions():
-            for row in part:
-                yield dict(zip(keys, row, strict=True))
-            end = time.monotonic() + TIMEOUT_S
+        connection.execution_options(yield_per=ROWS, no_parameters=True)
+        with closing(connection.exec_driver_sql(query)) as found:
+            keys = list(found.keys())
+            if len(set(keys)) < len(keys):
+                raise SourceError(f"The query gives two columns of one name ({', '.join(keys)}): rename one with AS.")
+            for part in found.partitions():
+                for row in part:
+                    yield dict(zip(keys, row, strict=True))
+                end = time.monotonic() + TIMEOUT_S
 
 
-def _identifier(value: object) -> str | bytes:
-    return bytes(value) if isinstance(value, bytes | memoryview) else _shown(value).encode("utf-8", "replace")
-
-
-def _metadata(value: object) -> str | list[str]:
-    if isinstance(value, list | tuple):
-        return [_shown(each) for each in value]
-    return _shown(value)[:MAX_VALUE_CHARS]
+def _bytes(value: object) -> bytes:
+    return bytes(value) if isinstance(value, bytes | memoryview) else _shown(value).encode()
 
 
 def _shown(value: object) -> str:
-    """Bytes are not shown."""
+    """Empty for bytes."""
     if value is None or isinstance(value, bytes | memoryview):
         return ""
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    else:
+        text = value.isoformat() if isinstance(value, date | clock) else str(value)
+    return text.encode("utf-8", "replace").decode()
