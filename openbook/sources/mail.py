@@ -98,7 +98,7 @@ class ImapSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             with _errors(self.url, secret):
                 yield from imap.message(uid)
 
-        uids = imap.search(*(("SINCE", _since(self.since)) if self.since else ("ALL",)))
+        uids = imap.uids(*(("SINCE", _since(self.since)) if self.since else ("ALL",)))
         for start in range(0, len(uids), HEADER_BATCH):
             names = {uid: f"{folder}{validity}/{uid}.eml" for uid in uids[start : start + HEADER_BATCH]}
             headers = imap.fetch_parts([uid for uid, name in names.items() if name not in known], _HEADER)
@@ -177,12 +177,7 @@ def _shown(error: Exception, secret: str) -> str:
 class _Imap(imaplib.IMAP4):
     """The standard library's client, with limits on the time and the bytes of a server's reply to a command."""
 
-    _buffer, _socket = bytearray(), None
-    _bytes_left, _end = MAX_REPLY_BYTES, 0.0
-
-    def open(self, host: str = "", port: int = imaplib.IMAP4_PORT, timeout: float | None = None) -> None:
-        self._end = time.monotonic() + MAX_COMMAND_S
-        super().open(host, port, timeout)
+    _buffer, _socket, _bytes_left, _end = bytearray(), None, MAX_REPLY_BYTES, 0.0
 
     def send(self, data: Any) -> None:
         self._bytes_left, self._end = MAX_REPLY_BYTES, time.monotonic() + MAX_COMMAND_S
@@ -203,6 +198,7 @@ class _Imap(imaplib.IMAP4):
         return self._take(self._buffer.find(b"\n") + 1)  # empty: the end, or too long a line
 
     def _receive(self) -> bool:
+        self._end = self._end or time.monotonic() + MAX_COMMAND_S  # of the greeting
         seconds = self._end - time.monotonic()
         if seconds <= 0 or self._bytes_left <= 0:
             raise self.abort("the server's reply does not end")
@@ -219,7 +215,7 @@ class _Imap(imaplib.IMAP4):
 
     def folders(self) -> dict[str, bytes]:
         """Name -> the name as the server writes it (modified UTF-7), of the folders that hold messages."""
-        found = {}
+        found: dict[str, bytes] = {}
         for part in self._data(self.list('""', "*")):
             whole = part[0].rpartition(b"{")[0] + b'"' + _escaped(part[1]) + b'"' if isinstance(part, tuple) else part
             if (listed := _LISTED.match(whole or b"")) and not re.search(rb"(?i)\\(noselect|nonexistent)", listed[1]):
@@ -234,7 +230,7 @@ class _Imap(imaplib.IMAP4):
         is_number = isinstance(validity, bytes) and re.fullmatch(rb"[1-9]\d{0,9}", validity)
         return validity.decode() if status == "OK" and is_number else ""
 
-    def search(self, *criteria: str) -> list[int]:
+    def uids(self, *criteria: str) -> list[int]:
         found = b" ".join(each for each in self._data(self.uid("SEARCH", *criteria)) if isinstance(each, bytes))
         uids = sorted({int(each) for each in found.split()})
         if uids and not 0 < uids[0] <= uids[-1] < 2**32:
@@ -243,7 +239,7 @@ class _Imap(imaplib.IMAP4):
 
     def fetch_parts(self, uids: list[int], part: str) -> dict[int, bytes]:
         """UID -> the part, of the messages that are there."""
-        found, text, data = {}, b"", b""
+        found, text, data = dict[int, bytes](), b"", b""
         for each in self._data(self.uid("FETCH", ",".join(map(str, uids)), f"(UID {part})")) if uids else []:
             if isinstance(each, tuple):
                 text, data = text + each[0], each[1]
@@ -278,9 +274,9 @@ def _connected(url: str, user: str, secret: str) -> Iterator[_Imap]:
     address = urlsplit(url)
     host, context = address.hostname or "", ssl.create_default_context()
     if address.scheme == "imaps":
-        imap: _Imap = _ImapTls(host, address.port or imaplib.IMAP4_SSL_PORT, ssl_context=context, timeout=TIMEOUT_S)
+        imap: _Imap = _ImapTls(host, address.port or 993, ssl_context=context, timeout=TIMEOUT_S)
     else:
-        imap = _Imap(host, address.port or imaplib.IMAP4_PORT, timeout=TIMEOUT_S)
+        imap = _Imap(host, address.port or 143, timeout=TIMEOUT_S)
     try:
         if address.scheme != "imaps" and host not in {"localhost", "127.0.0.1", "::1"}:
             imap.starttls(context)

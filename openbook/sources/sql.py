@@ -7,7 +7,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import date
 from datetime import time as clock
@@ -112,7 +112,7 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Item(name, sha256_hex(data + canonical_json(metadata)), lambda: [data], self.suffix, metadata)
 
 
-def _rows(address: URL, secret: str, query: str) -> Iterator[dict[str, Any]]:
+def _rows(address: URL, secret: str, query: str) -> Generator[dict[str, Any]]:
     """In a transaction that cannot write."""
     end = time.monotonic() + TIMEOUT_S
 

@@ -211,7 +211,7 @@ def _to_this_machine(connect: Callable[..., socket.socket]) -> Callable[..., soc
 
 
 class Keys(KeyringBackend):
-    priority = 1  # type: ignore[assignment]
+    priority = 1
 
     def get_password(self, service: str, username: str) -> str | None:
         return PASSWORD if (service, username) == ("127.0.0.1", USER) else None
@@ -231,7 +231,7 @@ def test_the_password_is_in_the_environment_or_the_keyring(
     monkeypatch.delenv("OPENBOOK_IMAP_PASSWORD")
     before = keyring.get_keyring()
     try:
-        keyring.set_keyring(Keys())
+        keyring.set_keyring(Keys())  # type: ignore[no-untyped-call]
         assert not items_of(ImapSource(url + "INBOX"))
         with pytest.raises(
             SourceError, match=r"OPENBOOK_IMAP_PASSWORD, or store one with: keyring set 127\.0\.0\.1 bob"
