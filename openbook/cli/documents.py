@@ -160,9 +160,9 @@ def sync(
     every: float | None,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to a folder, or to what is at an address such as https://docs.example.org/.
+    """Make the knowledge base equal to a folder or a source.
 
-    It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
+    A source has an address, such as https://docs.example.org/. It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
     others are given, or --reset. Without FOLDER, all that is remembered or in sources.toml is brought up to date together.
     """
     from openbook.knowledge.index.scope import checked_labels

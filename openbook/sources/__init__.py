@@ -41,7 +41,8 @@ class KnownItem:
 class Source(Protocol):
     """A place with documents. Its options are its fields: a frozen msgspec.Struct with `url: str` first, unknown fields forbidden."""
 
-    url: str
+    @property
+    def url(self) -> str: ...
 
     def items(self, known: Mapping[str, KnownItem]) -> Iterator[Item | Verdict]:
         """All items, each once. An item that is not met any more is gone, and its document is removed.

@@ -37,6 +37,7 @@ SCHEMES: dict[str, str] = {
 """Scheme -> "module:Class"; the module is imported when a source of the scheme is opened."""
 
 ENTRY_POINTS = "openbook.sources"
+COMMON = ("labels", "include", "exclude")  # keys of `sources.toml` for every source
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: `C:/` is a folder of Windows
 _PASSWORD = re.compile(
@@ -69,6 +70,8 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
     names = kind.__struct_fields__
     for key in options:
         if key not in names or key == "url":
-            raise ConfigError(f"{url} has the unknown option {str(key)[:80]!r}.{did_you_mean(str(key), names[1:])}")
-    source: Source = convert({"url": url, **options}, kind, url, ConfigError)
+            raise ConfigError(
+                f"{url} has the unknown option {str(key)[:80]!r}.{did_you_mean(str(key), {*names[1:], *COMMON})}"
+            )
+    source: Source = convert({"url": url, **options}, kind, f"The source {url}", ConfigError)
     return source

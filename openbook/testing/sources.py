@@ -48,7 +48,7 @@ class FakeSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _read(self, path: Path) -> Iterator[bytes]:
         time.sleep(self.pause_s)
         if self.log:
-            with open(self.log, "a", encoding="utf-8") as log:
+            with Path(self.log).open("a", encoding="utf-8") as log:
                 log.write(f"{path.name}\n")
         yield path.read_bytes()
 

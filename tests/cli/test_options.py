@@ -17,7 +17,7 @@ from openbook.resources import run_options
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
-MAX_OPTIONS = 89
+MAX_OPTIONS = 90
 MAX_SETTINGS = 17
 
 

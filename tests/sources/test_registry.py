@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from openbook.errors import ConfigError, OpenBookError, SourceError
-from openbook.sources import registry
+from openbook.sources import Item, registry
 from openbook.testing import FakeSource, check_source
 from openbook.testing.sources import FAKE
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,8 @@ def test_an_address_has_a_scheme_of_two_letters_or_more() -> None:
 
 
 def test_a_source_gets_its_options() -> None:
-    assert registry.open_source("fake://x", {"pause_s": 1.5}) == FakeSource("fake://x", 1.5)
+    found: object = registry.open_source("fake://x", {"pause_s": 1.5})
+    assert found == FakeSource("fake://x", 1.5)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,23 @@ def test_the_fake_does_as_a_source_must(tmp_path: Path) -> None:
         return f"fake://{docs}/a.txt"
 
     check_source(lambda: FakeSource(f"fake://{docs}"), change, lambda: docs.rename(tmp_path / "gone"), ["S3cret"])
+
+
+def test_the_source_on_the_page_of_sources_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+    declared = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["sources"][0]
+    assert set(declared) <= {"url", *registry.COMMON}
+    begin = (
+        "from __future__ import annotations\nimport msgspec\nfrom types import SimpleNamespace\n"
+        "from openbook.sources import Item\n"
+        "def list_notes(url): return [SimpleNamespace(id=7, changed='today', pieces=lambda: [b'A note.'])]\n"
+    )
+    (tmp_path / "notes_of_mine.py").write_text(begin + page.partition("```python\n")[2].partition("```")[0])
+    package = tmp_path / "notes-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[openbook.sources]\nnotes = notes_of_mine:Notes\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (item,) = registry.open_source("notes://mine", {}).items({})
+    assert isinstance(item, Item)
+    assert (item.name, item.suffix, b"".join(item.read())) == ("notes://mine/7", ".md", b"A note.")

@@ -47,7 +47,7 @@ from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, Source
-from openbook.sources.registry import is_address, open_source
+from openbook.sources.registry import COMMON, is_address, open_source
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 MAX_NAME_CHARS = 1_000
@@ -56,6 +56,7 @@ _STATE, _LOCK, _SIDECAR = "items.jsonl", ".lock", ".meta.json"
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
 _PACKED = re.compile(rb"\s*%PDF|\{\\rtf|(?s:.{0,4096})\0")  # text in it cannot be found by its bytes
 _ENCODED = frozenset({".eml", ".mbox", ".msg"})
+_GATHER_S, _GATHER_BYTES = 1.0, 1 << 20
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
 
 
@@ -117,7 +118,7 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
         raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
     found: dict[str, SyncedFolder] = {}
     for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
-        common = {key: table.pop(key) for key in ("url", "labels", "include", "exclude") if key in table}
+        common = {key: table.pop(key) for key in ("url", *COMMON) if key in table}
         given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
         try:
             open_source(given.url, table)  # fetches nothing; checks the options
@@ -413,22 +414,16 @@ class _Run:
 
     def _pieces(self, item: Item) -> Iterator[bytes]:
         idle_s, item_s = self._limits.idle_s, self._limits.item_s
-        now = time.monotonic()
-        at_last, until, pieces = now, now + item_s, None
+        reader, is_whole = _Reader(item), False
+        at_last = time.monotonic()
+        until = at_last + item_s
         try:
-            while True:
+            while not is_whole:
                 left = min(at_last + idle_s, until) - time.monotonic()
-                work: Callable[[], Any] = (lambda: iter(item.read())) if pieces is None else partial(next, pieces, None)
-                result = self._caller.call(work, left)
-                if pieces is None:
-                    pieces = result
-                elif result is None:
-                    return
-                elif not isinstance(result, bytes | bytearray | memoryview):
-                    raise UnreadableFile(f"its source gave {type(result).__name__}, not bytes")
-                elif result:
+                data, is_whole = self._caller.call(reader.some, left)
+                if data:
                     at_last = time.monotonic()
-                    yield bytes(result)
+                    yield data
         except TookTooLong as error:
             raise UnreadableFile(
                 f"fetching it took too long: {idle_s:g} s without a byte, or {item_s:g} s in all"
@@ -438,6 +433,25 @@ class _Run:
         except Exception as error:
             self._options.check_cancelled()
             raise UnreadableFile(f"it could not be fetched: {_said(first_line(error))}") from error
+
+
+class _Reader:
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._pieces: Iterator[bytes] | None = None
+
+    def some(self) -> tuple[bytes, bool]:
+        """(what arrives within a second or about a megabyte, whether that is the end)."""
+        if self._pieces is None:
+            self._pieces = iter(self._item.read())
+        data, until = bytearray(), time.monotonic() + _GATHER_S
+        for piece in self._pieces:
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise UnreadableFile(f"its source gave {type(piece).__name__}, not bytes")
+            data += piece
+            if len(data) >= _GATHER_BYTES or time.monotonic() >= until:
+                return bytes(data), False
+        return bytes(data), True
 
 
 class _TooLarge(UnreadableFile):
