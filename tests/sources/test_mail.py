@@ -1,0 +1,425 @@
+"""Mailboxes: real ones (pymap, a Maildir), and servers that lie."""
+
+from __future__ import annotations
+
+import base64
+import imaplib
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+
+import keyring
+import pytest
+from keyring.backend import KeyringBackend
+
+from openbook.errors import ConfigError, SourceError
+from openbook.parsers import parse_bytes
+from openbook.records import Verdict
+from openbook.sources import Item, KnownItem, Source, mail
+from openbook.sources.mail import ImapSource, MaildirSource
+from tests.sources.imap_servers import PASSWORD, USER, Reply, certificate, pymap, scripted, tls_before
+
+HOST = f"{USER.replace('@', '%40')}@127.0.0.1"
+
+
+def items_of(source: Source, known: dict[str, KnownItem] | None = None) -> dict[str, Item]:
+    found = list(source.items(known or {}))
+    assert not [each for each in found if isinstance(each, Verdict)]
+    assert len({each.name for each in found if isinstance(each, Item)}) == len(found)
+    return {each.name: each for each in found if isinstance(each, Item)}
+
+
+def as_known(items: dict[str, Item]) -> dict[str, KnownItem]:
+    return {name: KnownItem(each.fingerprint, each.kept, Path("x")) for name, each in items.items()}
+
+
+def read_all(source: Source) -> dict[str, bytes]:
+    """Each item read when it is yielded."""
+    return {each.name: b"".join(each.read()) for each in source.items({}) if isinstance(each, Item)}
+
+
+def message(text: str, **headers: str) -> bytes:
+    made = EmailMessage()
+    made["From"], made["Subject"] = "bob@example.org", "Pier"
+    for key, value in headers.items():
+        made[key.replace("_", "-")] = value
+    made.set_content(text)
+    return made.as_bytes().replace(b"\n", b"\r\n")
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_IMAP_PASSWORD", PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    with pymap("--no-tls") as port:
+        yield port
+
+
+@pytest.fixture
+def mailbox(server: int) -> Iterator[tuple[str, imaplib.IMAP4]]:
+    """(the start of its address, a client that may write) of an empty mailbox."""
+    with imaplib.IMAP4("127.0.0.1", server) as client:
+        client.authenticate("PLAIN", lambda _: f"\0{USER}\0{PASSWORD}".encode())
+        client.select("INBOX")
+        client.store("1:*", "+FLAGS", r"(\Deleted)")
+        client.close()
+        for line in client.list()[1]:
+            if isinstance(line, bytes) and b"Noselect" not in line and not line.endswith(b"INBOX"):
+                client.delete(line.partition(b'"/" ')[2])  # type: ignore[arg-type]
+        yield f"imap://{HOST}:{server}/", client
+
+
+def put(client: imaplib.IMAP4, data: bytes, folder: str = "INBOX") -> None:
+    assert client.append(folder, "", "", data)[0] == "OK"
+
+
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
+def test_messages_are_items_and_stay_unread(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    sent = [message(f"Pier {n} has {n + 3} lights.", Message_ID=f"<m{n}@x>") for n in range(3)]
+    for data in sent:
+        put(client, data)
+    found = read_all(ImapSource(url + "INBOX"))
+    assert list(found.values()) == sent
+    assert all(re.fullmatch(re.escape(url) + r"INBOX/\d+/\d+\.eml", name) for name in found)
+    client.select("INBOX")
+    assert b"Seen" not in b"".join(client.fetch("1:*", "(FLAGS)")[1])  # type: ignore[arg-type]
+
+
+def test_what_is_new_deleted_and_moved(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    for n in range(3):
+        put(client, message(f"Pier {n}", Message_ID=f"<m{n}@x>"))
+    client.create("Archive")
+    before = items_of(ImapSource(url + "*"))
+    client.select("INBOX")
+    client.copy("2", "Archive")
+    client.store("1:2", "+FLAGS", r"(\Deleted)")
+    client.expunge()
+    put(client, message("Pier 3"))
+    after = items_of(ImapSource(url + "*"), as_known(before))
+    (stays,) = set(after) & set(before)
+    assert after[stays].fingerprint == before[stays].fingerprint
+    assert after[stays].metadata == before[stays].metadata == {"thread": "m2@x"}
+    assert sorted(name.split("/")[3] for name in set(after) - set(before)) == ["Archive", "INBOX"]
+
+
+def test_a_conversation_has_the_id_of_its_first_message(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    put(client, message("Pier 0", Message_ID="<first@x>"))
+    put(client, message("Pier 1", Message_ID="<m1@x>", In_Reply_To="<first@x>"))
+    put(client, message("Pier 2", Message_ID="<m2@x>", In_Reply_To="<m1@x>", References="<first@x> <m1@x>"))
+    put(client, message("Pier 3"))
+    threads = [each.metadata.get("thread") for each in items_of(ImapSource(url + "INBOX")).values()]
+    assert threads == ["first@x"] * 3 + [None]
+
+
+def test_folders_have_names_in_any_script(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    client.create('"Entw&APw-rfe &- mehr"')
+    put(client, message("Pier 0"), '"Entw&APw-rfe &- mehr"')
+    put(client, message("Pier 1"))
+    for written in ("Entwürfe%20&%20mehr", "Entw%C3%BCrfe%20%26%20mehr"):
+        (name,) = items_of(ImapSource(url + written))
+        assert name.startswith(url + "Entw%C3%BCrfe%20%26%20mehr/")
+    assert len(items_of(ImapSource(url + "*"))) == 2
+    assert len(items_of(ImapSource(url + "inbox"))) == 1
+    with pytest.raises(SourceError, match=r"no folder 'INBX'\. Did you mean 'INBOX'"):
+        items_of(ImapSource(url + "INBX"))
+
+
+def test_large_messages_come_in_pieces(mailbox: tuple[str, imaplib.IMAP4], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, client = mailbox
+    monkeypatch.setattr(mail, "PIECE_BYTES", 1000)
+    head = message("")
+    sent = [head + b"a" * (size - len(head)) for size in (999, 1000, 1001, 3000)]
+    for data in sent:
+        put(client, data)
+    assert list(read_all(ImapSource(url + "INBOX")).values()) == sent
+
+
+def test_old_messages_are_left_out(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    client.append("INBOX", "", '"05-Jan-2020 10:00:00 +0000"', message("Pier 0"))
+    put(client, message("Pier 1"))
+    assert len(items_of(ImapSource(url + "INBOX", "2020-01-05"))) == 2
+    assert len(items_of(ImapSource(url + "INBOX", "2020-01-06"))) == 1
+    with pytest.raises(ConfigError, match="such as 2026-01-31, not 'May'"):
+        ImapSource(url + "INBOX", "May")
+
+
+def test_attachments_become_text(mailbox: tuple[str, imaplib.IMAP4]) -> None:
+    url, client = mailbox
+    made = EmailMessage()
+    made["From"], made["Subject"], made["Date"] = "bob@x.org", "Lights", "Mon, 05 Jan 2026 10:00:00 +0000"
+    made.set_content("See the table.")
+    made.add_attachment("pier,lights\nnorth,42\n", subtype="csv", filename="lights.csv")
+    put(client, made.as_bytes())
+    ((name, data),) = read_all(ImapSource(url + "INBOX")).items()
+    content = parse_bytes(data, name)
+    assert "north" in content.text
+    assert "lights.csv" in content.text
+    assert (content.title, dict(content.metadata)["author"]) == ("Lights", "bob@x.org")
+    assert dict(content.metadata)["date"] == "2026-01-05T10:00:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return certificate(tmp_path_factory.mktemp("tls"), socket.gethostname())
+
+
+def test_imaps(mailbox: tuple[str, imaplib.IMAP4], files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    url, client = mailbox
+    put(client, message("Pier 0"))
+    with tls_before(int(url.rpartition(":")[2][:-1]), files) as port:
+        source = ImapSource(f"imaps://{HOST}:{port}/INBOX")
+        with pytest.raises(SourceError, match="CERTIFICATE_VERIFY_FAILED"):
+            items_of(source)
+        monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+        assert len(read_all(source)) == 1
+
+
+def test_starttls_comes_before_the_password(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+    elsewhere = HOST.replace("127.0.0.1", socket.gethostname())
+    monkeypatch.setattr(socket, "create_connection", _to_this_machine(socket.create_connection))
+    with pymap("--cert", str(files[0]), "--key", str(files[1])) as port:
+        assert not items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+    with scripted({}) as (port, received), pytest.raises(SourceError, match="TLS not supported"):
+        items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+    assert not [line for line in received if b"AUTH" in line or b"LOGIN" in line]
+    injected = b"TAG OK begin\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nX1 OK injected\r\n"
+    able = b"* CAPABILITY IMAP4rev1 STARTTLS AUTH=PLAIN\r\nTAG OK done\r\n"
+    with scripted({"CAPABILITY": able, "STARTTLS": injected}) as (port, received), pytest.raises(SourceError):
+        items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+    assert len(received) < 3 or not received[2].startswith(b"X")
+
+
+def _to_this_machine(connect: Callable[..., socket.socket]) -> Callable[..., socket.socket]:
+    return lambda address, *rest: connect(("127.0.0.1", address[1]), *rest)
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+class Keys(KeyringBackend):
+    priority = 1
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return PASSWORD if (service, username) == ("127.0.0.1", USER) else None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+
+def test_the_password_is_in_the_environment_or_the_keyring(
+    mailbox: tuple[str, imaplib.IMAP4], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, _ = mailbox
+    monkeypatch.setenv("OPENBOOK_IMAP_PASSWORD", "wrong-one")
+    with pytest.raises(SourceError, match=r"refuses the user 'ann@example\.org'") as caught:
+        items_of(ImapSource(url + "INBOX"))
+    assert "wrong-one" not in str(caught.value)
+    monkeypatch.delenv("OPENBOOK_IMAP_PASSWORD")
+    before = keyring.get_keyring()
+    try:
+        keyring.set_keyring(Keys())  # type: ignore[no-untyped-call]
+        assert not items_of(ImapSource(url + "INBOX"))
+        with pytest.raises(
+            SourceError, match=r"OPENBOOK_IMAP_PASSWORD, or store one with: keyring set 127\.0\.0\.1 bob"
+        ):
+            items_of(ImapSource(url.replace(HOST, "bob@127.0.0.1") + "INBOX"))
+    finally:
+        keyring.set_keyring(before)
+
+
+@pytest.mark.parametrize(
+    "url", ["imaps://h/INBOX", "imaps://u@h/", "imaps://u@h", "imaps://u@/INBOX", "imaps://u%0Ax@h/INBOX", "imaps://u@h/a%0D%0Ab"]
+)  # fmt: skip
+def test_an_address_needs_user_host_and_folder(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not the address of a mailbox: write imaps://user@host/INBOX"):
+        ImapSource(url)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError, match="OPENBOOK_IMAP_PASSWORD") as caught:
+        ImapSource("imaps://ann:hunter2@h/INBOX")
+    assert "hunter2" not in str(caught.value)
+
+
+# --- servers that lie -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_fetched_twice() -> None:
+    with scripted({}) as (port, received):
+        source = ImapSource(f"imap://{HOST}:{port}/INBOX")
+        first = items_of(source)
+        assert [line for line in received if b"FETCH" in line]
+        received.clear()
+        assert items_of(source, as_known(first)).keys() == first.keys()
+        assert not [line for line in received if b"FETCH" in line]
+        assert not [line for line in received if b"SELECT" in line or b"STORE" in line]
+
+
+ENDLESS = b"* OK still there\r\n" * 20_000
+UNSOLICITED = b"* 1 FETCH (UID 9 BODY[] {3}\r\nabc)\r\n* 1 FETCH (FLAGS (\\Seen) UID 1)\r\nTAG OK done\r\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"LIST": b"* LIST () {99999999999999}\r\n"}, "announces 99,999,999,999,999 bytes"),
+        ({"UID FETCH": b"* 1 FETCH (UID 1 BODY[] {400000}\r\nabc"}, "announces 400,000 bytes"),
+        ({"UID SEARCH": ENDLESS}, "does not end"),
+        ({"UID SEARCH": b"* SEARCH" + b" 1" * 100_000}, "EOF"),
+        ({"UID SEARCH": b"* SEARCH 0\r\nTAG OK done\r\n"}, "out of range"),
+        ({"UID SEARCH": b"* SEARCH 4294967296\r\nTAG OK done\r\n"}, "out of range"),
+        ({"UID SEARCH": b"* SEARCH 1 one\r\nTAG OK done\r\n"}, "invalid literal"),
+        ({"UID SEARCH": b"TAG NO you may not\r\n"}, "you may not"),
+        ({"UID SEARCH": None}, "EOF"),
+        ({"EXAMINE": b"\x00\xff nonsense\r\n"}, "unexpected response"),
+        ({"AUTHENTICATE": b"+ \r\n", "ANSWER": b"+ \r\n"}, "asks for the password again"),
+        ({"UID FETCH": b"* 1 FETCH (UID 1 BODY[] {5}\r\nabcdefgh)\r\nTAG OK done\r\n"}, ""),
+        ({"UID FETCH": b"* 1 FETCH (UID 1 BODY[] {50}\r\nabc)\r\nTAG OK done\r\n"}, "timed out"),
+        ({"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\nTAG OK done\r\n", "LOGIN": b"TAG OK done\r\n"}, "ascii"),
+    ],
+)
+def test_a_server_that_lies_ends_the_listing(
+    changes: dict[str, Reply], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mail, "MAX_REPLY_BYTES", 300_000)
+    monkeypatch.setattr(mail, "MAX_LINE_BYTES", 100_000)
+    monkeypatch.setattr(mail, "TIMEOUT_S", 2 if said == "timed out" else 60)
+    with scripted(changes) as (port, _):
+        if said:
+            with pytest.raises(SourceError, match=f"cannot be read: .*{said}"):
+                read_all(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+        else:
+            assert read_all(ImapSource(f"imap://{HOST}:{port}/INBOX")).popitem()[1] == b"abcde"
+
+
+def test_a_server_that_sends_a_byte_now_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail, "MAX_COMMAND_S", -1)
+    with scripted({}) as (port, _), pytest.raises(SourceError, match="does not end"):
+        items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+
+
+def test_a_message_that_was_not_asked_for_is_no_item() -> None:
+    with scripted({"UID FETCH": UNSOLICITED}) as (port, _):
+        assert not items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+
+
+def test_a_message_that_vanishes_fails_when_it_is_read() -> None:
+    answers = iter([b"* 1 FETCH (UID 1 BODY[] {0}\r\n)\r\nTAG OK done\r\n", b"TAG OK done\r\n"])
+    with scripted({"UID FETCH": lambda line: next(answers)}) as (port, _):
+        listing = ImapSource(f"imap://{HOST}:{port}/INBOX").items({})
+        item = next(listing)
+        assert isinstance(item, Item)
+        with pytest.raises(SourceError, match="0 bytes of message 1"):
+            list(item.read())
+
+
+def test_a_folder_whose_name_is_a_command_is_not_opened() -> None:
+    name = b'x"\r\nA1 DELETE INBOX\r\n'
+    listed = (
+        b'* LIST () "/" {%d}\r\n%s\r\n* LIST () "/" INBOX\r\n* LIST (\\Noselect) "/" "a\\"b"\r\nTAG OK done\r\n'
+        % (
+            len(name),
+            name,
+        )
+    )
+    with scripted({"LIST": listed}) as (port, received):
+        found = list(ImapSource(f"imap://{HOST}:{port}/*").items({}))
+    verdict, *others = found
+    assert isinstance(verdict, Verdict)
+    assert verdict.outcome == "failed"
+    assert verdict.path == f"imap://{HOST}:{port}/x%22%0D%0AA1%20DELETE%20INBOX%0D%0A/"
+    assert len(others) == 2
+    assert not [line for line in received if b"DELETE" in line]
+
+
+@pytest.mark.parametrize(
+    "reply", [b"TAG NO not today\r\n", b"* OK [UIDVALIDITY 0]\r\nTAG OK done\r\n", b"TAG OK done\r\n"]
+)
+def test_a_folder_that_is_not_opened_keeps_its_messages(reply: bytes) -> None:
+    with scripted({"EXAMINE": reply}) as (port, _):
+        (verdict,) = ImapSource(f"imap://{HOST}:{port}/INBOX").items({})
+    assert isinstance(verdict, Verdict)
+    assert (verdict.path, verdict.outcome) == (f"imap://{HOST}:{port}/INBOX/", "failed")
+
+
+@pytest.mark.parametrize("wrapped", [lambda secret: secret, base64.b64encode])
+@pytest.mark.parametrize("place", ["ANSWER", "UID SEARCH"])
+def test_a_password_that_the_server_sends_back_is_not_shown(place: str, wrapped: Callable[[bytes], bytes]) -> None:
+    reply = b"TAG NO wrong: " + wrapped(PASSWORD.encode()) + b"\r\n"
+    with scripted({place: reply}) as (port, _), pytest.raises(SourceError, match=r"wrong: \*\*\*") as caught:
+        items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+    assert caught.value.__cause__ is None
+
+
+# --- Maildir ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def maildir(tmp_path: Path) -> Path:
+    root = tmp_path / "Mail dir"
+    for folder in ("", ".Lists", "Work/2026"):
+        for part in ("cur", "new", "tmp"):
+            (root / folder / part).mkdir(parents=True)
+    (root / "cur" / "1.a.host:2,S").write_bytes(message("Pier 1", Message_ID="<m1@x>"))
+    (root / "new" / "2.b.host").write_bytes(message("Pier 2", References="<m1@x>"))
+    (root / ".Lists" / "cur" / "3.c.host:2,").write_bytes(message("Pier 3"))
+    (root / "Work/2026" / "new" / "4.d.host").write_bytes(message("Pier 4"))
+    (root / "tmp" / "5.e.host").write_bytes(b"half")
+    return root
+
+
+def test_flags_and_reading_change_neither_name_nor_fingerprint(maildir: Path) -> None:
+    source = MaildirSource(f"maildir://{str(maildir).replace(' ', '%20')}")
+    first = items_of(source)
+    assert [name.rpartition("/Mail%20dir/")[2] for name in first] == [
+        "2.b.host.eml", "1.a.host.eml", ".Lists/3.c.host.eml", "Work/2026/4.d.host.eml",
+    ]  # fmt: skip
+    assert [each.metadata for each in first.values()] == [{"thread": "m1@x"}, {"thread": "m1@x"}, {}, {}]
+    late = next(each for name, each in first.items() if "2.b" in name)
+    (maildir / "new" / "2.b.host").rename(maildir / "cur" / "2.b.host:2,RS")
+    assert b"Pier 2" in b"".join(late.read())  # it was renamed after it was listed
+    second = items_of(source, as_known(first))
+    assert {name: each.fingerprint for name, each in second.items()} == {
+        name: each.fingerprint for name, each in first.items()
+    }
+    assert {name: each.metadata for name, each in second.items()} == {
+        name: each.metadata for name, each in first.items()
+    }
+    (maildir / "cur" / "2.b.host:2,RS").unlink()
+    assert len(items_of(source)) == 3
+    with pytest.raises(SourceError, match="the message is gone"):
+        list(late.read())
+
+
+def test_links_and_odd_names_in_a_maildir(maildir: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("From: a@b\n\nsecret")
+    (maildir / "cur" / "6.link").symlink_to(tmp_path / "outside")
+    (maildir / ".Linked").symlink_to(tmp_path)
+    os.mkfifo(maildir / "cur" / "7.pipe")
+    Path(os.fsdecode(os.fsencode(maildir / "cur") + b"/8\n\xff.x")).write_bytes(message("Pier 8"))
+    found = items_of(MaildirSource(f"maildir://{maildir}"))
+    assert len(found) == 5
+    assert [name for name in found if name.endswith("/8%0A%FF.x.eml")]
+
+
+def test_what_is_no_maildir_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="No such file"):
+        items_of(MaildirSource(f"maildir://{tmp_path}/none"))
+    with pytest.raises(SourceError, match="has no folder 'cur'"):
+        items_of(MaildirSource(f"maildir://{tmp_path}"))
+    with pytest.raises(ConfigError, match="write maildir:///path/of/Maildir"):
+        MaildirSource("maildir://host/path")
