@@ -432,7 +432,7 @@ class _Run:
 class _Reader:
     def __init__(self, item: Item) -> None:
         self._item = item
-        self._pieces: Iterator[bytes] | None = None
+        self._pieces: Iterator[Any] | None = None
 
     def some(self) -> tuple[bytes, bool]:
         """(what arrives within a second or about a megabyte, whether that is the end)."""
