@@ -184,8 +184,7 @@ def sync(
         return
     if isinstance(folder, Path):
         check_exists(folder)  # before a knowledge base is made
-    place = settings.kb_place
-    if folder is None and not (isinstance(place, Path) and (place / SOURCES_FILE).exists()):
+    if folder is None and not Path(str(settings.kb_place), SOURCES_FILE).exists():
         context.open_base(settings)  # creates none; only what is named does
     base, embedder = context.ensure_base(settings)
     if folder is not None:
