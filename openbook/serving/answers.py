@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
+from urllib.parse import quote, urlencode
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -19,7 +20,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
-from openbook.records import Answer, Decoding, Hit, canonical_json, sha256_hex
+from openbook.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
@@ -136,7 +137,7 @@ async def respond(
 
     Raises ApiError, QuestionError before any work.
     """
-    service, own = call.service, body.openbook
+    service, own = call.service, body.selection
     checked_question(conversation.question)
     call, suffix = call.resolve(body.model)
     base = _base(call, body, suffix)
@@ -180,8 +181,11 @@ async def respond(
 
 def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
     """The knowledge base to read. `suffix`: of the model's name. Raises ApiError."""
-    service, own = call.service, body.openbook
+    service, own = call.service, body.selection
+    place = "tools" if own.knowledge_base != body.openbook.knowledge_base else "openbook.knowledge_base"
     if suffix == CLOSED_BOOK:
+        if body.file_search:
+            raise invalid(f"{body.model} reads no documents; leave the tool 'file_search' out.", "tools")
         for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):
                 raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
@@ -190,9 +194,9 @@ def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
         message = f"No knowledge base: ask {call.model.identity.name}:{CLOSED_BOOK}."
         raise ApiError(404, message, code="no_knowledge_base", param="model")
     if suffix and own.knowledge_base is not None:
-        message = "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
-        raise invalid(message, "openbook.knowledge_base")
-    return service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
+        message = f"The knowledge base is in the model's name and in {place}; send it in one place only."
+        raise invalid(message, place)
+    return service.base(suffix or own.knowledge_base, place)
 
 
 def answered(
@@ -230,6 +234,8 @@ def _options(call: Call, body: AnswerBody, limit: str) -> tuple[Options, list[st
     check_at_most(len(body.stops), MAX_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
+    if body.file_search and body.file_search.max_num_results:
+        passages = min(passages, body.file_search.max_num_results)
     decoding = Decoding(
         temperature=body.temperature or 0.0,
         top_p=1.0 if body.top_p is None else body.top_p,
@@ -310,6 +316,26 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None], 
 
 
 # --- what shapes share ------------------------------------------------------------------------------------------------
+
+
+def cited_sentences(answer: Answer) -> list[tuple[AnswerSentence, Citation]]:
+    """Each sentence with its nearest quote."""
+    return [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
+
+
+def source_link(call: Call, answer: Answer, cited: Citation) -> str:
+    """The address at which the server's web page opens the document at the quote."""
+    receipt = answer.receipt
+    names = {base.id: name for name, base in call.service.bases.items()}
+    query = {
+        "base": names.get(receipt.knowledge_base or ""),
+        "version": receipt.knowledge_base_version,
+        "start": cited.start,
+        "end": cited.end,
+        "page": cited.page,
+    }
+    given = urlencode({key: value for key, value in query.items() if value is not None})
+    return f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{given}"
 
 
 def request_id(body: AnswerBody, call: Call) -> str:

@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from openbook.codec import unique_keys
 from openbook.config import Strategy
 from openbook.errors import did_you_mean
+from openbook.parsers.metadata import key_name
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
@@ -112,7 +113,7 @@ class LenientBody(Body):
             for i, each in enumerate(value if isinstance(value, list) else [value]):
                 if isinstance(each, LenientBody):
                     place = f"{name}[{i}]" if isinstance(value, list) else name
-                    yield from ((f"{place}.{path}", found) for path, found in each.unknown())
+                    yield from ((f"{place}.{path}" if path else place, found) for path, found in each.unknown())
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -147,11 +148,13 @@ NO_TOOLS: Any = refused_unless("none", "auto", because="the model cannot call to
 class TextPart(LenientBody):
     type: Annotated[Literal["text", "input_text", "output_text"], TEXT_ONLY]
     text: str
+    annotations: list[Any] | None = None  # of an earlier answer
 
 
 class Message(LenientBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    annotations: list[Any] | None = None
 
     @property
     def text(self) -> str:
@@ -179,6 +182,57 @@ class AskOptions(ScopeParams):
     strategy: Strategy | None = None
     quote: bool = False
     progress: bool = False
+
+
+_SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+class Filter(Body):
+    """OpenAI's filter of attributes: `key` compared with `value` (a list for `in` and `nin`), or `filters` joined."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "and", "or"]
+    key: str = ""
+    value: str | int | float | bool | list[str | int | float] | None = None
+    filters: list[Filter] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        joins, lists = self.type in ("and", "or"), self.type in ("in", "nin")
+        if joins and not self.filters:
+            raise PydanticCustomError("filter", "{type} needs filters", {"type": self.type})
+        if not joins and not (
+            key_name(self.key) and self.value not in (None, []) and isinstance(self.value, list) == lists
+        ):
+            wanted = "a key and a list of values" if lists else "a key and one value"
+            raise PydanticCustomError("filter", "{type} needs {wanted}", {"type": self.type, "wanted": wanted})
+        return self
+
+    @property
+    def where(self) -> str:
+        """The same in OpenBook's own language of filters."""
+        if self.filters:
+            return f" {self.type} ".join(f"({each.where})" for each in self.filters)
+        values = [_literal(each) for each in (self.value if isinstance(self.value, list) else [self.value])]
+        key = key_name(self.key)
+        if self.type in _SIGNS:
+            return f"{key} {_SIGNS[self.type]} {values[0]}"
+        return f"{'not ' * (self.type == 'nin')}{key} in ({', '.join(values)})"
+
+
+def _literal(value: object) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else json.dumps(value)
+
+
+class Tool(LenientBody):
+    """`file_search` chooses what is read: one vector store, filters, at most so many passages. Other tools are ignored."""
+
+    type: str
+    vector_store_ids: Annotated[list[str], Field(max_length=1)] = []
+    filters: Filter | None = None
+    max_num_results: int | None = Field(default=None, ge=1)
+
+    def unknown(self) -> Iterator[tuple[str, Any]]:
+        yield from super().unknown() if self.type == "file_search" else [("", self)]
 
 
 class Sampling(LenientBody):
@@ -218,7 +272,30 @@ class AnswerBody(Sampling, Asking):
     max_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
     user: str | None = None
+    tools: list[Tool] | None = None
     tool_choice: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
+
+    @property
+    def file_search(self) -> Tool | None:
+        """The tool that chooses what is read."""
+        return next((each for each in self.tools or () if each.type == "file_search"), None)
+
+    @property
+    def selection(self) -> AskOptions:
+        """`openbook`, with what `file_search` chooses. Raises ApiError for two choices."""
+        own, tool = self.openbook, self.file_search
+        if tool is None:
+            return own
+        if len([each for each in self.tools or () if each.type == tool.type]) > 1:
+            raise invalid("The tool 'file_search' is given more than once; send it once.", "tools")
+        if tool.vector_store_ids and own.knowledge_base is not None:
+            raise invalid(
+                "Name the knowledge base in vector_store_ids or in openbook.knowledge_base, not in both.", "tools"
+            )
+        filters = [each for each in (own.where.strip(), tool.filters.where if tool.filters else "") if each]
+        names = tool.vector_store_ids or [own.knowledge_base]
+        where = " and ".join(f"({each})" for each in filters)
+        return own.model_copy(update={"knowledge_base": names[0], "where": where})
 
     @property
     def choices(self) -> int:
