@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
+from textwrap import shorten
 from typing import Any, ClassVar, Protocol, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -29,6 +31,8 @@ from openbook.serving.service import Call, scope_of
 
 MAX_STOPS = 32  # editors send a dozen
 MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
+
+TASK = "### Task:"  # begins what Open WebUI writes itself: titles to find, and questions that bring their own text
 
 _TOLD, _TOOLS = ("system", "developer"), ("tool", "function")  # roles
 _PROGRESS_S = 0.25  # at least, between two events of the stage "reading"
@@ -147,7 +151,11 @@ async def respond(
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
+    is_task = base is not None and conversation.question.startswith(TASK)
+    base = None if is_task else base
     unused = [*lowered, *conversation.warnings(closed_book=base is None, trained=trained)]
+    if is_task:
+        unused.append(f"No document is read for a message that begins with {TASK!r}: it is a task, not a question.")
     if own.progress and not (body.stream and progress):
         unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
     if body.choices > 1 and not options.decoding.temperature:
@@ -323,19 +331,18 @@ def cited_sentences(answer: Answer) -> list[tuple[AnswerSentence, Citation]]:
     return [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
 
 
-def source_link(call: Call, answer: Answer, cited: Citation) -> str:
-    """The address at which the server's web page opens the document at the quote."""
-    receipt = answer.receipt
-    names = {base.id: name for name, base in call.service.bases.items()}
-    query = {
-        "base": names.get(receipt.knowledge_base or ""),
-        "version": receipt.knowledge_base_version,
-        "start": cited.start,
-        "end": cited.end,
-        "page": cited.page,
-    }
-    given = urlencode({key: value for key, value in query.items() if value is not None})
-    return f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{given}"
+def url_citations(call: Call, answer: Answer) -> list[dict[str, Any]]:
+    """OpenAI's annotations: for each sentence its source, the quote, and the address at which the web page opens it."""
+    names, receipt, found = {base.id: name for name, base in call.service.bases.items()}, answer.receipt, []
+    for sentence, cited in cited_sentences(answer):
+        query = {"base": names.get(receipt.knowledge_base or ""), "version": receipt.knowledge_base_version}
+        query |= {"start": cited.start, "end": cited.end} | ({"page": cited.page} if cited.page else {})
+        page = f", page {cited.page}" if cited.page else ""
+        title = f"{PurePosixPath(cited.document).name}{page}: {shorten(cited.quote, 200, placeholder=' ...')}"
+        url = f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{urlencode(query)}"
+        place = {"start_index": sentence.start, "end_index": sentence.end, "title": title, "url": url}
+        found.append({"type": "url_citation", "url_citation": place})
+    return found
 
 
 def request_id(body: AnswerBody, call: Call) -> str:

@@ -6,21 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.records import Answer, Citation, canonical_json, sha256_hex
+from openbook.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import (
     Conversation,
     EventShape,
-    cited_sentences,
     event,
     request_id,
     respond,
-    source_link,
+    url_citations,
 )
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, Message, PlainFormat, Reply, ServedAnswer
@@ -48,25 +46,13 @@ class Usage(Reply):
     total_tokens: int
 
 
-class UrlCitation(Reply):
-    """A sentence of the answer, its source and the address of the quote on the server's web page."""
-
-    start_index: int
-    end_index: int
-    title: str
-    url: str
-
-
-class Annotation(Reply):
-    type: Literal["url_citation"] = "url_citation"
-    url_citation: UrlCitation
-
-
 class ChatMessage(Reply):
+    """`annotations`: the source of each sentence, with the address of the quote on the server's web page."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
-    annotations: list[Annotation] = []
+    annotations: list[dict[str, Any]]
 
 
 class ChatChoice(Reply):
@@ -115,7 +101,7 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     }
     limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     conversation = Conversation.of(body.messages, "messages")
-    shape = ChatShape(head, with_usage, body.choices, partial(source_link, call))
+    shape = ChatShape(head, with_usage, body.choices, partial(url_citations, call))
     return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
@@ -126,13 +112,13 @@ class ChatShape(EventShape):
     head: dict[str, Any]
     with_usage: bool
     choices: int
-    link: Callable[[Answer, Citation], str]
+    cite: Callable[[Answer], list[dict[str, Any]]]
 
     def whole(self, answers: Sequence[ServedAnswer]) -> ChatCompletion:
         choices = [
             ChatChoice(
                 index=i,
-                message=ChatMessage(content=each.answer, annotations=self._annotations(each)),
+                message=ChatMessage(content=each.answer, annotations=self.cite(each)),
                 finish_reason=finish(each),
                 openbook=None if each is answers[0] else each,
             )
@@ -160,22 +146,8 @@ class ChatShape(EventShape):
             last += self._event(choices=[], usage=usage(answers).model_dump())
         return last + b"data: [DONE]\n\n"
 
-    def _annotations(self, answer: Answer) -> list[Annotation]:
-        return [
-            Annotation(
-                url_citation=UrlCitation(
-                    start_index=sentence.start,
-                    end_index=sentence.end,
-                    title=PurePosixPath(cited.document).name + (f", page {cited.page}" if cited.page else ""),
-                    url=self.link(answer, cited),
-                )
-            )
-            for sentence, cited in cited_sentences(answer)
-        ]
-
     def _sources(self, answer: Answer) -> dict[str, Any]:
-        """The part of the last chunk that holds the annotations."""
-        found = [each.model_dump() for each in self._annotations(answer)]
+        found = self.cite(answer)
         return {"annotations": found} if found else {}
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None, index: int = 0, **more: Any) -> bytes:

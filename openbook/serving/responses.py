@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 from openbook.records import Answer
 from openbook.serving.answers import Conversation, EventShape, cited_sentences, event, request_id, respond
 from openbook.serving.errors import check_at_most
-from openbook.serving.files import file_id
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
+from openbook.serving.vector_stores import file_id_of
 
 router = APIRouter(route_class=Route)
 
@@ -57,19 +57,10 @@ class ResponseBody(AnswerBody):
     prompt: _NothingKept = None
 
 
-class FileCitation(Reply):
-    """`index`: where in the text the cited sentence ends."""
-
-    type: Literal["file_citation"] = "file_citation"
-    file_id: str
-    filename: str
-    index: int
-
-
 class OutputText(Reply):
     type: Literal["output_text"] = "output_text"
     text: str
-    annotations: list[FileCitation] = []
+    annotations: list[dict[str, Any]] = []
     logprobs: list[Any] = []
 
 
@@ -214,8 +205,14 @@ class ResponseShape(EventShape):
         return {"item_id": f"msg_{self.id}", "output_index": 0, "content_index": 0}
 
 
-def _citations(answer: Answer) -> list[FileCitation]:
+def _citations(answer: Answer) -> list[dict[str, Any]]:
+    """OpenAI's annotations. `index`: where in the text the cited sentence ends."""
     return [
-        FileCitation(file_id=file_id(cited.document), filename=PurePosixPath(cited.document).name, index=sentence.end)
+        {
+            "type": "file_citation",
+            "file_id": file_id_of(cited.document),
+            "filename": PurePosixPath(cited.document).name,
+            "index": sentence.end,
+        }
         for sentence, cited in cited_sentences(answer)
     ]

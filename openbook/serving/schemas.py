@@ -113,7 +113,7 @@ class LenientBody(Body):
             for i, each in enumerate(value if isinstance(value, list) else [value]):
                 if isinstance(each, LenientBody):
                     place = f"{name}[{i}]" if isinstance(value, list) else name
-                    yield from ((f"{place}.{path}" if path else place, found) for path, found in each.unknown())
+                    yield from ((f"{place}.{path}", found) for path, found in each.unknown())
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -195,36 +195,26 @@ class Filter(Body):
     value: str | int | float | bool | list[str | int | float] | None = None
     filters: list[Filter] = []
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        joins, lists = self.type in ("and", "or"), self.type in ("in", "nin")
-        if joins and not self.filters:
-            raise PydanticCustomError("filter", "{type} needs filters", {"type": self.type})
-        if not joins and not (
-            key_name(self.key) and self.value not in (None, []) and isinstance(self.value, list) == lists
-        ):
-            wanted = "a key and a list of values" if lists else "a key and one value"
-            raise PydanticCustomError("filter", "{type} needs {wanted}", {"type": self.type, "wanted": wanted})
-        return self
-
     @property
     def where(self) -> str:
-        """The same in OpenBook's own language of filters."""
-        if self.filters:
-            return f" {self.type} ".join(f"({each.where})" for each in self.filters)
-        values = [_literal(each) for each in (self.value if isinstance(self.value, list) else [self.value])]
-        key = key_name(self.key)
+        """The same in OpenBook's own language of filters. Raises ApiError."""
+        key, values = key_name(self.key), self.value if isinstance(self.value, list) else [self.value]
+        literals = ["'" + v.replace("'", "''") + "'" if isinstance(v, str) else json.dumps(v) for v in values]
+        if self.type in ("and", "or"):
+            if self.filters:
+                return f" {self.type} ".join(f"({each.where})" for each in self.filters)
+            raise invalid(f"A filter of the type {self.type!r} needs 'filters'.", "filters")
+        if not key or values in ([], [None]) or (self.type in ("in", "nin")) != isinstance(self.value, list):
+            raise invalid(
+                f"A filter of the type {self.type!r} needs 'key' and 'value', for 'in' and 'nin' a list.", "filters"
+            )
         if self.type in _SIGNS:
-            return f"{key} {_SIGNS[self.type]} {values[0]}"
-        return f"{'not ' * (self.type == 'nin')}{key} in ({', '.join(values)})"
-
-
-def _literal(value: object) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else json.dumps(value)
+            return f"{key} {_SIGNS[self.type]} {literals[0]}"
+        return f"{'not ' * (self.type == 'nin')}{key} in ({', '.join(literals)})"
 
 
 class Tool(LenientBody):
-    """`file_search` chooses what is read: one vector store, filters, at most so many passages. Other tools are ignored."""
+    """`file_search` chooses what is read: one vector store, filters, at most so many passages."""
 
     type: str
     vector_store_ids: Annotated[list[str], Field(max_length=1)] = []
@@ -232,7 +222,7 @@ class Tool(LenientBody):
     max_num_results: int | None = Field(default=None, ge=1)
 
     def unknown(self) -> Iterator[tuple[str, Any]]:
-        yield from super().unknown() if self.type == "file_search" else [("", self)]
+        return super().unknown() if self.type == "file_search" else iter(())
 
 
 class Sampling(LenientBody):
@@ -266,7 +256,7 @@ class Asking(LenientBody):
 class AnswerBody(Sampling, Asking):
     """Parameters of all answers. Unknown names in `openbook` are errors.
 
-    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
+    OpenAI's other parameters are ignored with a warning, or accept only values without effect. So are tools but `file_search`.
     """
 
     max_tokens: int | None = Field(default=None, ge=1)
@@ -274,6 +264,11 @@ class AnswerBody(Sampling, Asking):
     user: str | None = None
     tools: list[Tool] | None = None
     tool_choice: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
+
+    def unknown(self) -> Iterator[tuple[str, Any]]:
+        others = [each for each in self.tools or () if each.type != "file_search"]
+        yield from [("tools", others)] * bool(others)
+        yield from super().unknown()
 
     @property
     def file_search(self) -> Tool | None:

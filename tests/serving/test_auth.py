@@ -27,8 +27,6 @@ ABOVE_READ = {
     ("POST", "/v1/files"): "write",
     ("DELETE", "/v1/files/{file_id}"): "write",
     ("POST", "/v1/vector_stores"): "write",
-    ("POST", "/v1/vector_stores/{vector_store_id}"): "write",
-    ("DELETE", "/v1/vector_stores/{vector_store_id}"): "write",
     ("POST", "/v1/vector_stores/{vector_store_id}/files"): "write",
     ("DELETE", "/v1/vector_stores/{vector_store_id}/files/{file_id}"): "write",
     ("GET", "/v1/verdicts"): "admin",

