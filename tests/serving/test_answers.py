@@ -268,6 +268,14 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, pat
     assert unused == ["'stream_options' is ignored. The answer is not streamed."]
 
 
+def test_a_task_of_a_client_is_answered_without_documents(server: Running) -> None:
+    answer = answer_of(server.ask(f"### Task:\nFind a title.\n{QUESTION}"))
+    assert (answer["passages"], answer["receipt"]["knowledge_base"]) == ([], None)
+    assert answer["warnings"] == [
+        "No document is read for a message that begins with '### Task:': it is a task, not a question."
+    ]
+
+
 # --- names of models --------------------------------------------------------------------------------------------------
 
 
