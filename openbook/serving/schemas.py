@@ -288,9 +288,9 @@ class AnswerBody(Sampling, Asking):
                 "Name the knowledge base in vector_store_ids or in openbook.knowledge_base, not in both.", "tools"
             )
         filters = [each for each in (own.where.strip(), tool.filters.where if tool.filters else "") if each]
-        names = tool.vector_store_ids or [own.knowledge_base]
+        name = tool.vector_store_ids[0] if tool.vector_store_ids else own.knowledge_base
         where = " and ".join(f"({each})" for each in filters)
-        return own.model_copy(update={"knowledge_base": names[0], "where": where})
+        return own.model_copy(update={"knowledge_base": name, "where": where})
 
     @property
     def choices(self) -> int:

@@ -80,9 +80,10 @@ def test_a_file_that_cannot_be_a_document_is_refused(client: openai.OpenAI) -> N
         with pytest.raises(openai.APIStatusError, match=wanted) as refused:
             create(file=file, **more)
         assert refused.value.status_code in (400, 403, 404)
-    for more in ({"order": "desc"}, {"purpose": "vision"}, {"after": "file-nothing"}, {"limit": 5000}):
-        with pytest.raises(openai.APIStatusError, match=f"{next(iter(more))}|no file"):
-            client.files.list(**more)  # type: ignore[arg-type]
+    wrong: list[dict[str, Any]] = [{"order": "desc"}, {"purpose": "vision"}, {"after": "file-nothing"}, {"limit": 5000}]
+    for each in wrong:
+        with pytest.raises(openai.APIStatusError, match=f"{next(iter(each))}|no file"):
+            client.files.list(**each)
 
 
 @given(document=st.text(max_size=50))
@@ -204,7 +205,7 @@ def test_a_file_that_a_key_may_not_see_does_not_exist(server: Running) -> None:
     for headers, seen in ((server.key("write"), False), (server.key("write", "hr"), True)):
 
         def got(path: str, method: str = "GET", headers: Any = headers, **body: Any) -> tuple[int, str]:
-            response = server.client.request(method, path, headers=headers, **({"json": body} if body else {}))
+            response = server.client.request(method, path, headers=headers, json=body or None)
             return response.status_code, response.text
 
         counts = server.client.get(store, headers=headers).json()
@@ -233,7 +234,8 @@ def test_file_search_is_answering_from_documents(client: openai.OpenAI) -> None:
     tool: Any = {"type": "file_search", "vector_store_ids": ["kb"], "max_num_results": 1}
     client.files.create(file=("crane.md", NOTE), purpose="assistants")
     answer = client.responses.create(model="echo", input=CRANE, tools=[tool])
-    content: Any = answer.output[0].content[0]  # type: ignore[union-attr]
+    output: Any = answer.output[0]
+    content = output.content[0]
     assert content.text == "The crane of Sandhavn lifts 40 tonnes."
     (cited,) = content.annotations
     assert (cited.type, cited.filename, cited.index) == ("file_citation", "crane.md", len(content.text))
@@ -271,16 +273,17 @@ def test_file_search_names_the_knowledge_base(serve: Serve, towers: KnowledgeBas
 def test_a_chat_names_the_place_of_each_source(server: Running, client: openai.OpenAI, tmp_path: Path) -> None:
     whole = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
     message = whole.choices[0].message
-    (note,) = message.annotations or ()
+    notes = message.annotations or []
+    assert len(notes) == 1
+    note = notes[0]
     assert (note.url_citation.title, note.url_citation.start_index) == (f"bridge.txt: {OPENED}", 0)
     address, _, place = note.url_citation.url.partition("#/document/")
     assert (address, note.url_citation.end_index) == (f"{server.url}/", len(OPENED))
     assert unquote(place.partition("?")[0]) == path_of(server.bases["kb"], "bridge.txt")
     assert place.partition("?")[2] == f"base=kb&version={server.bases['kb'].version}&start=0&end={len(OPENED)}"
-    stream = client.chat.completions.create(
-        model="echo", messages=[{"role": "user", "content": QUESTION}, message, {"role": "user", "content": QUESTION}], stream=True  # type: ignore[list-item]
-    )  # fmt: skip
-    *_, last = stream
+    asked: Any = {"role": "user", "content": QUESTION}
+    turns: Any = [asked, message, asked]
+    *_, last = list(client.chat.completions.create(model="echo", messages=turns, stream=True))
     assert (last.choices[0].delta.model_extra or {})["annotations"] == [note.model_dump()]
     assert (last.model_extra or {})["openbook"]["warnings"] == []
     add_file(server.bases["kb"], tmp_path / "none.txt", "Nothing.")
