@@ -339,7 +339,8 @@ def url_citations(call: Call, answer: Answer) -> list[dict[str, Any]]:
         query |= {"start": cited.start, "end": cited.end} | ({"page": cited.page} if cited.page else {})
         page = f", page {cited.page}" if cited.page else ""
         title = f"{PurePosixPath(cited.document).name}{page}: {shorten(cited.quote, 200, placeholder=' ...')}"
-        url = f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{urlencode(query)}"
+        # Ends with "&", since Open WebUI appends "#:~:text=..." to it.
+        url = f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{urlencode(query)}&"
         place = {"start_index": sentence.start, "end_index": sentence.end, "title": title, "url": url}
         found.append({"type": "url_citation", "url_citation": place})
     return found

@@ -280,7 +280,7 @@ def test_a_chat_names_the_place_of_each_source(server: Running, client: openai.O
     address, _, place = note.url_citation.url.partition("#/document/")
     assert (address, note.url_citation.end_index) == (f"{server.url}/", len(OPENED))
     assert unquote(place.partition("?")[0]) == path_of(server.bases["kb"], "bridge.txt")
-    assert place.partition("?")[2] == f"base=kb&version={server.bases['kb'].version}&start=0&end={len(OPENED)}"
+    assert place.partition("?")[2] == f"base=kb&version={server.bases['kb'].version}&start=0&end={len(OPENED)}&"
     asked: Any = {"role": "user", "content": QUESTION}
     turns: Any = [asked, message, asked]
     *_, last = list(client.chat.completions.create(model="echo", messages=turns, stream=True))
