@@ -168,16 +168,8 @@ async def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[FileQu
 @router.get("/v1/files/{file_id}/content", response_class=Response, **needs("read", also=response_of("text/plain")))
 async def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Response:
     """The text that was read of the file, whatever its format."""
-    base, document = call.service.base(query.knowledge_base), document_of(file_id)
-
-    def work(stop: Stop) -> str | None:
-        stop.check()
-        with base.snapshot():
-            return base.text(document) if base.holds(document, call.caller.scope()) else None
-
-    text = await call.compute(work)
-    if text is None:
-        raise _no_file(file_id)
+    base = call.service.base(query.knowledge_base)
+    text = await _of_visible(call, base, file_id, base.text)
     return Response(text, headers={"cache-control": "private, no-store"}, media_type="text/plain")
 
 
@@ -205,17 +197,23 @@ async def _page(
 
 
 async def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
-    """Raises ApiError unless the caller may see the document."""
+    scope = call.caller.scope()
+    return await _of_visible(call, base, file, lambda document: base.document_info([document], scope).get(document))
+
+
+async def _of_visible(call: Call, base: KnowledgeBase, file: str, read: Callable[[str], _T | None]) -> _T:
+    """What `read` finds of the document. Raises ApiError unless the caller may see it."""
     document = document_of(file)
 
-    def work(stop: Stop) -> DocumentInfo | None:
+    def work(stop: Stop) -> _T | None:
         stop.check()
-        return base.document_info([document], call.caller.scope()).get(document)
+        with base.snapshot():
+            return read(document) if base.holds(document, call.caller.scope()) else None
 
-    info = await call.compute(work)
-    if info is None:
+    found = await call.compute(work)
+    if found is None:
         raise _no_file(file)
-    return info
+    return found
 
 
 # --- vector stores ----------------------------------------------------------------------------------------------------
