@@ -9,7 +9,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
+from textwrap import shorten
 from typing import Any, ClassVar, Protocol, TypeAlias
+from urllib.parse import quote, urlencode
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -19,7 +22,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
-from openbook.records import Answer, Decoding, Hit, canonical_json, sha256_hex
+from openbook.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
@@ -28,6 +31,8 @@ from openbook.serving.service import Call, scope_of
 
 MAX_STOPS = 32  # editors send a dozen
 MAX_INSTRUCTION_CHARS = 2_000  # more would confuse a small model and fill its context
+
+TASK = "### Task:"  # begins what Open WebUI writes itself: titles to find, and questions that bring their own text
 
 _TOLD, _TOOLS = ("system", "developer"), ("tool", "function")  # roles
 _PROGRESS_S = 0.25  # at least, between two events of the stage "reading"
@@ -136,7 +141,7 @@ async def respond(
 
     Raises ApiError, QuestionError before any work.
     """
-    service, own = call.service, body.openbook
+    service, own = call.service, body.selection
     checked_question(conversation.question)
     call, suffix = call.resolve(body.model)
     base = _base(call, body, suffix)
@@ -146,7 +151,11 @@ async def respond(
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
+    is_task = base is not None and conversation.question.startswith(TASK)
+    base = None if is_task else base
     unused = [*lowered, *conversation.warnings(closed_book=base is None, trained=trained)]
+    if is_task:
+        unused.append(f"No document is read for a message that begins with {TASK!r}: it is a task, not a question.")
     if own.progress and not (body.stream and progress):
         unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
     if body.choices > 1 and not options.decoding.temperature:
@@ -180,8 +189,11 @@ async def respond(
 
 def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
     """The knowledge base to read. `suffix`: of the model's name. Raises ApiError."""
-    service, own = call.service, body.openbook
+    service, own = call.service, body.selection
+    place = "tools" if own.knowledge_base != body.openbook.knowledge_base else "openbook.knowledge_base"
     if suffix == CLOSED_BOOK:
+        if body.file_search:
+            raise invalid(f"{body.model} reads no documents; leave the tool 'file_search' out.", "tools")
         for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):
                 raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
@@ -190,9 +202,9 @@ def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
         message = f"No knowledge base: ask {call.model.identity.name}:{CLOSED_BOOK}."
         raise ApiError(404, message, code="no_knowledge_base", param="model")
     if suffix and own.knowledge_base is not None:
-        message = "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
-        raise invalid(message, "openbook.knowledge_base")
-    return service.base(suffix or own.knowledge_base, "openbook.knowledge_base")
+        message = f"The knowledge base is in the model's name and in {place}; send it in one place only."
+        raise invalid(message, place)
+    return service.base(suffix or own.knowledge_base, place)
 
 
 def answered(
@@ -230,6 +242,8 @@ def _options(call: Call, body: AnswerBody, limit: str) -> tuple[Options, list[st
     check_at_most(len(body.stops), MAX_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
+    if body.file_search and body.file_search.max_num_results:
+        passages = min(passages, body.file_search.max_num_results)
     decoding = Decoding(
         temperature=body.temperature or 0.0,
         top_p=1.0 if body.top_p is None else body.top_p,
@@ -310,6 +324,26 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None], 
 
 
 # --- what shapes share ------------------------------------------------------------------------------------------------
+
+
+def cited_sentences(answer: Answer) -> list[tuple[AnswerSentence, Citation]]:
+    """Each sentence with its nearest quote."""
+    return [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
+
+
+def url_citations(call: Call, answer: Answer) -> list[dict[str, Any]]:
+    """OpenAI's annotations: for each sentence its source, the quote, and the address at which the web page opens it."""
+    names, receipt, found = {base.id: name for name, base in call.service.bases.items()}, answer.receipt, []
+    for sentence, cited in cited_sentences(answer):
+        query = {"base": names.get(receipt.knowledge_base or ""), "version": receipt.knowledge_base_version}
+        query |= {"start": cited.start, "end": cited.end} | ({"page": cited.page} if cited.page else {})
+        page = f", page {cited.page}" if cited.page else ""
+        title = f"{PurePosixPath(cited.document).name}{page}: {shorten(cited.quote, 200, placeholder=' ...')}"
+        # Ends with "&", since Open WebUI appends "#:~:text=..." to it.
+        url = f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{urlencode(query)}&"
+        place = {"start_index": sentence.start, "end_index": sentence.end, "title": title, "url": url}
+        found.append({"type": "url_citation", "url_citation": place})
+    return found
 
 
 def request_id(body: AnswerBody, call: Call) -> str:

@@ -34,6 +34,7 @@ from openbook.serving import (
     search,
     standing_questions,
     uploads,
+    vector_stores,
     versions,
 )
 from openbook.serving.auth import Authenticator
@@ -64,6 +65,7 @@ _MODULES = (
     pages,
     versions,
     uploads,
+    vector_stores,
     standing_questions,
     mcp,
     page,
@@ -133,7 +135,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             allow_private_network=True,
         )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
 
 from openbook.records import Answer, canonical_json, sha256_hex
-from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
+from openbook.serving.answers import (
+    Conversation,
+    EventShape,
+    event,
+    request_id,
+    respond,
+    url_citations,
+)
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
@@ -39,9 +47,12 @@ class Usage(Reply):
 
 
 class ChatMessage(Reply):
+    """`annotations`: the source of each sentence, with the address of the quote on the server's web page."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
+    annotations: list[dict[str, Any]]
 
 
 class ChatChoice(Reply):
@@ -90,7 +101,7 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     }
     limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
     conversation = Conversation.of(body.messages, "messages")
-    shape = ChatShape(head, with_usage, body.choices)
+    shape = ChatShape(head, with_usage, body.choices, partial(url_citations, call))
     return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
@@ -100,13 +111,14 @@ class ChatShape(EventShape):
 
     head: dict[str, Any]
     with_usage: bool
-    choices: int = 1
+    choices: int
+    cite: Callable[[Answer], list[dict[str, Any]]]
 
     def whole(self, answers: Sequence[ServedAnswer]) -> ChatCompletion:
         choices = [
             ChatChoice(
                 index=i,
-                message=ChatMessage(content=each.answer),
+                message=ChatMessage(content=each.answer, annotations=self.cite(each)),
                 finish_reason=finish(each),
                 openbook=None if each is answers[0] else each,
             )
@@ -125,16 +137,20 @@ class ChatShape(EventShape):
 
     def end(self, answers: Sequence[ServedAnswer]) -> bytes:
         """The first choice was streamed; the others are sent whole."""
-        last = self._chunk({}, finish(answers[0]), openbook=answers[0].to_json())
+        last = self._chunk(self._sources(answers[0]), finish(answers[0]), openbook=answers[0].to_json())
         for i, each in enumerate(for_all(answers, self.choices)[1:], 1):
             more = {} if each is answers[0] else {"openbook": each.to_json()}
             last += self._chunk({"role": "assistant", "content": each.answer}, index=i)
-            last += self._chunk({}, finish(each), index=i, **more)
+            last += self._chunk(self._sources(each), finish(each), index=i, **more)
         if self.with_usage:
             last += self._event(choices=[], usage=usage(answers).model_dump())
         return last + b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, str], reason: str | None = None, index: int = 0, **more: Any) -> bytes:
+    def _sources(self, answer: Answer) -> dict[str, Any]:
+        found = self.cite(answer)
+        return {"annotations": found} if found else {}
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None = None, index: int = 0, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
         return self._event(choices=[choice], **more)
 

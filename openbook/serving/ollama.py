@@ -278,6 +278,7 @@ async def embed(call: CurrentCall, body: EmbedBody) -> OllamaEmbeddings:
     )
 
 
+@router.get("/api/ps", **needs("read", also=_ERRORS))
 @router.get("/api/tags", **needs("read", also=_ERRORS))
 async def tags(call: CurrentCall) -> OllamaModels:
     """The models that a request may name."""

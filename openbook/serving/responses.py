@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from openbook.serving.answers import Conversation, EventShape, event, request_id, respond
+from openbook.records import Answer
+from openbook.serving.answers import Conversation, EventShape, cited_sentences, event, request_id, respond
 from openbook.serving.errors import check_at_most
 from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
+from openbook.serving.vector_stores import file_id_of
 
 router = APIRouter(route_class=Route)
 
@@ -57,7 +60,7 @@ class ResponseBody(AnswerBody):
 class OutputText(Reply):
     type: Literal["output_text"] = "output_text"
     text: str
-    annotations: list[Any] = []
+    annotations: list[dict[str, Any]] = []
     logprobs: list[Any] = []
 
 
@@ -137,14 +140,14 @@ class ResponseShape(EventShape):
         return self._response(
             status,
             incomplete_details={"reason": "max_output_tokens"} if status == "incomplete" else None,
-            output=[self._item(answer.answer, status)],
+            output=[self._item(OutputText(text=answer.answer, annotations=_citations(answer)), status)],
             usage=ResponseUsage(input_tokens=read, output_tokens=written, total_tokens=read + written),
             openbook=answer,
         )
 
     def begin(self) -> bytes:
         begun = self._response("in_progress")
-        item = self._item("", "in_progress").model_copy(update={"content": []})
+        item = self._item(OutputText(text=""), "in_progress").model_copy(update={"content": []})
         return (
             self._event("created", response=begun)
             + self._event("in_progress", response=begun)
@@ -159,10 +162,16 @@ class ResponseShape(EventShape):
     def end(self, answers: Sequence[ServedAnswer]) -> bytes:
         """The final events. Text that was shown stays if the model abstained in its own words."""
         whole = self.whole(answers)
+        part = OutputText(text=self.text, annotations=_citations(answers[0]))
+        added = [
+            self._event("output_text.annotation.added", **self._place, annotation_index=i, annotation=each)
+            for i, each in enumerate(part.annotations)
+        ]
         return (
-            self._event("output_text.done", **self._place, text=self.text, logprobs=[])
-            + self._event("content_part.done", **self._place, part=OutputText(text=self.text))
-            + self._event("output_item.done", output_index=0, item=self._item(self.text, whole.status))
+            b"".join(added)
+            + self._event("output_text.done", **self._place, text=self.text, logprobs=[])
+            + self._event("content_part.done", **self._place, part=part)
+            + self._event("output_item.done", output_index=0, item=self._item(part, whole.status))
             + self._event(whole.status, response=whole)
         )
 
@@ -188,9 +197,22 @@ class ResponseShape(EventShape):
             **more,
         )
 
-    def _item(self, text: str, status: _Status) -> OutputMessage:
-        return OutputMessage(id=f"msg_{self.id}", status=status, content=[OutputText(text=text)])
+    def _item(self, part: OutputText, status: _Status) -> OutputMessage:
+        return OutputMessage(id=f"msg_{self.id}", status=status, content=[part])
 
     @property
     def _place(self) -> dict[str, Any]:
         return {"item_id": f"msg_{self.id}", "output_index": 0, "content_index": 0}
+
+
+def _citations(answer: Answer) -> list[dict[str, Any]]:
+    """OpenAI's annotations. `index`: where in the text the cited sentence ends."""
+    return [
+        {
+            "type": "file_citation",
+            "file_id": file_id_of(cited.document),
+            "filename": PurePosixPath(cited.document).name,
+            "index": sentence.end,
+        }
+        for sentence, cited in cited_sentences(answer)
+    ]

@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from openbook.codec import unique_keys
 from openbook.config import Strategy
 from openbook.errors import did_you_mean
+from openbook.parsers.metadata import key_name
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
 
@@ -147,11 +148,13 @@ NO_TOOLS: Any = refused_unless("none", "auto", because="the model cannot call to
 class TextPart(LenientBody):
     type: Annotated[Literal["text", "input_text", "output_text"], TEXT_ONLY]
     text: str
+    annotations: list[Any] | None = None  # of an earlier answer
 
 
 class Message(LenientBody):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    annotations: list[Any] | None = None
 
     @property
     def text(self) -> str:
@@ -179,6 +182,47 @@ class AskOptions(ScopeParams):
     strategy: Strategy | None = None
     quote: bool = False
     progress: bool = False
+
+
+_SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+class Filter(Body):
+    """OpenAI's filter of attributes: `key` compared with `value` (a list for `in` and `nin`), or `filters` joined."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "and", "or"]
+    key: str = ""
+    value: str | int | float | bool | list[str | int | float] | None = None
+    filters: list[Filter] = []
+
+    @property
+    def where(self) -> str:
+        """The same in OpenBook's own language of filters. Raises ApiError."""
+        key, values = key_name(self.key), self.value if isinstance(self.value, list) else [self.value]
+        literals = ["'" + v.replace("'", "''") + "'" if isinstance(v, str) else json.dumps(v) for v in values]
+        if self.type in ("and", "or"):
+            if self.filters:
+                return f" {self.type} ".join(f"({each.where})" for each in self.filters)
+            raise invalid(f"A filter of the type {self.type!r} needs 'filters'.", "filters")
+        if not key or values in ([], [None]) or (self.type in ("in", "nin")) != isinstance(self.value, list):
+            raise invalid(
+                f"A filter of the type {self.type!r} needs 'key' and 'value', for 'in' and 'nin' a list.", "filters"
+            )
+        if self.type in _SIGNS:
+            return f"{key} {_SIGNS[self.type]} {literals[0]}"
+        return f"{'not ' * (self.type == 'nin')}{key} in ({', '.join(literals)})"
+
+
+class Tool(LenientBody):
+    """`file_search` chooses what is read: one vector store, filters, at most so many passages."""
+
+    type: str
+    vector_store_ids: Annotated[list[str], Field(max_length=1)] = []
+    filters: Filter | None = None
+    max_num_results: int | None = Field(default=None, ge=1)
+
+    def unknown(self) -> Iterator[tuple[str, Any]]:
+        return super().unknown() if self.type == "file_search" else iter(())
 
 
 class Sampling(LenientBody):
@@ -212,13 +256,41 @@ class Asking(LenientBody):
 class AnswerBody(Sampling, Asking):
     """Parameters of all answers. Unknown names in `openbook` are errors.
 
-    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
+    OpenAI's other parameters are ignored with a warning, or accept only values without effect. So are tools but `file_search`.
     """
 
     max_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
     user: str | None = None
+    tools: list[Tool] | None = None
     tool_choice: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
+
+    def unknown(self) -> Iterator[tuple[str, Any]]:
+        others = [each for each in self.tools or () if each.type != "file_search"]
+        yield from [("tools", others)] * bool(others)
+        yield from super().unknown()
+
+    @property
+    def file_search(self) -> Tool | None:
+        """The tool that chooses what is read."""
+        return next((each for each in self.tools or () if each.type == "file_search"), None)
+
+    @property
+    def selection(self) -> AskOptions:
+        """`openbook`, with what `file_search` chooses. Raises ApiError for two choices."""
+        own, tool = self.openbook, self.file_search
+        if tool is None:
+            return own
+        if len([each for each in self.tools or () if each.type == tool.type]) > 1:
+            raise invalid("The tool 'file_search' is given more than once; send it once.", "tools")
+        if tool.vector_store_ids and own.knowledge_base is not None:
+            raise invalid(
+                "Name the knowledge base in vector_store_ids or in openbook.knowledge_base, not in both.", "tools"
+            )
+        filters = [each for each in (own.where.strip(), tool.filters.where if tool.filters else "") if each]
+        name = tool.vector_store_ids[0] if tool.vector_store_ids else own.knowledge_base
+        where = " and ".join(f"({each})" for each in filters)
+        return own.model_copy(update={"knowledge_base": name, "where": where})
 
     @property
     def choices(self) -> int:

@@ -81,6 +81,7 @@ def test_a_chat_has_the_fields_that_openai_has(server: Running) -> None:
     value = server.ask(QUESTION).json()
     text = value["openbook"]["answer"]
     message = {"role": "assistant", "content": text, "refusal": None}
+    message["annotations"] = value["choices"][0]["message"]["annotations"]
     assert value["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     usage = value["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
@@ -267,6 +268,14 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, pat
     assert unused == ["'stream_options' is ignored. The answer is not streamed."]
 
 
+def test_a_task_of_a_client_is_answered_without_documents(server: Running) -> None:
+    answer = answer_of(server.ask(f"### Task:\nFind a title.\n{QUESTION}"))
+    assert (answer["passages"], answer["receipt"]["knowledge_base"]) == ([], None)
+    assert answer["warnings"] == [
+        "No document is read for a message that begins with '### Task:': it is a task, not a question."
+    ]
+
+
 # --- names of models --------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +354,7 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     preview = TextPreview(shown.append, [ABSTENTION])
     for text in texts:
         preview.feed(text)
-    shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True)
+    shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True, 1, lambda _: [])
     values = {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | {"answer": whole}
     events = [shape.piece(piece) for piece in (*shown, whole[len("".join(shown)) :]) if piece]
     stream = b"".join([shape.begin(), *events, shape.end([ServedAnswer(**values)])])

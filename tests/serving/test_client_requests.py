@@ -1,4 +1,4 @@
-"""What clients send, written from their sources: answered with a warning for each part that is ignored, or refused by name."""
+"""What clients send, recorded or written from their sources: answered with a warning for each part that is ignored, or refused by name."""
 
 from __future__ import annotations
 

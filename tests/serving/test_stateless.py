@@ -51,7 +51,8 @@ def requests() -> list[dict[str, Any]]:
 def answer(server: Running, body: dict[str, Any]) -> bytes:
     response = server.client.post("/v1/chat/completions", json=body)
     assert response.status_code == 200
-    parts = events_of(response.text) if body["stream"] else [response.text]
+    text = response.text.replace(server.url, "http://server")  # in links to the sources
+    parts = events_of(text) if body["stream"] else [text]
     return json.dumps([essence(json.loads(part)) if part != "[DONE]" else part for part in parts]).encode()
 
 

@@ -1,0 +1,365 @@
+"""/v1/files and /v1/vector_stores: documents and the served knowledge bases in the shapes of OpenAI's API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import APIRouter, Form, Query, Response, UploadFile
+from pydantic import Field
+
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.cite.editions import DocumentInfo
+from openbook.knowledge.versions import history
+from openbook.prompts import checked_question
+from openbook.records import Hit
+from openbook.serving.concurrency import Stop
+from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
+from openbook.serving.errors import ApiError, invalid
+from openbook.serving.schemas import Body, Filter, Reply, refused_unless
+from openbook.serving.service import FORM, Call, CurrentCall, Route, needs, response_of, scope_of
+from openbook.serving.uploads import UploadBody, upload
+
+router = APIRouter(route_class=Route)
+
+_T = TypeVar("_T")
+_TO_READ: Any = refused_unless("assistants", "user_data", because="files are documents to answer from")
+_FILES = "/v1/vector_stores/{vector_store_id}/files"
+
+
+class Listed(Reply, Generic[_T]):
+    """`has_more`: pass `last_id` as `after` for the next page."""
+
+    object: Literal["list"] = "list"
+    data: list[_T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class File(Reply):
+    """A document. `created_at`: when the version with this text was made."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["assistants"] = "assistants"
+    status: Literal["processed"] = "processed"
+
+
+class StoreFile(Reply):
+    """`attributes`: the document's metadata without lists."""
+
+    id: str
+    object: Literal["vector_store.file"] = "vector_store.file"
+    created_at: int
+    usage_bytes: int
+    vector_store_id: str
+    status: Literal["completed"] = "completed"
+    last_error: None = None
+    attributes: dict[str, str | int | float | bool]
+
+
+class Deleted(Reply):
+    id: str
+    object: Literal["file", "vector_store.file.deleted"]
+    deleted: Literal[True] = True
+
+
+class FilesQuery(ListQuery):
+    """`after`: the last id of the page before."""
+
+    after: str | None = None
+    purpose: Annotated[Literal["assistants", "user_data"], _TO_READ] | None = None
+
+
+class FileQuery(Body):
+    knowledge_base: str | None = None
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def file_id_of(document: str) -> str:
+    """The path of a document as an id that fits in an address."""
+    return "file-" + base64.urlsafe_b64encode(document.encode(errors="replace")).rstrip(b"=").decode()
+
+
+def document_of(file: str) -> str:
+    """The path in an id. Raises ApiError."""
+    digits = file.removeprefix("file-")
+    try:
+        document = base64.b64decode(digits + "=" * (-len(digits) % 4), b"-_", validate=True).decode()
+    except ValueError as error:
+        raise _no_file(file) from error
+    if file_id_of(document) != file:
+        raise _no_file(file)
+    return document
+
+
+def _no_file(file: str) -> ApiError:
+    message = f"There is no file {file[:200]!r}; GET /v1/files lists them."
+    return ApiError(404, message, code="file_not_found", param="file_id")
+
+
+def _base(call: Call, store: str) -> KnowledgeBase:
+    return call.service.base(store, "vector_store_id")
+
+
+def _time(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def _attributes(info: DocumentInfo) -> dict[str, Any]:
+    return {key: value for key, value in info.metadata if not isinstance(value, tuple)}
+
+
+def _file(info: DocumentInfo) -> File:
+    name, made = PurePosixPath(info.path).name, _time(info.created_at)
+    return File(id=file_id_of(info.path), bytes=info.bytes, created_at=made, filename=name)
+
+
+def _store_file(store: str, info: DocumentInfo) -> StoreFile:
+    return StoreFile(
+        id=file_id_of(info.path),
+        created_at=_time(info.created_at),
+        usage_bytes=info.bytes,
+        vector_store_id=store,
+        attributes=_attributes(info),
+    )
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+class FileBody(UploadBody):
+    """As `POST /v1/documents`, with one file."""
+
+    file: list[UploadFile] = Field(min_length=1, max_length=1)
+    purpose: Annotated[Literal["assistants", "user_data"], _TO_READ]
+
+
+@router.post("/v1/files", **needs("write"))
+async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_type=FORM)]) -> File:
+    """Ingest a file. Another upload of the same name by the same key replaces it in a new version."""
+    (verdict,) = (await upload(call, body)).data
+    if verdict.outcome in ("failed", "skipped"):
+        raise invalid(f"The file was not taken in: {verdict.reason}", "file", "file_not_read")
+    return _file(await _find(call, call.service.base(body.knowledge_base), file_id_of(verdict.path)))
+
+
+@router.get("/v1/files", **needs("read"))
+async def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> Listed[File]:
+    """The documents that the caller may see, ordered by path."""
+    return Listed[File](**await _page(call, call.service.base(query.knowledge_base), query, _file))
+
+
+@router.get("/v1/files/{file_id}", **needs("read"))
+async def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> File:
+    """One document."""
+    return _file(await _find(call, call.service.base(query.knowledge_base), file_id))
+
+
+@router.get("/v1/files/{file_id}/content", response_class=Response, **needs("read", also=response_of("text/plain")))
+async def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Response:
+    """The text that was read of the file, whatever its format."""
+    base = call.service.base(query.knowledge_base)
+    text = await _of_visible(call, base, file_id, base.text)
+    return Response(text, headers={"cache-control": "private, no-store"}, media_type="text/plain")
+
+
+@router.delete("/v1/files/{file_id}", **needs("write"))
+async def delete_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Deleted:
+    """Remove a document in a new version; older versions keep it until a purge."""
+    info = await _find(call, call.service.base(query.knowledge_base), file_id)
+    await remove_documents(call, DocumentsBody(documents=[info.path], knowledge_base=query.knowledge_base))
+    return Deleted(id=file_id, object="file")
+
+
+async def _page(
+    call: Call, base: KnowledgeBase, query: FilesQuery, entry: Callable[[DocumentInfo], Any]
+) -> dict[str, Any]:
+    limit, after = query.checked_limit(call), document_of(query.after) if query.after else ""
+
+    def work(stop: Stop) -> list[DocumentInfo]:
+        stop.check()
+        return list(base.document_info(None, call.caller.scope(), after=after, limit=limit + 1).values())
+
+    found = await call.compute(work)
+    data = [entry(each) for each in found[:limit]]
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return {"data": data, "first_id": first, "last_id": last, "has_more": len(found) > limit}
+
+
+async def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
+    scope = call.caller.scope()
+    return await _of_visible(call, base, file, lambda document: base.document_info([document], scope).get(document))
+
+
+async def _of_visible(call: Call, base: KnowledgeBase, file: str, read: Callable[[str], _T | None]) -> _T:
+    """What `read` finds of the document. Raises ApiError unless the caller may see it."""
+    document = document_of(file)
+
+    def work(stop: Stop) -> _T | None:
+        stop.check()
+        with base.snapshot():
+            return read(document) if base.holds(document, call.caller.scope()) else None
+
+    found = await call.compute(work)
+    if found is None:
+        raise _no_file(file)
+    return found
+
+
+# --- vector stores ----------------------------------------------------------------------------------------------------
+
+
+class VectorStore(Reply):
+    """`id`: the knowledge base's name. Counts and bytes are of the documents that the caller may see."""
+
+    id: str
+    object: Literal["vector_store"] = "vector_store"
+    name: str
+    created_at: int
+    last_active_at: int
+    status: Literal["completed"] = "completed"
+    usage_bytes: int
+    file_counts: dict[str, int]
+    metadata: dict[str, str] = {}
+
+
+@router.get("/v1/vector_stores", **needs("read"))
+async def list_vector_stores(call: CurrentCall) -> Listed[VectorStore]:
+    """The knowledge bases of this server, on one page."""
+    names = list(call.service.bases)
+    data = await call.compute(lambda stop: [_store(call, name) for name in stop.each(names)])
+    first, last = (names[0], names[-1]) if names else (None, None)
+    return Listed[VectorStore](data=data, first_id=first, last_id=last, has_more=False)
+
+
+@router.post("/v1/vector_stores", **needs("write"))
+async def create_vector_store(call: CurrentCall) -> VectorStore:
+    """Refused: the server's operator makes knowledge bases."""
+    message = (
+        "A vector store is a knowledge base of this server, and no request makes one. Use one that GET /v1/vector_stores "
+        "lists, with filters for a part of it, or ask the server's operator, who makes one with: openbook sync FOLDER "
+        "--kb PLACE"
+    )
+    raise invalid(message, code="unsupported_operation")
+
+
+@router.get("/v1/vector_stores/{vector_store_id}", **needs("read"))
+async def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
+    """One knowledge base."""
+    _base(call, vector_store_id)
+    return next(each for each in (await list_vector_stores(call)).data if each.id == vector_store_id)
+
+
+def _store(call: Call, name: str) -> VectorStore:
+    base, scope = call.service.bases[name], call.caller.scope()
+    with base.snapshot():
+        count, size, versions = base.count(scope), base.source_bytes(scope), history(base)
+    times = [_time(each.created_at) for each in versions] or [0]
+    return VectorStore(
+        id=name,
+        name=name,
+        created_at=min(times),
+        last_active_at=max(times),
+        usage_bytes=size,
+        file_counts={"completed": count, "total": count, "in_progress": 0, "failed": 0, "cancelled": 0},
+    )
+
+
+class StoreFileBody(Body):
+    """Attributes are stated in the file itself or its sidecar, so none are taken here. Texts are always split in the same way."""
+
+    file_id: str
+    attributes: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    chunking_strategy: dict[Literal["type"], Literal["auto"]] | None = None
+
+
+@router.post(_FILES, **needs("write"))
+async def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFileBody) -> StoreFile:
+    """An uploaded file, which is in the knowledge base already."""
+    return _store_file(vector_store_id, await _find(call, _base(call, vector_store_id), body.file_id))
+
+
+@router.get(_FILES, **needs("read"))
+async def list_store_files(
+    call: CurrentCall, vector_store_id: str, query: Annotated[FilesQuery, Query()]
+) -> Listed[StoreFile]:
+    """The documents that the caller may see, ordered by path."""
+    base = _base(call, vector_store_id)
+    return Listed[StoreFile](**await _page(call, base, query, lambda info: _store_file(vector_store_id, info)))
+
+
+@router.get(_FILES + "/{file_id}", **needs("read"))
+async def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> StoreFile:
+    """One document."""
+    return _store_file(vector_store_id, await _find(call, _base(call, vector_store_id), file_id))
+
+
+@router.delete(_FILES + "/{file_id}", **needs("write"))
+async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> Deleted:
+    """Remove a document, as `DELETE /v1/files` does: a file is nowhere but in its knowledge base."""
+    _base(call, vector_store_id)
+    await delete_file(call, file_id, FileQuery(knowledge_base=vector_store_id))
+    return Deleted(id=file_id, object="vector_store.file.deleted")
+
+
+# --- searching --------------------------------------------------------------------------------------------------------
+
+
+class StoreSearchBody(Body):
+    """`filters` are of attributes. `query`: one text, also as a list."""
+
+    query: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    filters: Filter | None = None
+    max_num_results: int = Field(default=10, ge=1, le=50)
+    rewrite_query: Literal[False] | None = None
+
+
+class StoreHit(Reply):
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, str | int | float | bool]
+    content: list[dict[Literal["type", "text"], str]]
+
+
+class StoreHits(Reply):
+    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
+    search_query: list[str]
+    data: list[StoreHit]
+
+
+@router.post("/v1/vector_stores/{vector_store_id}/search", **needs("read"))
+async def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSearchBody) -> StoreHits:
+    """Passages for a query, best first, as `POST /v1/search` finds them."""
+    base = _base(call, vector_store_id)
+    query = checked_question(body.query if isinstance(body.query, str) else body.query[0])
+
+    def work(stop: Stop) -> tuple[list[Hit], dict[str, DocumentInfo]]:
+        scope = scope_of(base, call.caller, None, body.filters.where if body.filters else "")
+        stop.check()
+        _, hits = base.search(query, call.service.embedder, body.max_num_results, scope)
+        return hits, base.document_info((hit.passage.document for hit in hits), scope)
+
+    hits, about = await call.compute(work)
+    data = [
+        StoreHit(
+            file_id=file_id_of(hit.passage.document),
+            filename=PurePosixPath(hit.passage.document).name,
+            score=hit.score,
+            attributes=_attributes(about[hit.passage.document]),
+            content=[{"type": "text", "text": hit.passage.text}],
+        )
+        for hit in hits
+        if hit.passage.document in about  # not removed since the search
+    ]
+    return StoreHits(search_query=[query], data=data)
