@@ -134,7 +134,7 @@ function Turn({ turn, later, isLast, linked }) {
     <div class=${open ? "side" : ""}>
       <div class="answers">${turn.modes.map((mode) =>
         html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} onAlone=${answering ? null : alone} />`)}
-        ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Retry")}</button></p>` : null}</div>
+        ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Try again")}</button></p>` : null}</div>
       ${open ? html`<${Sources} given=${turn.answers.open} live=${live.open} lit=${lit} />` : null}
     </div>
   </li>`;

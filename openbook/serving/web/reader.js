@@ -279,7 +279,7 @@ function Document({ path, query, close }) {
       ${kind && kind !== "text/plain" ? html`<button type="button" class="quiet stored-open" aria-pressed=${String(state.isStored)} onClick=${() => {
         if (spans.length) wanted.current = { span: stops[at].span };
         change({ isStored: !state.isStored });
-      }}>${t("Plain text")}</button>` : null}
+      }}>${t("Unformatted")}</button>` : null}
     </div>
     <p class="note" role="status">${note}</p>
     <div class="body">

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { html, useState } from "./vendor/preact.js";
-import { t } from "./words.js";
+import { seconds, t } from "./words.js";
 
 /** The first characters of a digest, all of it as a hint. */
 export function Digest({ value }) {
@@ -33,6 +33,17 @@ export function Receipt({ receipt }) {
     <${Row} name=${t("Prompt")}><${Digest} value=${receipt.prompt_digest} /><//>
     <${Row} name=${t("Answer")}><${Digest} value=${receipt.answer_digest} /><//>
   </dl>`;
+}
+
+/** `receipt`: whole, or its digest alone. */
+export function Made({ receipt, timings }) {
+  const { model, digest, knowledge_base_version: version } = receipt;
+  return html`${model ? html`<p class="made soft"><span>${model.name} <${Digest} value=${model.digest} /> ${evidenceOf(model.evidence)}</span>
+        ${version === null ? null : html`<span>${t("knowledge base version {version}", { version })}</span>`}
+        ${timings ? html`<span>${seconds(timings.total_s)}</span>` : null}</p>
+      <${Receipt} receipt=${receipt} />
+      <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${digest}</code></p>`}
+    <${Replay} id=${digest} />`;
 }
 
 /** Answers again on the server and says whether it is the same. */
