@@ -105,7 +105,7 @@ def keys_of(path: Path) -> Iterator[str]:
     """The English texts that a module shows. Raises AssertionError for a text that is not written in the call itself."""
     script = path.read_text(encoding="utf-8")
     if path.name == "words.js":
-        script = script.replace("function t(", "").replace("function count(", "").replace("return t(formats", "")
+        script = script.replace("function t(", "").replace("function count(", "").replace("return t(format", "")
     for call in CALL.finditer(script):
         given = GIVEN[call[1]].match(script, call.end())
         assert given, f"{path.name}: {script[call.start() : call.start() + 80]!r}"

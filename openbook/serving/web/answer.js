@@ -5,7 +5,7 @@ import { markdown } from "./markdown.js";
 import { usePart } from "./parts.js";
 import { href } from "./router.js";
 import { html, useState } from "./vendor/preact.js";
-import { baseName, language, quotation, t } from "./words.js";
+import { baseName, number, quotation, t } from "./words.js";
 
 // The words are those of openbook/certainty.py.
 const confidences = () => ({
@@ -19,7 +19,7 @@ const unmeasured = () => t("How often such an answer is right was not measured; 
 function stageOf({ stage, done, total }, mode) {
   if (stage === "waiting") return t("Waiting for a free place…");
   if (stage === "writing") return t("Writing…");
-  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: done.toLocaleString(language()), total: total.toLocaleString(language()) });
+  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: number(done), total: number(total) });
   return stage === "found" || mode === "closed" ? t("Reading…") : t("Searching…");
 }
 

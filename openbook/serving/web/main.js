@@ -3,7 +3,7 @@
 import { get, key } from "./api.js";
 import { Ask } from "./ask.js";
 import { drafts, forgetConversations, openConversations } from "./conversations.js";
-import { prepare, usePart } from "./parts.js";
+import { isBroken, prepare, usePart } from "./parts.js";
 import { href, route } from "./router.js";
 import { load, server, useKey } from "./server.js";
 import { loadQuestions, Unseen } from "./standing.js";
@@ -28,10 +28,15 @@ function Page() {
   useHeading(View);
   return html`<a class="skip" href="#main" onClick=${toMain}>${t("Skip to the content")}</a>
     <${Header} view=${wanted.view === "answer" ? "ask" : wanted.view} />
-    ${problem ? html`<p class="notice" role="alert">${problem} <button type="button" onClick=${load}>${t("Try again")}</button></p>` : null}
+    ${problem ? html`<p class="notice" role="alert">${problem} <button type="button" onClick=${again}>${t("Try again")}</button></p>` : null}
     <main id="main" tabindex="-1">${View && (loaded || View === Ask) ? html`<${View} id=${id} query=${query} view=${view} />` : null}</main>
     ${Reader && loaded ? html`<${Reader} path=${at.id} query=${at.query} below=${wanted} />` : null}
     ${keyWanted ? html`<${KeyDialog} why=${keyWanted} />` : null}`;
+}
+
+async function again() {
+  await load();
+  if (isBroken && !server.get().problem) location.reload();
 }
 
 function toMain(event) {
@@ -51,7 +56,7 @@ function focusOn(heading) {
 function useHeading(View) {
   const before = useRef(undefined);
   useEffect(() => {
-    if (before.current && !document.activeElement.closest("#main *")) focusOn(document.querySelector("#main h2"));
+    if (before.current) requestAnimationFrame(() => document.activeElement.closest("#main *") || focusOn(document.querySelector("#main h2")));
     before.current = View;
   }, [View]);
 }
@@ -62,14 +67,19 @@ document.addEventListener("focusin", ({ target }) => {
 });
 document.addEventListener("pointerdown", () => { had = []; }, true); // whoever presses beside all wants no focus
 
-// Where that element is gone or disabled, a button beside it gets the focus, or the nearest heading.
-new MutationObserver(() => {
+const isLost = () => had.length > 0 && (document.activeElement === document.body || document.activeElement.disabled);
+
+/** Where that element is gone or disabled, a button beside it gets the focus, or the nearest heading. */
+function keepFocus() {
+  if (!isLost()) return;
   const now = document.activeElement;
-  if (!had.length || !(now === document.body || now.disabled)) return;
   const beside = now.disabled && [...now.parentElement.children].find((each) => each.matches("button:enabled"));
   if (beside) beside.focus();
   else focusOn(had.find((each) => each.isConnected && each.querySelector("h2, h3"))?.querySelector("h2, h3"));
-}).observe(document.body, { subtree: true, childList: true, attributeFilter: ["disabled"] });
+}
+
+new MutationObserver(() => isLost() && setTimeout(keepFocus, 100)) // what is drawn may take the focus itself
+  .observe(document.body, { subtree: true, childList: true, attributeFilter: ["disabled"] });
 
 function Header({ view }) {
   const nav = useRef(null);
@@ -154,7 +164,7 @@ function KeyDialog({ why }) {
 // A file dropped outside a field must not replace this page.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
-prepare(route.get().view).catch(() => null);
+prepare(route.get().view);
 load();
-await Promise.all([speak().catch(() => null), openConversations()]);
+await Promise.all([speak().catch(() => speak("en")), openConversations()]);
 render(html`<${Page} />`, document.getElementById("page"));

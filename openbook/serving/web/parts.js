@@ -33,26 +33,34 @@ function style(name) {
   return sheets.get(name);
 }
 
-/** Reads a part, if `name` is one. Raises Error. */
+/** Whether a part could not be read. Browsers then refuse it until the page is loaded again. */
+export let isBroken = false;
+
+/** Reads a part, if `name` is one. Returns whether it could not be read. */
 export async function prepare(name) {
-  if (!SOURCES[name] || parts.get().has(name)) return;
+  if (!SOURCES[name] || parts.get().has(name)) return false;
   const [read, sheet] = SOURCES[name];
-  const [module] = await Promise.all([read(), sheet && style(sheet)]);
-  parts.set((old) => new Map(old).set(name, module));
+  try {
+    const [module] = await Promise.all([read(), sheet && style(sheet)]);
+    parts.set((old) => new Map(old).set(name, module));
+    return false;
+  } catch {
+    isBroken = true;
+    return true;
+  }
 }
 
 /** The module of a part; undefined until it is read, and where `name` is none. */
 export function usePart(name) {
   const module = useStore(parts).get(name);
   useEffect(() => {
-    prepare(name).catch(() => server.set({ problem: t("The server cannot be reached. Is it still running?") }));
+    prepare(name).then((failed) => failed && server.set({ problem: t("The server cannot be reached. Is it still running?") }));
   }, [name]);
   return module;
 }
 
 for (const event of ["pointerover", "focusin"]) {
   document.addEventListener(event, ({ target }) => {
-    const name = target.closest?.("a[href^='#/']")?.hash.split(/[/?]/)[1];
-    prepare(name).catch(() => null);
+    prepare(target.closest?.("a[href^='#/']")?.hash.split(/[/?]/)[1]);
   });
 }

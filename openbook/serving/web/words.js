@@ -6,7 +6,7 @@ const CHOICE = "openbook-language";
 export const LANGUAGES = { en: "English", de: "Deutsch", fr: "Français", es: "Español" };
 
 let words = {};
-let formats = formatsOf("en");
+let formats = {}; // of this language, by what they are for
 let choices = 0;
 
 /** The language that the page speaks. Whoever watches it draws everything again. */
@@ -23,9 +23,10 @@ export async function speak(name = wanted()) {
   const choice = ++choices;
   const found = name === "en" ? {} : await (await fetch(`/web/words/${name}.json`)).json();
   if (choice !== choices) return; // another was chosen meanwhile
-  [words, formats] = [found, formatsOf(name)];
+  [words, formats] = [found, {}];
   document.documentElement.lang = name;
   speech.set(() => name);
+  number(0); // a browser's first format takes 30 ms: before anything is drawn
 }
 
 export async function chooseLanguage(name) {
@@ -34,13 +35,7 @@ export async function chooseLanguage(name) {
 }
 
 /** Making a format takes longer than a hundred uses. */
-function formatsOf(name) {
-  return {
-    time: new Intl.DateTimeFormat(name, { dateStyle: "medium", timeStyle: "short" }), day: new Intl.DateTimeFormat(name, { dateStyle: "medium" }),
-    plural: new Intl.PluralRules(name), numbers: [0, 1].map((digits) => new Intl.NumberFormat(name, { maximumFractionDigits: digits })),
-    order: new Intl.Collator(name, { numeric: true, sensitivity: "base" }),
-  };
-}
+const format = (use, make) => (formats[use] ??= make(language()));
 
 /** `text` in the user's language, with {name} replaced by `values.name`. */
 export function t(text, values = {}) {
@@ -49,28 +44,32 @@ export function t(text, values = {}) {
 
 /** As `t`, with `one` where the language has the singular (French: also for 0); {n} is the number. */
 export function count(n, one, several) {
-  return t(formats.plural.select(n) === "one" ? one : several, { n: number(n) });
+  return t(format("plural", (name) => new Intl.PluralRules(name)).select(n) === "one" ? one : several, { n: number(n) });
 }
 
-export const when = (iso) => formats.time.format(new Date(iso));
+const date = (iso, timeStyle) => format(timeStyle, (name) => new Intl.DateTimeFormat(name, { dateStyle: "medium", timeStyle })).format(new Date(iso));
 
-export const day = (iso) => formats.day.format(new Date(iso));
+export const when = (iso) => date(iso, "short");
 
-export const number = (n) => formats.numbers[0].format(n);
+export const day = (iso) => date(iso);
+
+const rounded = (n, digits) => format(digits, (name) => new Intl.NumberFormat(name, { maximumFractionDigits: digits })).format(n);
+
+export const number = (n) => rounded(n, 0);
 
 /** As a sort compares. */
-export const order = (a, b) => formats.order.compare(a, b);
+export const order = (a, b) => format("order", (name) => new Intl.Collator(name, { numeric: true, sensitivity: "base" })).compare(a, b);
 
 /** A quotation in the user's marks. */
 export const quotation = (text) => t("“{text}”", { text });
 
 /** Seconds with a tenth. */
-export const seconds = (n) => t("{n} s", { n: formats.numbers[1].format(n) });
+export const seconds = (n) => t("{n} s", { n: rounded(n, 1) });
 
 /** Bytes as people say them. */
 export function size(bytes) {
   const [n, unit] = bytes < 1e3 ? [bytes, "B"] : bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
-  return `${formats.numbers[n < 10 && unit !== "B" ? 1 : 0].format(n)} ${unit}`;
+  return `${rounded(n, n < 10 && unit !== "B" ? 1 : 0)} ${unit}`;
 }
 
 /** The name of a file without its folders. */
