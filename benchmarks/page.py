@@ -125,7 +125,10 @@ def many(browser: Any, url: str, conversations: int, rounds: int) -> list[dict[s
         page.goto(f"{url}/#/ask/{7 * i + 3:032x}")
         page.wait_for_selector(".turn .receipt")
         page.wait_for_timeout(500)
-        row = {"opened_ms": page.evaluate("firsts['.turn .receipt']"), "longest_task_ms": page.evaluate("Math.max(...tasks)")}
+        row = {
+            "opened_ms": page.evaluate("firsts['.turn .receipt']"),
+            "longest_task_ms": page.evaluate("Math.max(...tasks)"),
+        }
         row["clicked_ms"] = page.evaluate(DRAWN, 20 + i)
         start = time.perf_counter()
         page.locator("#language").select_option("en" if i % 2 else "de")

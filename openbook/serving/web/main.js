@@ -72,8 +72,8 @@ const isLost = () => had.length > 0 && (document.activeElement === document.body
 /** Where that element is gone or disabled, a button beside it gets the focus, or the nearest heading. */
 function keepFocus() {
   if (!isLost()) return;
-  const now = document.activeElement;
-  const beside = now.disabled && [...now.parentElement.children].find((each) => each.matches("button:enabled"));
+  const [last] = had;
+  const beside = last.isConnected && last.disabled && [...last.parentElement.children].find((each) => each.matches("button:enabled"));
   if (beside) beside.focus();
   else focusOn(had.find((each) => each.isConnected && each.querySelector("h2, h3"))?.querySelector("h2, h3"));
 }
