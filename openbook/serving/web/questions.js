@@ -8,7 +8,7 @@ import { server } from "./server.js";
 import { loadQuestions, seen, standing } from "./standing.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { baseName, count, t, when } from "./words.js";
+import { baseName, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 export function Questions() {
