@@ -50,6 +50,7 @@ export function Made({ receipt, timings }) {
 export function Replay({ id }) {
   const [told, setTold] = useState(null); // {kind, lines}
   const replay = async () => {
+    if (told?.busy) return;
     setTold({ kind: "", lines: [t("Answering again…")], busy: true });
     try {
       const { identical, differences } = await post("/v1/replay", { id });
@@ -59,6 +60,6 @@ export function Replay({ id }) {
       setTold({ kind: "bad", lines: [error.code === "unknown_url" ? none : error.message] });
     }
   };
-  return html`<div class="replay"><button type="button" class="quiet" disabled=${told?.busy ?? false} onClick=${replay}>${t("Replay")}</button>
+  return html`<div class="replay"><button type="button" class="quiet" aria-disabled=${String(told?.busy ?? false)} onClick=${replay}>${t("Replay")}</button>
     <p class="replayed ${told?.kind ?? ""}" role="status">${told?.lines.map((each) => html`<span>${each}</span>`)}</p></div>`;
 }
