@@ -166,7 +166,7 @@ def main() -> None:
         server.join()
     kept = {".js", ".css", ".html", ".svg"}
     every = [path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.suffix in kept]
-    value = {"all": sizes(every), "first_visit": sizes(visits[-1][0]), "loaded": visits[-1][0]}
+    value: dict[str, Any] = {"all": sizes(every), "first_visit": sizes(visits[-1][0]), "loaded": visits[-1][0]}
     for each in ([times for _, times in visits], rows):
         value |= {name: round(median(row[name] for row in each)) for name in each[0]}
     print(json.dumps(value))
