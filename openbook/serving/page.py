@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,18 +56,23 @@ async def asset(name: str, request: Request) -> Response:
 
 def _file(name: str, request: Request) -> Response:
     headers = {**_HEADERS, "content-security-policy": POLICY, "vary": "accept-encoding"}
-    data, packed = _files()[name]
+    data, packed, headers["etag"] = _files()[name]
+    if request.headers.get("if-none-match") == headers["etag"]:
+        return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
         data, headers["content-encoding"] = packed, "gzip"
     return Response(data, headers=headers, media_type=_TYPES[Path(name).suffix])
 
 
 @cache
-def _files() -> dict[str, tuple[bytes, bytes]]:
-    """(whole, as gzip) of each file, by its path below FOLDER."""
+def _files() -> dict[str, tuple[bytes, bytes, str]]:
+    """(whole, as gzip, entity tag) of each file, by its path below FOLDER."""
     paths = (path for path in FOLDER.rglob("*") if path.suffix in _TYPES)
     contents = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
-    return {name: (data, gzip.compress(data, mtime=0)) for name, data in contents.items()}
+    return {
+        name: (data, gzip.compress(data, mtime=0), f'W/"{sha256(data).hexdigest()[:32]}"')
+        for name, data in contents.items()
+    }
 
 
 class Status(Reply):

@@ -82,6 +82,19 @@ def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) ->
         assert code(keyed.client.get(f"/web/{name}")) == (404, "unknown_url"), name
 
 
+def test_the_page_is_small() -> None:
+    assert sum(path.stat().st_size for path in FILES if path.parent.name != "words") < 320_000
+
+
+def test_a_browser_that_has_a_file_gets_it_no_second_time(server: Running) -> None:
+    first = server.client.get("/web/main.js")
+    again = server.client.get("/web/main.js", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["content-security-policy"] == POLICY
+    other = server.client.get("/web/ask.js", headers={"if-none-match": first.headers["etag"]})
+    assert other.status_code == 200
+
+
 def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
     for path in OWN:
         content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
@@ -105,7 +118,7 @@ def keys_of(path: Path) -> Iterator[str]:
     """The English texts that a module shows. Raises AssertionError for a text that is not written in the call itself."""
     script = path.read_text(encoding="utf-8")
     if path.name == "words.js":
-        script = script.replace("function t(", "").replace("function count(", "").replace("return t(PLURAL", "")
+        script = script.replace("function t(", "").replace("function count(", "").replace("return t(format", "")
     for call in CALL.finditer(script):
         given = GIVEN[call[1]].match(script, call.end())
         assert given, f"{path.name}: {script[call.start() : call.start() + 80]!r}"

@@ -2,10 +2,10 @@
 
 import { finished } from "./asking.js";
 import { markdown } from "./markdown.js";
-import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
+import { usePart } from "./parts.js";
 import { href } from "./router.js";
 import { html, useState } from "./vendor/preact.js";
-import { baseName, language, quotation, seconds, t } from "./words.js";
+import { baseName, number, quotation, t } from "./words.js";
 
 // The words are those of openbook/certainty.py.
 const confidences = () => ({
@@ -19,7 +19,7 @@ const unmeasured = () => t("How often such an answer is right was not measured; 
 function stageOf({ stage, done, total }, mode) {
   if (stage === "waiting") return t("Waiting for a free place…");
   if (stage === "writing") return t("Writing…");
-  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: done.toLocaleString(language()), total: total.toLocaleString(language()) });
+  if (stage === "reading") return t("Reading {done} of {total} tokens", { done: number(done), total: number(total) });
   return stage === "found" || mode === "closed" ? t("Reading…") : t("Searching…");
 }
 
@@ -68,13 +68,14 @@ function Below({ mode, turn, given }) {
       <${Copy} text=${given.answer}>${t("Copy")}<//>
       ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}
       <${Copy} text=${address}>${t("Copy link")}<//></p>
-    ${receipt?.digest ? html`<details class="receipt"><summary>${t("Details")}</summary>
-      ${receipt.model ? html`<p class="made soft"><span>${receipt.model.name} <${Digest} value=${receipt.model.digest} /> ${evidenceOf(receipt.model.evidence)}</span>
-          ${receipt.knowledge_base_version === null ? null : html`<span>${t("knowledge base version {version}", { version: receipt.knowledge_base_version })}</span>`}
-          ${timings ? html`<span>${seconds(timings.total_s)}</span>` : null}</p>
-        <${Receipt} receipt=${receipt} />
-        <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${receipt.digest}</code></p>`}
-      <${Replay} id=${receipt.digest} /></details>` : null}`;
+    ${receipt?.digest ? html`<${Details} receipt=${receipt} timings=${timings} />` : null}`;
+}
+
+/** Drawn when it is first open: most are never read. */
+function Details(made) {
+  const [wasOpen, setOpen] = useState(false);
+  const Made = usePart(wasOpen && "receipt")?.Made;
+  return html`<details class="receipt" onToggle=${() => setOpen(true)}><summary>${t("Details")}</summary>${Made ? html`<${Made} ...${made} />` : null}</details>`;
 }
 
 /** The answer as Markdown, with the numbers of its sources, and what they say. */

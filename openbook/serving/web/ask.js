@@ -134,7 +134,7 @@ function Turn({ turn, later, isLast, linked }) {
     <div class=${open ? "side" : ""}>
       <div class="answers">${turn.modes.map((mode) =>
         html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} onAlone=${answering ? null : alone} />`)}
-        ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Retry")}</button></p>` : null}</div>
+        ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Try again")}</button></p>` : null}</div>
       ${open ? html`<${Sources} given=${turn.answers.open} live=${live.open} lit=${lit} />` : null}
     </div>
   </li>`;
@@ -148,6 +148,7 @@ function Editor({ turn, text, later, onInput, isBusy }) {
     if (!text.trim() || isBusy) return;
     onInput("");
     asking(text.trim(), turn.id);
+    document.getElementById("question").focus();
   };
   const id = `edit-${turn.id}`;
   return html`<form class="editor" onSubmit=${submit}>
@@ -159,15 +160,22 @@ function Editor({ turn, text, later, onInput, isBusy }) {
   </form>`;
 }
 
-/** Where a question is written: Enter asks, Shift and Enter begins a new line. `focus`: "mouse" spares a phone its keyboard. */
-function Field({ id, text, onInput, onEscape, focus = true, ...more }) {
+/**
+ * Where a question is written: Enter asks, Shift and Enter begins a new line. It takes the focus whenever `of` is another;
+ * `focus`: "mouse" spares a phone its keyboard.
+ */
+function Field({ id, of, text, onInput, onEscape, focus = true, ...more }) {
   const field = useRef(null);
   useEffect(() => {
-    if (!focus || (focus === "mouse" && matchMedia("(pointer: coarse)").matches)) return;
-    field.current.focus({ preventScroll: true });
-    field.current.setSelectionRange(text.length, text.length);
-    field.current.scrollTop = field.current.scrollHeight;
-  }, []);
+    if (!focus || (focus === "mouse" && matchMedia("(pointer: coarse)").matches)) return undefined;
+    const frame = requestAnimationFrame(() => { // when what stands around it is laid out anyway
+      const { value, scrollHeight } = field.current;
+      field.current.focus({ preventScroll: true });
+      field.current.setSelectionRange(value.length, value.length);
+      field.current.scrollTop = scrollHeight;
+    });
+    return () => cancelAnimationFrame(frame);
+  }, [of]);
   const press = (event) => {
     if (event.key === "Escape") onEscape?.();
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -215,7 +223,7 @@ function Composer({ conversation, draft, focus }) {
   return html`<form id="composer" aria-label=${t("Ask")} onSubmit=${submit}>
     ${scope ? html`<p class="chip">${only(scope)} <button type="button" aria-label=${t("Ask all documents again")} title=${t("Ask all documents again")} onClick=${everywhere}>×</button></p>` : null}
     <label for="question" class="unseen">${t("Question")}</label>
-    <${Field} key=${conversation.turns.length ? "" : id} id="question" text=${text} onInput=${write} focus=${focus} placeholder=${t("Ask a question")} aria-describedby="question-help" />
+    <${Field} of=${`${id} ${conversation.turns.length > 0}`} id="question" text=${text} onInput=${write} focus=${focus} placeholder=${t("Ask a question")} aria-describedby="question-help" />
     <span id="question-help" class="unseen">${t("Enter asks, Shift and Enter begins a new line, Escape stops an answer.")}</span>
     <div class="controls">
       <${Choices} />

@@ -114,7 +114,7 @@ async function answerIn(mode, turn, { id, earlier, scope }, signal) {
   try {
     await ready();
     const { loaded, problem, model, closed } = server.get();
-    if (!loaded) throw new ApiError(problem || t("An API key is needed. Enter it, then retry."));
+    if (!loaded) throw new ApiError(problem || t("An API key is needed. Enter it, then try again."));
     const own = mode === "open" ? { ...choosing(), where: scope ? where(scope) : undefined } : {};
     const body = { model: mode === "open" ? model : closed, messages: messages(mode, earlier, turn.question), openbook: { ...own, progress: true } };
     for await (const { choices, openbook, openbook_progress: progress } of chat(body, signal)) {

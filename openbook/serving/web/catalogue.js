@@ -4,7 +4,7 @@ import { get, key } from "./api.js";
 import { choosing } from "./server.js";
 import { makeStore } from "./store.js";
 import { useEffect, useState } from "./vendor/preact.js";
-import { baseName, language } from "./words.js";
+import { baseName, order } from "./words.js";
 
 /** `list`: those read so far; `done`: all are. `unread`: verdicts of files that could not be read, for an administrator. */
 export const catalogue = makeStore({ of: "", list: [], version: null, done: false, problem: "", unread: [], mayPurge: true, mayWrite: true });
@@ -100,8 +100,6 @@ export function contents(list, folder) {
 }
 
 // --- what is shown ---
-
-const order = new Intl.Collator(language(), { numeric: true, sensitivity: "base" }).compare;
 
 export const byName = (list) => [...list].sort((a, b) => order(a.name, b.name));
 

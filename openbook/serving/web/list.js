@@ -18,7 +18,7 @@ export function List() {
   const [gone, setGone] = useState(null);
   const [problem, setProblem] = useState("");
   const [panel, undoing] = [useRef(null), useRef(null)];
-  useEffect(() => undoing.current?.focus(), [gone]);
+  useEffect(() => void requestAnimationFrame(() => undoing.current?.focus()), [gone]); // after the field of the new conversation
   const close = () => panel.current.matches(":popover-open") && panel.current.hidePopover();
   useEffect(() => {
     close();
@@ -42,8 +42,8 @@ export function List() {
   };
   const remove = async (each) => {
     busy.get()[each.id]?.abort();
-    setGone(await deleteConversation(each.id));
     if (each.id === shown.get().id) leave();
+    setGone(await deleteConversation(each.id));
   };
   const undo = async () => {
     await changeConversation(gone.id, () => gone);

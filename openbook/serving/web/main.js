@@ -3,31 +3,40 @@
 import { get, key } from "./api.js";
 import { Ask } from "./ask.js";
 import { drafts, forgetConversations, openConversations } from "./conversations.js";
-import { Documents } from "./documents.js";
-import { Model } from "./model.js";
-import { loadQuestions, Questions, Unseen } from "./questions.js";
-import { Reader } from "./reader.js";
+import { isBroken, prepare, usePart } from "./parts.js";
 import { href, route } from "./router.js";
 import { load, server, useKey } from "./server.js";
+import { loadQuestions, Unseen } from "./standing.js";
 import { useStore } from "./store.js";
-import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
-import { Versions } from "./versions.js";
-import { chooseLanguage, count, language, LANGUAGES, loadWords, t } from "./words.js";
+import { html, render, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { chooseLanguage, count, language, LANGUAGES, speak, speech, t } from "./words.js";
 
 const EVERY_MS = 5000;
-const VIEWS = { __proto__: null, ask: Ask, answer: Ask, documents: Documents, versions: Versions, questions: Questions, model: Model };
+const VIEWS = { __proto__: null, documents: "Documents", versions: "Versions", questions: "Questions", model: "Model" }; // else Ask
 
 function Page() {
+  useStore(speech);
   const at = useStore(route);
   const { loaded, problem, keyWanted } = useStore(server);
-  const shown = at.view === "document" ? (at.below ?? { view: "documents", id: "", query: {} }) : at;
-  const View = VIEWS[shown.view] ?? Ask;
+  const wanted = at.view === "document" ? (at.below ?? { view: "documents", id: "", query: {} }) : at;
+  const name = VIEWS[wanted.view];
+  const part = usePart(name && wanted.view);
+  const { Reader } = usePart(at.view === "document" && "document") ?? {};
+  const shown = useRef(null); // stays until the next view is read
+  if (part || !name) shown.current = { View: name ? part[name] : Ask, ...wanted };
+  const { View, view, id, query } = shown.current ?? {};
+  useHeading(View);
   return html`<a class="skip" href="#main" onClick=${toMain}>${t("Skip to the content")}</a>
-    <${Header} view=${shown.view === "answer" ? "ask" : shown.view} />
-    ${problem ? html`<p class="notice" role="alert">${problem} <button type="button" onClick=${load}>${t("Try again")}</button></p>` : null}
-    <main id="main" tabindex="-1">${loaded || View === Ask ? html`<${View} id=${shown.id} query=${shown.query} view=${shown.view} />` : null}</main>
-    ${at.view === "document" && loaded ? html`<${Reader} path=${at.id} query=${at.query} below=${shown} />` : null}
+    <${Header} view=${wanted.view === "answer" ? "ask" : wanted.view} />
+    ${problem ? html`<p class="notice" role="alert">${problem} <button type="button" onClick=${again}>${t("Try again")}</button></p>` : null}
+    <main id="main" tabindex="-1">${View && (loaded || View === Ask) ? html`<${View} id=${id} query=${query} view=${view} />` : null}</main>
+    ${Reader && loaded ? html`<${Reader} path=${at.id} query=${at.query} below=${wanted} />` : null}
     ${keyWanted ? html`<${KeyDialog} why=${keyWanted} />` : null}`;
+}
+
+async function again() {
+  await load();
+  if (isBroken && !server.get().problem) location.reload();
 }
 
 function toMain(event) {
@@ -35,12 +44,50 @@ function toMain(event) {
   document.getElementById("main").focus();
 }
 
+// --- where the focus goes ---
+
+function focusOn(heading) {
+  if (!heading) return;
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+}
+
+/** Another view begins at its heading, unless it put the focus elsewhere. */
+function useHeading(View) {
+  const before = useRef(undefined);
+  useEffect(() => {
+    if (before.current) requestAnimationFrame(() => document.activeElement.closest("#main *") || focusOn(document.querySelector("#main h2")));
+    before.current = View;
+  }, [View]);
+}
+
+let had = []; // the element that had the focus, and all around it
+document.addEventListener("focusin", ({ target }) => {
+  for (had = []; target; target = target.parentElement) had.push(target);
+});
+document.addEventListener("pointerdown", () => { had = []; }, true); // whoever presses beside all wants no focus
+
+const isLost = () => had.length > 0 && (document.activeElement === document.body || document.activeElement.disabled);
+
+/** Where that element is gone or disabled, a button beside it gets the focus, or the nearest heading. */
+function keepFocus() {
+  if (!isLost()) return;
+  const [last] = had;
+  const beside = last.isConnected && last.disabled && [...last.parentElement.children].find((each) => each.matches("button:enabled"));
+  if (beside) beside.focus();
+  else focusOn(had.find((each) => each.isConnected && each.querySelector("h2, h3"))?.querySelector("h2, h3"));
+}
+
+new MutationObserver(() => isLost() && setTimeout(keepFocus, 100)) // what is drawn may take the focus itself
+  .observe(document.body, { subtree: true, childList: true, attributeFilter: ["disabled"] });
+
 function Header({ view }) {
   const nav = useRef(null);
   useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
   const { models, closed, name: chosen } = useStore(server);
   const names = { ask: t("Ask"), documents: t("Documents"), versions: t("Versions"), questions: t("Questions"), model: t("Model") };
   const identity = models.find(({ id }) => id === closed)?.openbook;
+  const choose = (event) => chooseLanguage(event.target.value).catch(() => server.set({ problem: t("The server cannot be reached. Is it still running?") }));
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
     <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
@@ -49,7 +96,7 @@ function Header({ view }) {
       <${Activity} />
       ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${chosen}</span>` : null}
       <label class="unseen" for="language">${t("Language")}</label>
-      <select id="language" class="quiet" value=${language()} onChange=${(event) => chooseLanguage(event.target.value)}>
+      <select id="language" class="quiet" value=${language()} onChange=${choose}>
         ${Object.entries(LANGUAGES).map(([name, words]) => html`<option value=${name} lang=${name}>${words}</option>`)}</select>
       <button type="button" id="key-open" class="quiet" onClick=${() => server.set({ keyWanted: " " })}>${t("API key")}</button>
     </div>
@@ -84,7 +131,11 @@ function Activity() {
 function KeyDialog({ why }) {
   const dialog = useRef(null);
   const [value, setValue] = useState(key.get());
-  useEffect(() => dialog.current.showModal(), []);
+  useLayoutEffect(() => {
+    const opened = dialog.current;
+    opened.showModal();
+    return () => opened.close(); // gives the focus back
+  }, []);
   const change = async (next) => {
     if (!next) await forgetConversations();
     else if (key.get() && key.get() !== next) drafts.clear(); // another's
@@ -113,8 +164,7 @@ function KeyDialog({ why }) {
 // A file dropped outside a field must not replace this page.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
-await loadWords();
-const opening = openConversations();
+prepare(route.get().view);
 load();
-await opening;
+await Promise.all([speak().catch(() => speak("en")), openConversations()]);
 render(html`<${Page} />`, document.getElementById("page"));

@@ -1,44 +1,15 @@
 // Standing questions: asked again after every new version, and what changed in their answers.
 
-import { get, key, post } from "./api.js";
+import { post } from "./api.js";
 import { diffWords } from "./diff.js";
 import { Digest, Replay } from "./receipt.js";
 import { href } from "./router.js";
 import { server } from "./server.js";
-import { makeStore, useStore } from "./store.js";
+import { loadQuestions, seen, standing } from "./standing.js";
+import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { baseName, count, t, when } from "./words.js";
+import { baseName, t, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
-
-const SEEN = "openbook-seen-changes"; // the time of the newest change that was looked at
-
-/** `data`: as the API gives it to the key `of`. `unseen`: how many questions changed since the view was last open. */
-const standing = makeStore({ of: "", data: null, problem: "", unseen: 0 });
-
-export async function loadQuestions() {
-  const of = key.get();
-  if (of !== standing.get().of) standing.set({ of, data: null, unseen: 0 });
-  try {
-    const { data } = await get("/v1/questions");
-    if (of !== key.get()) return;
-    const seen = localStorage.getItem(SEEN) ?? "";
-    standing.set({ data, problem: "", unseen: data.filter((each) => each.changes[0]?.at > seen).length });
-  } catch (error) {
-    standing.set({ problem: error.message });
-  }
-}
-
-function seen() {
-  const newest = (standing.get().data ?? []).map((each) => each.changes[0]?.at ?? "").sort().at(-1);
-  if (newest) localStorage.setItem(SEEN, newest);
-  standing.set({ unseen: 0 });
-}
-
-/** The number of changed answers beside the view's name. */
-export function Unseen() {
-  const { unseen } = useStore(standing);
-  return unseen ? html`<span class="unseen-changes" title=${count(unseen, "{n} answer changed", "{n} answers changed")}>${unseen}<span class="unseen"> ${t("changed")}</span></span>` : null;
-}
 
 export function Questions() {
   const { data, problem } = useStore(standing);

@@ -233,6 +233,7 @@ function Document({ path, query, close }) {
     change((old) => ({ showsPage, shown: old.shown + 1 }));
   };
   const extend = async (isBefore) => {
+    if (state.isBusy) return;
     change({ isBusy: true, note: "" });
     try {
       const { pieces } = state;
@@ -279,7 +280,7 @@ function Document({ path, query, close }) {
       ${kind && kind !== "text/plain" ? html`<button type="button" class="quiet stored-open" aria-pressed=${String(state.isStored)} onClick=${() => {
         if (spans.length) wanted.current = { span: stops[at].span };
         change({ isStored: !state.isStored });
-      }}>${t("Plain text")}</button>` : null}
+      }}>${t("Unformatted")}</button>` : null}
     </div>
     <p class="note" role="status">${note}</p>
     <div class="body">
@@ -292,10 +293,10 @@ function Document({ path, query, close }) {
         }} />` : null}
       <div id="reader-text" class=${state.isStored ? "stored" : ""} ref=${text} tabindex="0" role="region" aria-label=${t("Text")}>
         ${problem ? html`<p class="bad" role="alert">${problem}</p>` : pieces.length ? null : html`<p class="soft" role="status">${t("Reading…")}</p>`}
-        ${pieces.length && pieces[0].start > 0 ? html`<button type="button" class="quiet edge" disabled=${state.isBusy} onClick=${() => extend(true)}>${t("Show what is before")}</button>` : null}
+        ${pieces.length && pieces[0].start > 0 ? html`<button type="button" class="quiet edge" aria-disabled=${String(state.isBusy)} onClick=${() => extend(true)}>${t("Show what is before")}</button>` : null}
         ${pieces.map((piece) => html`<${Piece} key=${piece.start} piece=${piece} spans=${spans} kind=${kind} isStored=${state.isStored} isFromStart=${pieces[0].start === 0}
           openPage=${isPdf ? openPage : null} />`)}
-        ${pieces.length && pieces.at(-1).end < state.total ? html`<button type="button" class="quiet edge" disabled=${state.isBusy} onClick=${() => extend(false)}>${t("Show what follows")}</button>` : null}
+        ${pieces.length && pieces.at(-1).end < state.total ? html`<button type="button" class="quiet edge" aria-disabled=${String(state.isBusy)} onClick=${() => extend(false)}>${t("Show what follows")}</button>` : null}
       </div>
     </div>
     <footer class="foot">

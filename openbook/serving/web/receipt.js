@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { html, useState } from "./vendor/preact.js";
-import { t } from "./words.js";
+import { seconds, t } from "./words.js";
 
 /** The first characters of a digest, all of it as a hint. */
 export function Digest({ value }) {
@@ -35,10 +35,22 @@ export function Receipt({ receipt }) {
   </dl>`;
 }
 
+/** `receipt`: whole, or its digest alone. */
+export function Made({ receipt, timings }) {
+  const { model, digest, knowledge_base_version: version } = receipt;
+  return html`${model ? html`<p class="made soft"><span>${model.name} <${Digest} value=${model.digest} /> ${evidenceOf(model.evidence)}</span>
+        ${version === null ? null : html`<span>${t("knowledge base version {version}", { version })}</span>`}
+        ${timings ? html`<span>${seconds(timings.total_s)}</span>` : null}</p>
+      <${Receipt} receipt=${receipt} />
+      <details><summary>${t("As JSON")}</summary><pre tabindex="0">${JSON.stringify(receipt, null, 1)}</pre></details>` : html`<p>${t("Receipt")} <code>${digest}</code></p>`}
+    <${Replay} id=${digest} />`;
+}
+
 /** Answers again on the server and says whether it is the same. */
 export function Replay({ id }) {
   const [told, setTold] = useState(null); // {kind, lines}
   const replay = async () => {
+    if (told?.busy) return;
     setTold({ kind: "", lines: [t("Answering again…")], busy: true });
     try {
       const { identical, differences } = await post("/v1/replay", { id });
@@ -48,6 +60,6 @@ export function Replay({ id }) {
       setTold({ kind: "bad", lines: [error.code === "unknown_url" ? none : error.message] });
     }
   };
-  return html`<div class="replay"><button type="button" class="quiet" disabled=${told?.busy ?? false} onClick=${replay}>${t("Replay")}</button>
+  return html`<div class="replay"><button type="button" class="quiet" aria-disabled=${String(told?.busy ?? false)} onClick=${replay}>${t("Replay")}</button>
     <p class="replayed ${told?.kind ?? ""}" role="status">${told?.lines.map((each) => html`<span>${each}</span>`)}</p></div>`;
 }

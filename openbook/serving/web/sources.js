@@ -28,9 +28,15 @@ export function Sources({ given, live, lit }) {
     ${heading ? html`<h4>${heading}</h4>` : null}
     <ol>${(citations.length ? citations : closest).map((cited, i) => html`<${Card} key=${i} cited=${cited} passage=${passageOf(cited)} link=${link}
       number=${citations.length ? i + 1 : null} support=${citations.length && sentences.length ? supports(i) : ""} lit=${lit?.number === i ? lit : null} />`)}</ol>
-    ${others.length ? html`<details open=${!heading}><summary>${t("Read, but not cited ({n})", { n: others.length })}</summary>
-      <ol>${others.map((passage) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} link=${link} brief />`)}</ol></details>` : null}
+    ${others.length ? html`<${Others} passages=${others} link=${link} isOpen=${!heading} />` : null}
   </div>`;
+}
+
+/** Drawn when they are first open: most are never read. */
+function Others({ passages, link, isOpen }) {
+  const [wasOpen, setOpen] = useState(isOpen);
+  return html`<details open=${isOpen} onToggle=${() => setOpen(true)}><summary>${t("Read, but not cited ({n})", { n: passages.length })}</summary>
+    ${wasOpen ? html`<ol>${passages.map((passage) => html`<${Card} key=${passage.id} passage=${passage} cited=${passage} link=${link} brief />`)}</ol>` : null}</details>`;
 }
 
 /** The name of the knowledge base that has the identifier `id`, where there are several. */

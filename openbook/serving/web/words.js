@@ -1,27 +1,41 @@
 // The interface's words. English is in the code; words/LANGUAGE.json has the others, by the English text.
 
+import { makeStore } from "./store.js";
+
 const CHOICE = "openbook-language";
 export const LANGUAGES = { en: "English", de: "Deutsch", fr: "Français", es: "Español" };
 
 let words = {};
+let formats = {}; // of this language, by what they are for
+let choices = 0;
 
-export function language() {
-  const wanted = localStorage.getItem(CHOICE) ?? navigator.language.slice(0, 2);
-  return wanted in LANGUAGES ? wanted : "en";
+/** The language that the page speaks. Whoever watches it draws everything again. */
+export const speech = makeStore("en");
+export const language = () => speech.get();
+
+function wanted() {
+  const name = localStorage.getItem(CHOICE) ?? navigator.language.slice(0, 2);
+  return name in LANGUAGES ? name : "en";
 }
 
-/** Reads the dictionary. Without it, the page speaks English. */
-export async function loadWords() {
-  document.documentElement.lang = language();
-  if (language() === "en") return;
-  const found = await fetch(`/web/words/${language()}.json`).catch(() => null);
-  if (found?.ok) words = await found.json();
+/** Speaks a language as soon as its dictionary is there; until then, what was spoken. Raises Error. */
+export async function speak(name = wanted()) {
+  const choice = ++choices;
+  const found = name === "en" ? {} : await (await fetch(`/web/words/${name}.json`)).json();
+  if (choice !== choices) return; // another was chosen meanwhile
+  [words, formats] = [found, {}];
+  document.documentElement.lang = name;
+  speech.set(() => name);
+  number(0); // a browser's first format takes 30 ms: before anything is drawn
 }
 
-export function chooseLanguage(name) {
+export async function chooseLanguage(name) {
+  await speak(name);
   localStorage.setItem(CHOICE, name);
-  location.reload();
 }
+
+/** Making a format takes longer than a hundred uses. */
+const format = (use, make) => (formats[use] ??= make(language()));
 
 /** `text` in the user's language, with {name} replaced by `values.name`. */
 export function t(text, values = {}) {
@@ -30,31 +44,32 @@ export function t(text, values = {}) {
 
 /** As `t`, with `one` where the language has the singular (French: also for 0); {n} is the number. */
 export function count(n, one, several) {
-  return t(PLURAL.select(n) === "one" ? one : several, { n: number(n) });
+  return t(format("plural", (name) => new Intl.PluralRules(name)).select(n) === "one" ? one : several, { n: number(n) });
 }
 
-// Formats are kept: making one takes longer than a hundred uses.
-const TIME = new Intl.DateTimeFormat(language(), { dateStyle: "medium", timeStyle: "short" });
-const DAY = new Intl.DateTimeFormat(language(), { dateStyle: "medium" });
-const PLURAL = new Intl.PluralRules(language());
-const NUMBERS = [0, 1].map((digits) => new Intl.NumberFormat(language(), { maximumFractionDigits: digits }));
+const date = (iso, timeStyle) => format(timeStyle, (name) => new Intl.DateTimeFormat(name, { dateStyle: "medium", timeStyle })).format(new Date(iso));
 
-export const when = (iso) => TIME.format(new Date(iso));
+export const when = (iso) => date(iso, "short");
 
-export const day = (iso) => DAY.format(new Date(iso));
+export const day = (iso) => date(iso);
 
-export const number = (n) => NUMBERS[0].format(n);
+const rounded = (n, digits) => format(digits, (name) => new Intl.NumberFormat(name, { maximumFractionDigits: digits })).format(n);
+
+export const number = (n) => rounded(n, 0);
+
+/** As a sort compares. */
+export const order = (a, b) => format("order", (name) => new Intl.Collator(name, { numeric: true, sensitivity: "base" })).compare(a, b);
 
 /** A quotation in the user's marks. */
 export const quotation = (text) => t("“{text}”", { text });
 
 /** Seconds with a tenth. */
-export const seconds = (n) => t("{n} s", { n: NUMBERS[1].format(n) });
+export const seconds = (n) => t("{n} s", { n: rounded(n, 1) });
 
 /** Bytes as people say them. */
 export function size(bytes) {
   const [n, unit] = bytes < 1e3 ? [bytes, "B"] : bytes < 1e6 ? [bytes / 1e3, "kB"] : [bytes / 1e6, "MB"];
-  return `${NUMBERS[n < 10 && unit !== "B" ? 1 : 0].format(n)} ${unit}`;
+  return `${rounded(n, n < 10 && unit !== "B" ? 1 : 0)} ${unit}`;
 }
 
 /** The name of a file without its folders. */

@@ -225,9 +225,9 @@ def test_a_stopped_answer_is_stopped_on_the_server_and_asked_again(serve: Serve,
     expect(turn.locator(".text")).to_have_text("Wait")
     page.reload()
     engine.go_on.set()
-    turn.get_by_role("button", name="Retry").click()
+    turn.get_by_role("button", name="Try again").click()
     expect(turn.locator(".state")).not_to_have_text("Stopped")
-    expect(turn.get_by_role("button", name="Retry")).to_have_count(0)
+    expect(turn.get_by_role("button", name="Try again")).to_have_count(0)
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_an_answer_goes_on_while_another_view_is_shown(serve: Serve, open_page: 
     engine.go_on.set()
     page.locator("#conversations li a").click()
     expect(page.locator(".text")).to_have_attribute("aria-busy", "false")
-    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
 @pytest.mark.slow
@@ -259,7 +259,7 @@ def test_a_failed_question_stays_and_is_asked_again(server: Running, open_page: 
     expect(turn.get_by_role("alert")).to_have_text("The server cannot be reached. Is it still running?")
     expect(turn.locator("h3")).to_have_text(QUESTION)
     page.unroute("**/completions")
-    turn.get_by_role("button", name="Retry").click()
+    turn.get_by_role("button", name="Try again").click()
     expect(turn.locator(".text")).to_contain_text(OPENED)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.serving.browser.conftest import expect, go
+import pytest
+
+from openbook.serving.page import FOLDER
+from tests.serving.browser.conftest import ask, expect, go
 from tests.serving.conftest import QUESTION, Running
 
 
@@ -29,6 +32,57 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_chosen_one(server: R
     expect(root).to_have_attribute("lang", "fr")
     expect(page.get_by_role("link", name="Aller au contenu")).to_have_count(1)
     expect(page.get_by_label("Langue")).to_have_value("fr")
+
+
+def test_a_new_language_keeps_the_page_and_what_is_typed(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    go(page, "Questions")
+    field = page.locator("#standing")
+    field.fill("When does")
+    waiting = list[Any]()
+    page.route("**/words/fr.json", lambda route: waiting.append(route))
+    page.get_by_label("Language").select_option("Français")
+    expect(page.get_by_role("heading", name="Standing questions")).to_be_visible()
+    page.wait_for_timeout(100)
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    waiting[0].continue_()
+    expect(page.get_by_role("link", name="Documents")).to_be_visible()
+    expect(page.locator("html")).to_have_attribute("lang", "fr")
+    expect(page.get_by_label("Langue")).to_have_value("fr")
+    expect(field).to_have_value("When does")
+    page.route("**/words/de.json", lambda route: route.abort())
+    page.get_by_label("Langue").select_option("Deutsch")
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page.get_by_label("Langue")).to_have_value("fr")
+
+
+def test_a_first_visit_reads_what_it_needs(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    names = set[str]()
+    page.on("request", lambda sent: names.add(sent.url.removeprefix(f"{server.url}/").removeprefix("web/")))
+    page.reload()
+    ask(page)
+    read = {name or "index.html" for name in names if not name.startswith("v1/")}
+    assert {"index.html", "ask.js", "vendor/marked.js"} < read
+    assert sum((FOLDER / name).stat().st_size for name in read) < 200_000
+    with page.expect_request("**/documents.js"), page.expect_request("**/documents.css"):
+        page.get_by_role("navigation").get_by_role("link", name="Documents").hover()
+    with page.expect_request("**/versions.js"):
+        page.get_by_role("navigation").get_by_role("link", name="Versions").focus()
+
+
+@pytest.mark.slow
+def test_a_part_that_cannot_be_read_can_be_tried_again(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    page.route("**/model.js", lambda route: route.abort())
+    go(page, "Model")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("The server cannot be reached.")
+    expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
+    page.unroute("**/model.js")
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("heading", name="Model", exact=True)).to_be_visible()
+    expect(alert).to_have_count(0)
 
 
 def test_no_address_ends_the_page(server: Running, open_page: Any) -> None:

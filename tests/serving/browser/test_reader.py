@@ -269,7 +269,7 @@ def test_a_document_is_shown_by_its_kind_with_the_words_marked(
     assert shown.replace(" ", "") == "".join(words.replace("&amp;", "&").split())
     if name.endswith(".txt"):
         return
-    reader.get_by_role("button", name="Plain text").click()
+    reader.get_by_role("button", name="Unformatted").click()
     expect(reader.locator(".kept")).to_have_text(text_of(base, path))
 
 
