@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from openbook.answer import CLOSED_BOOK
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, ancestors_of
 from openbook.serving.answers import suffix_of
@@ -21,8 +22,11 @@ router = APIRouter(route_class=Route)
 
 
 class NamedBase(Reply):
+    """`sync`: the command for the server's machine that keeps a folder up to date; only for administrators."""
+
     name: str
     id: str
+    sync: str | None = ABSENT
 
 
 class ServedModel(Reply):
@@ -118,12 +122,16 @@ def served_models(call: Call) -> list[Model]:
 
 
 def _model_of(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
-    identity = call.model.identity
+    identity, is_admin = call.model.identity, call.caller.right == "admin"
+
+    def named(each: str, base: KnowledgeBase) -> NamedBase:
+        return NamedBase(name=each, id=base.id, sync=sync_command(base.store.place) if is_admin else None)
+
     about = ServedModel(
         mode="closed-book" if bases is None else "open-book",
         digest=identity.digest,
         evidence=identity.evidence,
         context_tokens=call.model.context_tokens,
-        knowledge_bases=None if bases is None else [NamedBase(name=each, id=base.id) for each, base in bases.items()],
+        knowledge_bases=None if bases is None else [named(*each) for each in bases.items()],
     )
     return Model(id=name, openbook=about)
