@@ -86,7 +86,9 @@ def test_wrong_keys_and_a_damaged_file_of_keys_let_nobody_in(keyed: Running) -> 
 
 def test_the_command_that_keeps_a_folder_up_to_date_is_for_administrators(keyed: Running) -> None:
     for right in ("read", "write", "admin"):
-        (base,) = keyed.client.get("/v1/models", headers=keyed.key(right)).json()["data"][0]["openbook"]["knowledge_bases"]
+        (base,) = keyed.client.get("/v1/models", headers=keyed.key(right)).json()["data"][0]["openbook"][
+            "knowledge_bases"
+        ]
         command = f"openbook sync FOLDER --kb {keyed.bases['kb'].folder}"
         assert base.get("sync") == (command if right == "admin" else None)
 

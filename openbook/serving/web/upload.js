@@ -74,6 +74,10 @@ async function run(id) {
       tell(places, (_, i) => ({ kind: "told", verdict: data[i], version })); // in the order in which they were sent
       if (server.get().base === base) await loadVersions().catch(() => null);
     } catch (error) {
+      if (error.code === "invalid_file_name") { // of each of them
+        tell(places, (row) => ({ kind: "told", verdict: { path: row.file.name, outcome: "failed", reason: error.message } }));
+        continue;
+      }
       const isStopped = error.name === "AbortError";
       const others = isStopped || FATAL.includes(error.status) ? waiting.splice(0).flat() : [];
       const problem = isStopped ? "" : noteRefusal(error);
