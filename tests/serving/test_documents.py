@@ -296,7 +296,8 @@ def test_a_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_
         params: Any = {"path": name, **more}
         return server.client.get(f"/v1/documents/{route}", params=params, headers=headers)
 
-    for route, more in (("text", {}), ("history", {}), ("difference", {"before": 1})):
+    routes: dict[str, dict[str, Any]] = {"text": {}, "history": {}, "difference": {"before": 1}}
+    for route, more in routes.items():
         assert get("port.txt", route=route, **more).json()["path"] == f"{tmp_path}/north/port.txt"
         assert get("south/port.txt", hr, route, **more).json()["path"] == f"{tmp_path}/south/port.txt"
     for name in ("south/port.txt", f"{tmp_path}/south/port.txt", "safe.txt", f"{tmp_path}/south"):

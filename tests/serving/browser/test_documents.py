@@ -406,9 +406,7 @@ def test_removing_is_asked_for_and_older_versions_keep_it(server: Running, open_
 
 
 @pytest.mark.slow
-def test_a_purge_needs_the_name_and_gives_a_proof(
-    keyed: Running, open_page: Any, docs: Path, tmp_path: Path
-) -> None:
+def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any, docs: Path, tmp_path: Path) -> None:
     page = open_page(keyed)
     headers = keyed.key("admin", "hr")
 
