@@ -1,7 +1,7 @@
 // One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
-import { finished } from "./asking.js";
 import { get, key } from "./api.js";
+import { finished } from "./asking.js";
 import { markdown } from "./markdown.js";
 import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
 import { href } from "./router.js";

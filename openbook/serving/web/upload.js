@@ -61,11 +61,11 @@ const change = (id, how) => uploads.set((old) => old.map((each) => (each.id === 
 /** Sends those that wait. */
 async function run(id) {
   const stop = new AbortController();
-  const { base, files } = uploads.get().find((each) => each.id === id);
+  const { of, base, files } = uploads.get().find((each) => each.id === id);
   change(id, () => ({ isBusy: true, stop }));
   const tell = (places, how) => change(id, (old) => ({ files: old.files.map((row, i) => (places.includes(i) ? { ...row, ...how(row, places.indexOf(i)) } : row)) }));
   const waiting = parts(files);
-  while (waiting.length) {
+  while (waiting.length && key.get() === of) { // not with another's key
     const places = waiting.shift();
     const sent = (share) => tell(places, (_, i) => progress(places.map((each) => files[each].file), i, share));
     sent(0);
@@ -85,6 +85,7 @@ async function run(id) {
       if (isStopped) await settled();
     }
   }
+  tell(waiting.flat(), () => ({ kind: "stopped" }));
   change(id, () => ({ isBusy: false, stop: null }));
 }
 
