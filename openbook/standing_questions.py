@@ -3,7 +3,7 @@
     <home>/questions/<knowledge base>.json        the questions of all owners, which are users' data
     <home>/derived/questions/<knowledge base>/    one file per question: its answer and changes
 
-Answers hold text of documents, so they lie where a purge deletes. A check that began before a purge keeps nothing. An
+Answers hold text of documents, so they lie where a purge deletes, with the recorded changes. A check that began before a purge keeps nothing. An
 owner is a key's id, or one name for all callers without a key. If nothing that decides an answer has changed, the
 model is not asked.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -215,6 +215,15 @@ class QuestionStore:
 
     def _path(self, question_id: str) -> Path:
         return self._answers / f"{question_id}.json"
+
+
+def recorded_changes(settings: Settings) -> int:
+    """How many changes of answers are recorded, for all owners and knowledge bases. A purge deletes them."""
+    found = 0
+    for path in (settings.derived_dir / QUESTIONS).glob("*/*.json"):
+        with suppress(OSError, ValueError):  # gone meanwhile, or damaged
+            found += len(decode(path.read_bytes(), StandingAnswer, "It", ValueError).changes)
+    return found
 
 
 def visible(answer: StandingAnswer | None, labels: frozenset[str], base: KnowledgeBase) -> StandingAnswer | None:

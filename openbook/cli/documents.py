@@ -303,6 +303,7 @@ def purge(
     """
     from openbook.knowledge.erasure import resolve_in_all_versions
     from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
+    from openbook.standing_questions import recorded_changes
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
@@ -323,15 +324,17 @@ def purge(
         display.show(as_json, {"finished": True}, click.echo, said)
         return
     many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
-    display.confirm(f"Delete {many} from all versions? This cannot be undone.", yes=yes)
+    changes = recorded_changes(settings)
+    also = f", and {display.count(changes, 'recorded change')} of answers to standing questions" if changes else ""
+    display.confirm(f"Delete {many} from all versions{also}? This cannot be undone.", yes=yes)
     done = purge_everywhere(base, documents, settings, copies=copies)
     if proof is not None:
         context.write_signed(proof, settings, proof_of(done, base))
     kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
     value = asdict(done.purged) | {f"{kind}_deleted": getattr(done.deleted, kind) for kind in kinds}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
-    value |= {"scanned": done.scanned, "out_of_reach": done.out_of_reach}
-    display.show(as_json, value, _print_purged, done)
+    value |= {"changes_deleted": changes, "scanned": done.scanned, "out_of_reach": done.out_of_reach}
+    display.show(as_json, value, _print_purged, done, changes)
     if not done.proved:
         raise KnowledgeError(
             f"The purge is not proved: {display.count(len(done.not_clean), 'path')} below {settings.home} may hold "
@@ -339,7 +342,7 @@ def purge(
         )
 
 
-def _print_purged(done: PurgedEverywhere) -> None:
+def _print_purged(done: PurgedEverywhere, changes: int) -> None:
     purged, deleted = done.purged, done.deleted
     documents, passages = display.count(deleted.documents, "document"), display.count(deleted.passages, "passage")
     display.say(f"{documents} and {passages} purged from every version; version {purged.version} begins.")
@@ -359,7 +362,8 @@ def _print_purged(done: PurgedEverywhere) -> None:
         "diagnoses": "diagnosis folder",
         "unfinished": "unfinished file",
     }
-    if found := [display.count(number, what) for kind, what in also.items() if (number := getattr(deleted, kind))]:
+    counts = {what: getattr(deleted, kind) for kind, what in also.items()} | {"recorded answer change": changes}
+    if found := [display.count(number, what) for what, number in counts.items() if number]:
         display.say(f"Deleted too: {', '.join(found)}.")
     if weights := done.unreached.get("weights"):
         display.say(

@@ -274,6 +274,13 @@ def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
             raise KnowledgeError(f"{name} was not synced. These were: {', '.join(known) or 'none'}.")
 
 
+def forget_verdicts(base: KnowledgeBase, paths: Iterable[str]) -> int:
+    """Delete the verdicts on files that were not read. Documents stay. Returns the newest version."""
+    with base.writing() as connection, schema.transaction(connection), connection.changing(()):
+        connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in paths])
+    return base.version
+
+
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 

@@ -113,8 +113,10 @@ def create_app(
         async with app.state.mcp.run():
             watching = asyncio.create_task(standing_questions.watch(service))
             yield
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            background = [watching, *service.posting]
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
         for each in service.models:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,24 +11,28 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from openbook.errors import TextIsElsewhere
+from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.knowledge.store.integrity import StoredContent
-from openbook.knowledge.store.names import display_path
+from openbook.knowledge.store.names import display_path, resolve
+from openbook.knowledge.updates import forget_verdicts
 from openbook.knowledge.versions import history
 from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
+from openbook.records import MetadataValue
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
+from openbook.serving.standing_questions import recorded_changes
 from openbook.signatures import public_key, sign
 
 router = APIRouter(route_class=Route)
 
 _MAX_EXAMPLES = 20
+_LISTING = "GET /v1/documents lists them."
 
 
 class ListQuery(Body):
@@ -44,18 +48,21 @@ class ListQuery(Body):
 
 
 class PathQuery(Body):
+    """`path`: of a document, or the end of it that no other document has."""
+
     path: NonEmpty
     knowledge_base: str | None = None
     as_of: str | None = None
 
-    def found(self, base: KnowledgeBase, caller: Caller) -> tuple[int, StoredContent]:
-        """(version, content). Raises ApiError unless the caller may see the document."""
+    def found(self, base: KnowledgeBase, caller: Caller) -> tuple[str, int, StoredContent]:
+        """(path, version, content). Raises ApiError unless the caller may see the document."""
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
-        is_seen = base.holds(self.path, caller.scope(version))
-        stored = base.content(self.path, version) if is_seen else None
-        if stored is None:  # hidden from this caller, or purged meanwhile
+        scope = caller.scope(version)
+        path = self.path if base.holds(self.path, scope) else one_document(base.documents(scope), self.path)
+        stored = base.content(path, version)
+        if stored is None:  # purged meanwhile
             raise no_document(self.path, "path")
-        return version, stored
+        return path, version, stored
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -70,7 +77,7 @@ class DocumentsQuery(ListQuery):
 
 
 class Document(Reply):
-    """`pages`: null without pages. `labels`: those that it takes to see the document. `metadata`: without lists.
+    """`pages`: null without pages. `labels`: those that it takes to see the document.
 
     `version`: the oldest kept one from which on it has this text; `created_at`: when that was made.
     """
@@ -84,7 +91,7 @@ class Document(Reply):
     pages: int | None
     passages: int
     labels: tuple[str, ...]
-    metadata: dict[str, str | int | float | bool]
+    metadata: dict[str, MetadataValue]
     version: int
     created_at: str
 
@@ -107,10 +114,7 @@ async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Que
         with base.snapshot():
             version = base.kept_version(scope.as_of)
             found = list(base.document_info(None, scope, after=query.after or "", limit=limit + 1).values())
-        data = [
-            Document(**{**each._asdict(), "metadata": {k: v for k, v in each.metadata if not isinstance(v, tuple)}})
-            for each in found[:limit]
-        ]
+        data = [Document(**{**each._asdict(), "metadata": dict(each.metadata)}) for each in found[:limit]]
         return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(found) > limit)
 
     return await call.compute(work)
@@ -163,7 +167,7 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
     def work(stop: Stop) -> DocumentText:
         stop.check()
         with base.snapshot():
-            version, stored = query.found(base, call.caller)
+            path, version, stored = query.found(base, call.caller)
             spans = base.spans(stored)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
@@ -175,7 +179,7 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
         return DocumentText(
             knowledge_base=base.id,
             version=version,
-            path=query.path,
+            path=path,
             media_type=stored.media_type,
             start=start,
             end=end,
@@ -266,17 +270,46 @@ async def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> F
     return await call.compute(work)
 
 
+class VerdictsBody(Body):
+    """`paths`: as `GET /v1/verdicts` lists them."""
+
+    paths: list[str] = Field(min_length=1, max_length=1000)
+    knowledge_base: str | None = None
+
+
+@router.post("/v1/verdicts/remove", **needs("write"))
+async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts:
+    """Forget uploads of the caller's own that failed. Documents stay as they are."""
+    base = call.service.base(body.knowledge_base)
+    own = f"{_uploads(call)}{base.id}/{call.caller.id}/"
+
+    def work(stop: Stop) -> FileVerdicts:
+        mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
+        for path in body.paths:
+            if path not in mine:
+                message = f"No upload of yours with the path {path[:200]!r} failed. GET /v1/verdicts lists them."
+                raise ApiError(404, message, code="verdict_not_found", param="paths")
+        version = forget_verdicts(base, body.paths)
+        data = [FileVerdict(path=path, outcome="removed") for path in body.paths]
+        return FileVerdicts(knowledge_base=base.id, version=version, data=data)
+
+    return await call.run(call.service.deleting, work, until_done=True)
+
+
 # --- removing and purging ---------------------------------------------------------------------------------------------
 
 
 class DocumentsBody(Body):
+    """`documents`: paths, unique ends of paths, or folders for all below."""
+
     documents: list[str] = Field(min_length=1, max_length=1000)
     knowledge_base: str | None = None
 
-    def check_visible(self, seen: Collection[str]) -> None:
-        for path in self.documents:
-            if path not in seen:
-                raise no_document(path, "documents")
+    def meant(self, seen: Collection[str]) -> list[str]:
+        """The paths, among those that the caller may see. Raises ApiError."""
+        paths, whole = sorted(seen), set(seen)
+        named = ([name] if name in whole else named_documents(paths, name, "documents") for name in self.documents)
+        return list(dict.fromkeys(path for several in named for path in several))
 
 
 @router.post("/v1/documents/remove", **needs("write"))
@@ -284,12 +317,12 @@ async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdic
     """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
-    def work(stop: Stop) -> int:
-        body.check_visible(base.documents(call.caller.scope()))
-        return remove(base, body.documents).version
+    def work(stop: Stop) -> tuple[list[str], int]:
+        paths = body.meant(base.documents(call.caller.scope()))
+        return paths, remove(base, paths).version
 
-    version = await call.run(call.service.deleting, work, until_done=True)
-    data = [FileVerdict(path=path, outcome="removed") for path in body.documents]
+    paths, version = await call.run(call.service.deleting, work, until_done=True)
+    data = [FileVerdict(path=path, outcome="removed") for path in paths]
     return FileVerdicts(knowledge_base=base.id, version=version, data=data)
 
 
@@ -301,7 +334,8 @@ class PurgeReply(Reply):
     """Of `partly_kept` documents, only a text was purged. `proved`: no unscanned file, weights aside, may hold a trace.
 
     `out_of_reach`: files not scanned, counted by reason. `beyond_reach`: places no purge reaches, (reason, sentence).
-    `models_that_may_have_learned_it`: those whose training record cannot be read. `proof`: the signed proof as a file for
+    `models_that_may_have_learned_it`: those whose training record cannot be read. `changes_deleted`: recorded changes of
+    the answers to the caller's standing questions. `proof`: the signed proof as a file for
     `openbook verify`; empty for a key that lacks a label of some document, since a proof counts all that was deleted.
     """
 
@@ -317,6 +351,7 @@ class PurgeReply(Reply):
     beyond_reach: list[str]
     models_that_learned_it: list[str]
     models_that_may_have_learned_it: list[str]
+    changes_deleted: int
     proof: str
 
 
@@ -332,12 +367,13 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
         try:
-            body.check_visible(seen)
+            paths = body.meant(seen)
         except ApiError:
             clear_remnants(base, settings)
             raise
         try:
-            done = purge_everywhere(base, body.documents, settings, copies=body.copies)
+            changes = recorded_changes(call)
+            done = purge_everywhere(base, paths, settings, copies=body.copies)
         except TextIsElsewhere as error:
             # The message would name the other documents with this text, which the caller may not see.
             message = "Another document holds the same text. To purge every copy, send copies: true."
@@ -354,6 +390,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
             beyond_reach=[str(each) for each in done.purged.beyond_reach],
             models_that_learned_it=[each.name for each in done.carried if each.found],
             models_that_may_have_learned_it=[each.name for each in done.carried if each.found is None],
+            changes_deleted=changes,
             proof=sign(settings.home, proof_of(done, base)).decode() if shows_all else "",
         )
 
@@ -361,9 +398,26 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
 
 
 def no_document(path: str, param: str) -> ApiError:
-    """The one error for missing and hidden documents."""
-    message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
+    """As `named_documents` raises it: the one error for missing and hidden documents."""
+    message = f"No document {path[:200]!r} in the knowledge base. {_LISTING}"
     return ApiError(404, message, code="document_not_found", param=param)
+
+
+def named_documents(seen: Sequence[str], name: str, param: str) -> list[str]:
+    """Those that `name` means, as in `resolve`, among the paths that the caller may see. Raises ApiError."""
+    try:
+        return resolve(seen, name, _LISTING)
+    except KnowledgeError as error:
+        raise ApiError(404, str(error), code="document_not_found", param=param) from None
+
+
+def one_document(seen: Sequence[str], name: str) -> str:
+    """As `named_documents`, for a `path` of one document."""
+    found = named_documents(seen, name, "path")
+    if len(found) > 1:
+        message = f"{name[:200]!r} is a folder of {len(found):,} documents. Name one of them."
+        raise ApiError(404, message, code="document_not_found", param="path")
+    return found[0]
 
 
 def _uploads(call: Call) -> str:

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from openbook.answer import CLOSED_BOOK
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, ancestors_of
 from openbook.serving.concurrency import Stop
@@ -21,8 +22,11 @@ router = APIRouter(route_class=Route)
 
 
 class NamedBase(Reply):
+    """`sync`: the command for the server's machine that keeps a folder up to date; only for administrators."""
+
     name: str
     id: str
+    sync: str | None = ABSENT
 
 
 class ServedModel(Reply):
@@ -95,17 +99,17 @@ async def model(call: CurrentCall, name: str) -> Model:
         if each.id == name:
             return each
     named, suffix = call.resolve(name)
-    return _model_of(named.model, name, {suffix: call.service.base(suffix or None)})
+    return _model_of(call, named.model, name, {suffix: call.service.base(suffix or None)})
 
 
 def served_models(call: Call) -> list[Model]:
     bases, embedder = call.service.bases, call.service.embedder
     found = list[Model]()
     for served, model in call.models.items():
-        found += [_model_of(model, served, bases)] if bases else []
+        found += [_model_of(call, model, served, bases)] if bases else []
         if len(bases) > 1:
-            found += [_model_of(model, f"{served}:{name}", {name: base}) for name, base in bases.items()]
-        found.append(_model_of(model, f"{served}:{CLOSED_BOOK}"))
+            found += [_model_of(call, model, f"{served}:{name}", {name: base}) for name, base in bases.items()]
+        found.append(_model_of(call, model, f"{served}:{CLOSED_BOOK}"))
     dimensions = embedder.identity.dimensions
     about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
     found.append(Model(id=embedder.identity.name, openbook=about))
@@ -115,17 +119,21 @@ def served_models(call: Call) -> list[Model]:
             continue
         named, suffix = call.resolve(alias)
         chosen = {suffix: bases[suffix]} if suffix in bases else bases
-        found.append(_model_of(named.model, alias, None if suffix == CLOSED_BOOK else chosen))
+        found.append(_model_of(call, named.model, alias, None if suffix == CLOSED_BOOK else chosen))
     return found
 
 
-def _model_of(model: FrozenModel, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
-    identity = model.identity
+def _model_of(call: Call, model: FrozenModel, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
+    identity, is_admin = model.identity, call.caller.right == "admin"
+
+    def named(each: str, base: KnowledgeBase) -> NamedBase:
+        return NamedBase(name=each, id=base.id, sync=sync_command(base.store.place) if is_admin else None)
+
     about = ServedModel(
         mode="closed-book" if bases is None else "open-book",
         digest=identity.digest,
         evidence=identity.evidence,
         context_tokens=model.context_tokens,
-        knowledge_bases=None if bases is None else [NamedBase(name=each, id=base.id) for each, base in bases.items()],
+        knowledge_bases=None if bases is None else [named(*each) for each in bases.items()],
     )
     return Model(id=name, openbook=about)

@@ -49,12 +49,12 @@ async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) 
     kept = kept_uploads(call.service.configuration.settings, base)
 
     def work(stop: Stop) -> bytes:
-        _, stored = query.found(base, call.caller)
+        path, _, stored = query.found(base, call.caller)
 
         def draw(limits: Limits) -> bytes:
-            return pictures.page_picture(query.path, stored, query.page, limits, stop, kept, base.folder)
+            return pictures.page_picture(path, stored, query.page, limits, stop, kept, base.folder)
 
-        return _made(call, query.path, stop, draw)
+        return _made(call, path, stop, draw)
 
     picture = await call.compute(work)
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
@@ -99,7 +99,7 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
 
     def work(stop: Stop) -> Marks:
         with base.snapshot():
-            version, stored = query.found(base, call.caller)
+            path, version, stored = query.found(base, call.caller)
             begins = page_starts(base.spans(stored))
         text = stored.text
         if query.end > len(text):
@@ -113,7 +113,7 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
 
         def make(limits: Limits) -> list[FoundMarks]:
             return pictures.from_file(
-                query.path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept, base.folder
+                path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept, base.folder
             )
 
         pages = [
@@ -124,9 +124,9 @@ async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Mar
                 rectangles=[(a / WHOLE, b / WHOLE, c / WHOLE, d / WHOLE) for a, b, c, d in each.rectangles],
                 found=bool(each.rectangles),
             )
-            for quote, each in zip(quotes, _made(call, query.path, stop, make), strict=True)
+            for quote, each in zip(quotes, _made(call, path, stop, make), strict=True)
         ]
-        return Marks(path=query.path, version=version, pages=pages)
+        return Marks(path=path, version=version, pages=pages)
 
     return await call.compute(work)
 

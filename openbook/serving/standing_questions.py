@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from fastapi import APIRouter
 
@@ -21,7 +21,7 @@ from openbook.serving.auth import LOCAL
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import LOG, ApiError, api_error
 from openbook.serving.schemas import Body, NonEmpty, Reply
-from openbook.serving.service import CurrentCall, Route, Service, needs
+from openbook.serving.service import Call, CurrentCall, Route, Service, needs
 from openbook.standing_questions import (
     QuestionStore,
     StandingAnswer,
@@ -153,13 +153,27 @@ async def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestio
 
 @router.post("/v1/questions/check", **needs("read"))
 async def check_questions(call: CurrentCall, body: CheckBody) -> SavedQuestions:
-    """Ask the caller's questions now, as far as a newer version made that due. Returns all of them."""
+    """Ask the caller's questions now, as far as a newer version made that due. Returns all of them.
+
+    It does not wait for the webhook, to which changes are posted in the background.
+    """
     run: _Run[StandingAnswer | None] = partial(call.run, call.service.reading, limit_s=math.inf)
     for name, base in call.service.bases.items():
         while not await _check(call.service, name, base, call.caller.id, call.caller.labels, run):
             await call.run(None, Stop.check)  # raises if the client has left
             await asyncio.sleep(_POLL_S)
     return await list_questions(call)
+
+
+def recorded_changes(call: Call) -> int:
+    """How many changes of answers are recorded for the caller. A purge deletes them."""
+    found = 0
+    for base in call.service.bases.values():
+        store = QuestionStore(call.service.configuration.settings, base.id)
+        for question in store.questions(call.caller.id):
+            answer = visible(store.answer(question), call.caller.labels, base)
+            found += len(answer.changes) if answer else 0
+    return found
 
 
 # --- in the background ------------------------------------------------------------------------------------------------
@@ -210,17 +224,32 @@ async def _check(
 ) -> bool:
     """Ask an owner's questions one after the other, each through `run`. False: another process is asking them."""
     store = QuestionStore(service.configuration.settings, base.id)
-    with store.checking(owner) as held:
-        if not held:
-            return False
-        for question in store.questions(owner):
-            answer = await run(partial(_ask, service, store, base, question, labels))
-            if answer is None or answer.state != "changed" or service.configuration.webhook is None:
-                continue
-            told = partial(post, service.configuration.webhook, event(question, answer.changes[0], name))
-            if why := await asyncio.to_thread(told):
-                LOG.warning("%s", why)
+    changed: list[tuple[str, dict[str, Any]]] = []
+    try:
+        with store.checking(owner) as held:
+            if not held:
+                return False
+            for question in store.questions(owner):
+                mark = store.derived.purge_mark()
+                answer = await run(partial(_ask, service, store, base, question, labels))
+                if answer is not None and answer.state == "changed":
+                    changed.append((mark, event(question, answer.changes[0], name)))
+    finally:  # what changed is told, also if a later question failed
+        if changed and service.configuration.webhook is not None:
+            posting = asyncio.create_task(_post_each(service, store, service.configuration.webhook, changed))
+            service.posting.add(posting)
+            posting.add_done_callback(service.posting.discard)
     return True
+
+
+async def _post_each(
+    service: Service, store: QuestionStore, url: str, changed: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
+    """Post events in order, after those of earlier checks; none from before a purge (each comes with the mark of then)."""
+    async with service.webhook:
+        for mark, each in changed:
+            if mark == store.derived.purge_mark() and (why := await asyncio.to_thread(post, url, each)):
+                LOG.warning("%s", why)
 
 
 def _ask(

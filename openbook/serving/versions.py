@@ -12,7 +12,7 @@ from openbook.knowledge.documents import document_history
 from openbook.knowledge.versions import Difference, diff, history
 from openbook.knowledge.word_diff import word_diff
 from openbook.serving.concurrency import Stop
-from openbook.serving.documents import ListQuery, no_document
+from openbook.serving.documents import ListQuery, one_document
 from openbook.serving.schemas import Body, NonEmpty, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 
@@ -86,6 +86,8 @@ async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query(
 
 
 class HistoryQuery(Body):
+    """`path`: of a document, or the end of it that no other document has."""
+
     path: NonEmpty
     knowledge_base: str | None = None
 
@@ -114,11 +116,12 @@ async def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Qu
 
     def work(stop: Stop) -> DocumentHistory:
         stop.check()
-        found = document_history(base, query.path, call.caller.labels)
-        if not found:
-            raise no_document(query.path, "path")
+        path, labels = query.path, call.caller.labels
+        if not (found := document_history(base, path, labels)):
+            path = one_document(base.documents(call.caller.scope()), path)
+            found = document_history(base, path, labels)
         data = [ServedChange.model_validate(each) for each in found[: call.service.configuration.bounds.listed]]
-        return DocumentHistory(knowledge_base=base.id, path=query.path, data=data)
+        return DocumentHistory(knowledge_base=base.id, path=path, data=data)
 
     return await call.compute(work)
 
@@ -155,18 +158,16 @@ async def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Qu
     def work(stop: Stop) -> DocumentDifference:
         versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
         stop.check()
-        texts: list[str | None] = []
+        scopes = [call.caller.scope(version) for version in versions]
         with base.snapshot():
-            for version in versions:
-                is_seen = base.holds(query.path, call.caller.scope(version))
-                texts.append(base.text(query.path, version) if is_seen else None)
-        if texts == [None, None]:
-            raise no_document(query.path, "path")
-        before, after = (text or "" for text in texts)
+            path = query.path
+            if not any(base.holds(path, scope) for scope in scopes):
+                path = one_document(sorted({each for scope in scopes for each in base.documents(scope)}), path)
+            before, after = (base.text(path, scope.as_of) or "" if base.holds(path, scope) else "" for scope in scopes)
         pieces = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
         return DocumentDifference(
             knowledge_base=base.id,
-            path=query.path,
+            path=path,
             before=versions[0],
             after=versions[1],
             pieces=[ServedPiece.model_validate(each) for each in pieces],

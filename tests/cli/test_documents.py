@@ -10,9 +10,12 @@ import pytest
 
 from openbook import resources
 from openbook.cli import context
-from openbook.knowledge import KnowledgeBase
+from openbook.config import Settings
+from openbook.knowledge import KnowledgeBase, add
 from openbook.records import ReaderFormat
-from openbook.testing import echo_model
+from openbook.retrieval import Corpus, Options
+from openbook.standing_questions import QuestionStore, ask_again
+from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out, TypeIn, running
 from tests.conftest import flip
 from tests.serving.conftest import eventually
@@ -103,6 +106,26 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     assert out.ok("status", "--documents").splitlines() == [str(docs / "ferry.md")]
     (docs / "ferry.md").unlink()
     assert "next sync" not in out.ok("remove", "ferry.md")
+
+
+def test_a_purge_counts_the_recorded_changes_of_standing_questions_that_it_deletes(
+    docs: Path, out: Out, type_in: TypeIn, own_home: Path, tmp_path: Path
+) -> None:
+    out.ok("sync", docs)
+    settings = Settings(home=own_home)
+    base = KnowledgeBase.open(tmp_path / "kb")
+    store = QuestionStore(settings, base.id)
+    question = store.add("somebody", "What do bees make?")
+    model, options = echo_model(), Options.of(settings)
+    for text in ("Bees make honey.", "Bees make wax."):
+        (docs / "bees.txt").write_text(text)
+        add(base, [docs / "bees.txt"], HashEmbedder())
+        ask_again(store, question, frozenset(), Corpus(base, HashEmbedder()), model, options)
+    type_in("n")
+    out.refused(130, "and 1 recorded change of answers to standing questions?", "purge", "bees.txt")
+    stdout = out.ok("purge", "bees.txt", "--yes")
+    assert "1 recorded change of answers to standing questions." in stdout
+    assert store.answer(question) is None
 
 
 def test_a_purge_by_the_new_name_says_what_stays_under_the_old_one(docs: Path, out: Out) -> None:

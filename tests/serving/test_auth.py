@@ -95,6 +95,15 @@ def test_wrong_keys_and_a_damaged_file_of_keys_let_nobody_in(keyed: Running) -> 
     assert "private-name" not in response.text
 
 
+def test_the_command_that_keeps_a_folder_up_to_date_is_for_administrators(keyed: Running) -> None:
+    for right in ("read", "write", "admin"):
+        (base,) = keyed.client.get("/v1/models", headers=keyed.key(right)).json()["data"][0]["openbook"][
+            "knowledge_bases"
+        ]
+        command = f"openbook sync FOLDER --kb {keyed.bases['kb'].folder}"
+        assert base.get("sync") == (command if right == "admin" else None)
+
+
 def test_on_this_machine_any_word_does_but_what_claims_to_be_a_key_must_be_one(server: Running) -> None:
     assert server.client.get("/v1/models", headers={"authorization": "Bearer unused"}).status_code == 200
     wrong = {"authorization": "Bearer ob-00000000-" + "A" * 43}

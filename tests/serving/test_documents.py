@@ -9,7 +9,9 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.parsers.samples import ENCRYPTED_PDFS
 from tests.parsers.test_ocr import install, says
-from tests.serving.conftest import SECRET, Running, Serve, add_file, code
+from tests.serving.conftest import SECRET, Running, Serve, add_file, code, path_of, refusal
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
 
@@ -192,7 +194,7 @@ def test_a_list_has_the_details_of_each_document(server: Running) -> None:
     created = server.client.get("/v1/versions").json()["data"][0]["created_at"]
     metadata = found.pop("metadata")
     assert (metadata["status"], metadata["year"], metadata["type"]) == ("final", 2026, "md")
-    assert "authors" not in metadata  # a list
+    assert metadata["authors"] == ["Ann", "Bo"]
     assert found == {
         "object": "document",
         "path": found["path"],
@@ -272,6 +274,72 @@ def test_verdicts_say_what_helps_and_name_no_upload_of_another(server: Running, 
     assert code(server.client.get("/v1/verdicts", headers=server.key("write"))) == (403, "insufficient_permissions")
     assert len(server.client.get("/v1/verdicts?limit=1").json()["data"]) == 1
     assert server.client.get("/v1/verdicts?limit=0").status_code == 400
+
+
+def test_a_caller_forgets_its_own_failed_uploads_and_nothing_else(server: Running, docs: Path) -> None:
+    mine, theirs = server.key("admin"), server.key("admin")
+    add_file(server.bases["kb"], docs / "a b.png", b"\x89PNG\r\n\x1a\n" + bytes(50))
+    paths = [upload(server, ("own.pdf", ENCRYPTED_PDFS[0]), headers=headers)[0]["path"] for headers in (mine, theirs)]
+    upload(server, ("own.pdf", b"A text."), headers=server.key("write"))
+
+    def told(headers: dict[str, str]) -> list[str]:
+        return [each["path"] for each in server.client.get("/v1/verdicts", headers=headers).json()["data"]]
+
+    def forget(*forgotten: str) -> httpx.Response:
+        return server.client.post("/v1/verdicts/remove", json={"paths": forgotten}, headers=mine)
+
+    assert told(mine) == sorted([f"{docs}/a b.png", paths[0]])
+    for path in (paths[1], f"{docs}/a b.png", "own.pdf", listed(server)[0]):
+        assert refusal(forget(paths[0], path)) == (404, "verdict_not_found", "paths")
+    before = listed(server)
+    assert [each["outcome"] for each in forget(paths[0]).json()["data"]] == ["removed"]
+    assert (told(mine), told(theirs)) == ([f"{docs}/a b.png"], sorted([f"{docs}/a b.png", paths[1]]))
+    assert listed(server) == before
+    read_only = server.client.post("/v1/verdicts/remove", json={"paths": paths[1:]}, headers=server.key("read"))
+    assert code(read_only) == (403, "insufficient_permissions")
+
+
+def test_a_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_may_see(
+    server: Running, tmp_path: Path
+) -> None:
+    base = server.bases["kb"]
+    for folder, labels in (("north", ()), ("south", ("hr",))):
+        (tmp_path / folder).mkdir()
+        add_file(base, tmp_path / folder / "port.txt", f"The {folder}ern port.", *labels)
+    add_file(base, tmp_path / "north" / "crane.txt", "The crane is red.")
+    bridge, hr = path_of(base, "bridge.txt"), server.key("admin", "hr")
+
+    def get(name: str, headers: dict[str, str] | None = None, route: str = "text", **more: object) -> httpx.Response:
+        params: Any = {"path": name, **more}
+        return server.client.get(f"/v1/documents/{route}", params=params, headers=headers)
+
+    routes: dict[str, dict[str, Any]] = {"text": {}, "history": {}, "difference": {"before": 1}}
+    for route, more in routes.items():
+        assert get("port.txt", route=route, **more).json()["path"] == f"{tmp_path}/north/port.txt"
+        assert get("south/port.txt", hr, route, **more).json()["path"] == f"{tmp_path}/south/port.txt"
+    for name in ("south/port.txt", f"{tmp_path}/south/port.txt", "safe.txt", f"{tmp_path}/south"):
+        refused = get(name)
+        assert refusal(refused) == (404, "document_not_found", "path")
+        assert "/south" not in refused.text.replace(name, "")
+    assert "2 documents end in 'port.txt'" in get("port.txt", hr).text
+    assert "Did you mean 'bridge.txt'?" in get("brigde.txt").text
+    assert "Did you mean" not in get("save.txt").text  # safe.txt is hidden
+    assert "Did you mean 'safe.txt'?" in get("save.txt", hr).text
+    assert "is a folder of 2 documents" in get(f"{tmp_path}/north").text
+
+    def change(kind: str, *names: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        return server.client.post(f"/v1/documents/{kind}", json={"documents": names}, headers=headers)
+
+    assert refusal(change("remove", "port.txt", headers=hr)) == (404, "document_not_found", "documents")
+    assert refusal(change("purge", "safe.txt")) == (404, "document_not_found", "documents")
+    removed = change("remove", "port.txt", f"{tmp_path}/north", bridge).json()["data"]
+    assert [each["path"] for each in removed] == [
+        f"{tmp_path}/north/port.txt",
+        f"{tmp_path}/north/crane.txt",
+        bridge,
+    ]
+    assert change("purge", "crane.txt").json()["documents"] == [f"{tmp_path}/north/crane.txt"]
+    assert {f"{tmp_path}/south/port.txt", path_of(base, "safe.txt")} <= set(listed(server, hr))
 
 
 def test_a_parameter_that_is_sent_twice_is_told_as_that(server: Running) -> None:

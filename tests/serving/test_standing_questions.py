@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,6 +300,35 @@ def test_a_change_is_posted_with_both_receipts_and_no_key(
     assert "authorization" not in {name.lower() for name in sent}
 
 
+def test_a_check_waits_for_no_webhook_and_a_purge_ends_what_is_not_posted_yet(
+    serve: Serve, base: KnowledgeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rarely(monkeypatch)
+    posted, go_on = list[str](), threading.Event()
+
+    def slow(url: str, value: dict[str, Any]) -> str:
+        posted.append(value["question"])
+        assert go_on.wait(LONG_S)
+        return ""
+
+    monkeypatch.setattr(standing_questions, "post", slow)
+    server = serve(webhook="http://127.0.0.1:9/x")
+    questions = [QUESTION, "When was the bridge opened?"]
+    for each in questions:
+        save(server, each)
+    server.client.post(CHECK, json={})
+    path = add_file(base, tmp_path / "bridge.txt", LATER)
+    found = server.client.post(CHECK, json={}).json()["data"]  # while the webhook does not answer
+    assert [each["state"] for each in found] == ["changed", "changed"]
+    assert server.client.post(CHECK, json={}).json()["data"] == found
+    eventually(lambda: bool(posted))
+    purged = server.client.post("/v1/documents/purge", json={"documents": [str(path)]}).json()
+    assert purged["changes_deleted"] == 2
+    go_on.set()
+    eventually(lambda: not server.service.posting)
+    assert posted == questions[:1]
+
+
 def test_a_webhook_is_tried_twice_and_no_redirect_is_followed(hook: Hook) -> None:
     url = f"http://127.0.0.1:{hook.server_port}/x"
     hook.statuses = [500, 200]
@@ -354,8 +384,15 @@ def test_an_answer_of_a_server_is_gone_after_a_purge_over_http(
     path = add_file(base, tmp_path / "tower.txt", "The tower of Lund is 50 metres high, says zeppelin-7341.")
     save(server, "How many metres high is the tower of Lund?")
     assert "zeppelin" in until(server, "same")["answer"]
+    other = server.key("admin")
+    save(server, "How many metres high is the tower of Lund?", other)
+    until(server, "same", other)
+    add_file(base, path, "The tower of Lund is 60 metres high, says zeppelin-7341.")
+    until(server, "changed")
+    until(server, "changed", other)
     done: httpx.Response = server.client.post("/v1/documents/purge", json={"documents": [str(path)]})
     assert done.status_code == 200, done.text
+    assert done.json()["changes_deleted"] == 1  # of the caller's questions alone
     eventually(lambda: saved(server)[0]["version"] == base.version)
     home = server.service.configuration.settings.home
     assert not any(b"zeppelin" in each.read_bytes() for each in home.rglob("*") if each.is_file())

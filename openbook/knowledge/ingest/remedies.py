@@ -53,9 +53,18 @@ def remedy(reason: str, file: str = "FILE", place: Place | None = None) -> str:
 
     `file`: its path, or a word for several. `place`: the knowledge base; None: the user's own.
     """
-    kb = f" --kb {shlex.quote(str(place))}" if place else ""
+    kb = _option(place) if place else ""
     found = next((said for part, said in _REMEDIES.items() if part in reason), "")
     add, file = f"openbook add{kb}", file if file == "FILE" else shlex.quote(file)
     add, add_other = (f"{add} {file}", f"{add} COPY") if not is_address(file) else (f"openbook sync ADDRESS{kb}",) * 2
     values = {"add": add, "add_other": add_other, "file": file, "kb": kb, "python": shlex.quote(sys.executable)}
     return f"{found}.".format(**values) if found else ""
+
+
+def sync_command(place: Place) -> str:
+    """The command that keeps a folder up to date in the knowledge base at `place`."""
+    return f"openbook sync FOLDER{_option(place)}"
+
+
+def _option(place: Place) -> str:
+    return f" --kb {shlex.quote(str(place))}"

@@ -38,15 +38,15 @@ def _shown(character: str) -> str:
     return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
 
 
-def resolve(paths: Sequence[str], name: str) -> list[str]:
+def resolve(paths: Sequence[str], name: str, listing: str = "To list them: openbook find '*'") -> list[str]:
     """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
     An address that ends with `/` is a folder.
 
-    Raises KnowledgeError when none or several match.
+    Raises KnowledgeError when none or several match. `listing`: its sentence on how to list documents.
     """
     if not name.strip():
-        raise KnowledgeError("The name of a document is empty. To list them: openbook find '*'")
+        raise KnowledgeError(f"The name of a document is empty. {listing}")
     for whole in (name, display_path(Path(os.path.abspath(name)))):
         if whole in paths and not whole.endswith("/"):
             return [whole]
@@ -57,10 +57,10 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
         return ending
     if ending:
         raise KnowledgeError(
-            f"{len(ending)} documents end in {name!r}: {', '.join(ending[:3])}. Give more of the path."
+            f"{len(ending)} documents end in {name[:200]!r}: {', '.join(ending[:3])}. Give more of the path."
         )
     hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
-    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook find '*'")
+    raise KnowledgeError(f"No document {name[:200]!r} in the knowledge base.{hint} {listing}")
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:

@@ -1,10 +1,13 @@
 // One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
+import { get, key } from "./api.js";
 import { finished } from "./asking.js";
 import { markdown } from "./markdown.js";
 import { usePart } from "./parts.js";
 import { href } from "./router.js";
-import { html, useState } from "./vendor/preact.js";
+import { chooseBase, server } from "./server.js";
+import { useStore } from "./store.js";
+import { html, useEffect, useState } from "./vendor/preact.js";
 import { baseName, number, quotation, t } from "./words.js";
 
 // The words are those of openbook/certainty.py.
@@ -34,8 +37,11 @@ function sureness(mode, given) {
   return [word + share, kind, given.declined || share ? meaning : unmeasured()];
 }
 
-/** `given`: as the API gave it, or {answer, stopped, error}; `live`: as it comes. `onSource(i)` shows the source number i. */
-export function Answer({ mode, turn, given, live, onSource, onAlone }) {
+/**
+ * `given`: as the API gave it, or {answer, stopped, error}; `live`: as it comes. `onSource(i)` shows the source number i;
+ * `onAgain()` asks again.
+ */
+export function Answer({ mode, turn, given, live, onSource, onAlone, onAgain }) {
   const name = mode === "open" ? t("From documents") : t("From the model alone");
   const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer yet"), "", ""];
   const searched = (live ?? given)?.searched;
@@ -48,6 +54,7 @@ export function Answer({ mode, turn, given, live, onSource, onAlone }) {
     <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer."), [], numbers(given, onSource))}</div>
     ${meaning ? html`<p class="soft meaning">${meaning}</p>` : null}
     ${given?.error && !live ? html`<p class="bad" role="alert">${given.error}</p>` : null}
+    ${finished(given) && !live && mode === "open" && given.citations.length ? html`<${Older} given=${given} onAgain=${onAgain} />` : null}
     ${finished(given) && !live ? html`<${Below} mode=${mode} turn=${turn} given=${given} />` : null}
   </article>`;
 }
@@ -58,6 +65,48 @@ function numbers({ sentences = [], citations }, onSource) {
     ? html`<span class="ref none" role="img" aria-label=${t("No source")} title=${t("This sentence could not be matched with a passage.")}>?</span>`
     : html`<button type="button" class=${`ref ${support}`} aria-label=${t("Source {n}", { n: citation + 1 })} title=${citations[citation].quote}
         onClick=${() => onSource({ number: citation })}>${citation + 1}</button>`]);
+}
+
+const changes = new Map(); // "base, path, newest version" -> a promise of the versions that changed the document, or of null: it is gone
+
+function changesOf(knowledgeBase, path, newest) {
+  const name = JSON.stringify([knowledgeBase, path, newest, key.get()]);
+  if (!changes.has(name)) {
+    changes.set(name, get("/v1/documents/history", { path, knowledge_base: knowledgeBase }).then(
+      ({ data }) => data.filter((each) => ["changed", "removed"].includes(each.change)).map((each) => each.version),
+      (error) => (error.status === 404 ? null : [])));
+  }
+  return changes.get(name);
+}
+
+/** Says so where a document that the answer cites has changed, or is gone, since the version that was asked. */
+function Older({ given, onAgain }) {
+  const { bases, base, versions, asOf } = useStore(server);
+  const [newest, setNewest] = useState(null); // where one changed
+  const { knowledge_base: id, knowledge_base_version: then } = given.receipt;
+  const place = bases.findIndex((each) => each.id === id);
+  const name = place > 0 ? bases[place].name : "";
+  useEffect(() => {
+    let isWanted = true;
+    setNewest(null);
+    const look = async () => {
+      const found = name === base ? versions[0] : (await get("/v1/versions", { knowledge_base: name, limit: 1 })).data[0];
+      if (!found || found.version <= then) return;
+      const paths = [...new Set(given.citations.map((each) => each.document))];
+      const since = await Promise.all(paths.map((path) => changesOf(name, path, found.version)));
+      if (isWanted && since.some((each) => !each || each.some((version) => version > then))) setNewest(found.version);
+    };
+    if (place >= 0 && then) look().catch(() => null); // nothing is said then
+    return () => { isWanted = false; };
+  }, [given, versions, base, place]);
+  if (!newest || (name === base && asOf === String(then))) return null;
+  const again = () => {
+    if (name === base) server.set({ asOf: "" });
+    else chooseBase(name).catch(() => null);
+    onAgain();
+  };
+  return html`<p class="soft line older-answer"><span>${t("From version {version}; the documents are now at {newest}.", { version: then, newest })}</span>
+    ${onAgain ? html`<button type="button" class="quiet small" onClick=${again}>${t("Ask again")}</button>` : null}</p>`;
 }
 
 function Below({ mode, turn, given }) {

@@ -85,8 +85,8 @@ export async function* chat(body, signal) {
   }
 }
 
-/** Send files as one new version. `onSent(share)` tells what share of the bytes has left. Raises ApiError. */
-export function upload(files, knowledgeBase, onSent) {
+/** Send files as one new version. `onSent(share)` tells what share of the bytes has left. Raises ApiError, AbortError. */
+export function upload(files, knowledgeBase, onSent, signal) {
   const form = new FormData();
   if (knowledgeBase) form.append("knowledge_base", knowledgeBase);
   for (const file of files) form.append("file", file, file.name);
@@ -97,6 +97,8 @@ export function upload(files, knowledgeBase, onSent) {
     request.responseType = "json";
     request.upload.addEventListener("progress", (event) => onSent(event.total ? event.loaded / event.total : 1));
     request.addEventListener("error", () => reject(new ApiError(t("The server cannot be reached, or refused the upload."))));
+    request.addEventListener("abort", () => reject(signal.reason));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
     request.addEventListener("load", () => {
       if (request.status === 200) resolve(request.response);
       else reject(refused(request.status, request.response));

@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { get } from "./api.js";
 import { answer, ask, busy, change, choice, finished, liveOf, said, shown, start, stop } from "./asking.js";
+import { Command, useSyncCommand } from "./command.js";
 import { conversationOf, drafts, loadConversation, NEW, titleOf, touched } from "./conversations.js";
 import { List } from "./list.js";
 import { href, replace } from "./router.js";
@@ -56,6 +57,7 @@ async function show(view, id, query, isFirst) {
     return;
   }
   if (path || folder || about || question) {
+    if (path && choice.get().mode === "closed" && server.get().model) choice.set({ mode: "open" }); // or the document would not be read
     if (question) drafts.set(NEW, question);
     if (about) drafts.set(NEW, `${quotation(about.slice(0, QUOTE_CHARS))}\n${drafts.get(NEW)}`);
     start({ scope: path ? { path } : folder ? { folder: `${folder.replace(/\/+$/, "")}/` } : null });
@@ -71,6 +73,7 @@ async function show(view, id, query, isFirst) {
 function Welcome({ missing }) {
   const { loaded, bases, versions, base, asOf } = useStore(server);
   const [examples, setExamples] = useState([]);
+  const sync = useSyncCommand();
   useEffect(() => {
     setExamples([]);
     if (loaded && bases.length) get("/v1/examples", { ...choosing(), limit: 4 }).then(({ data }) => setExamples(data), () => null);
@@ -88,8 +91,8 @@ function Welcome({ missing }) {
     ${version?.documents ? html`<p id="holds" class="soft">${holds}</p>` : null}
     ${version && !version.documents ? html`<div class="first"><h3>${t("There are no documents yet")}</h3>
       <p><a class="button" href=${href("documents")}>${t("Add documents")}</a></p>
-      <p class="soft">${t("Or keep all files of a folder in it, with this command:")}</p>
-      <pre tabindex="0">openbook sync ${t("FOLDER")}</pre></div>` : null}
+      ${sync ? html`<p class="soft">${t("Or keep all files of a folder in it, with this command on the server:")}</p>
+        <p><${Command} text=${sync} /></p>` : null}</div>` : null}
     ${questions.length ? html`<ul class="examples" aria-label=${t("Examples")}>${questions.map((each) =>
       html`<li><button type="button" onClick=${() => asking(each)}>${each}</button></li>`)}</ul>` : null}
   </div>`;
@@ -124,6 +127,11 @@ function Turn({ turn, later, isLast, linked }) {
     start({ scope: turn.scope });
     asking(turn.question);
   };
+  const repeat = () => {
+    if (!isLast) return edit(turn.question); // says what will be replaced
+    choice.set({ mode: turn.modes.length > 1 ? "both" : turn.modes[0] });
+    return asking(turn.question, turn.id);
+  };
   const failed = !answering && turn.modes.some((mode) => !finished(turn.answers[mode]));
   const open = turn.modes.includes("open");
   return html`<li class="turn" ref=${root}>
@@ -133,7 +141,7 @@ function Turn({ turn, later, isLast, linked }) {
     ${turn.scope ? html`<p class="chip">${only(turn.scope)}</p>` : null}
     <div class=${open ? "side" : ""}>
       <div class="answers">${turn.modes.map((mode) =>
-        html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} onAlone=${answering ? null : alone} />`)}
+        html`<${Answer} key=${mode} mode=${mode} turn=${turn} given=${turn.answers[mode]} live=${live[mode]} onSource=${setLit} onAlone=${answering ? null : alone} onAgain=${answering ? null : repeat} />`)}
         ${failed ? html`<p><button type="button" class="main" onClick=${again}>${t("Try again")}</button></p>` : null}</div>
       ${open ? html`<${Sources} given=${turn.answers.open} live=${live.open} lit=${lit} />` : null}
     </div>

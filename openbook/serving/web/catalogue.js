@@ -11,6 +11,8 @@ export const catalogue = makeStore({ of: "", list: [], version: null, done: fals
 
 const UPLOADED = /^(.*\/uploads\/[0-9a-f]{32})\/[^/]+\/[^/]+$/;
 
+export const isUpload = (path) => UPLOADED.test(path);
+
 function entry(document) {
   const { path, title, media_type: kind } = document;
   const name = baseName(path);
@@ -130,8 +132,11 @@ export function matching(list, q, { type, label, from, to, field, value }) {
     && (!label || each.labels.includes(label))
     && (!from || day(each.created_at) >= from)
     && (!to || day(each.created_at) <= to)
-    && (!field || (field in each.metadata && (!value || String(each.metadata[field]) === value))));
+    && (!field || (Object.hasOwn(each.metadata, field) && (!value || valuesOf(each.metadata[field]).includes(value)))));
 }
+
+/** A field's values as texts: those of a list one by one. */
+export const valuesOf = (value) => [value].flat().map(String);
 
 const MOST_VALUES = 200; // of a field, in a menu
 
@@ -143,7 +148,10 @@ export function facets(list) {
   for (const each of list) {
     types.add(each.type);
     each.labels.forEach((label) => labels.add(label));
-    for (const [name, value] of ownFields(each)) (fields[name] ??= new Set()).add(String(value));
+    for (const [name, value] of ownFields(each)) {
+      const seen = (fields[name] ??= new Set());
+      valuesOf(value).forEach((one) => seen.add(one));
+    }
   }
   const all = (set) => [...set].sort(order);
   return { types: all(types), labels: all(labels), fields: { __proto__: null, ...Object.fromEntries(all(Object.keys(fields)).map((name) => [name, all(fields[name]).slice(0, MOST_VALUES)])) } };

@@ -1,7 +1,7 @@
 // One document of the list: its facts, its beginning, what can be done with it, and its past.
 
 import { get } from "./api.js";
-import { catalogue, ownFields, useReply } from "./catalogue.js";
+import { catalogue, ownFields, useReply, valuesOf } from "./catalogue.js";
 import { markdown } from "./markdown.js";
 import { askRemoval } from "./removal.js";
 import { href } from "./router.js";
@@ -25,7 +25,7 @@ export function DocumentDetails({ document: shown, close }) {
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
     [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
-    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, String(value)]),
+    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, valuesOf(value).join(", ")]),
   ].filter(([, value]) => value);
   return html`<div class="details" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>

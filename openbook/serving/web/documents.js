@@ -1,14 +1,16 @@
 // The documents of a knowledge base as folders of files. The address holds the folder, the search, the filters and the order.
 
 import { post } from "./api.js";
-import { byName, catalogue, contents, facets, FILTERS, inFolder, loadDocuments, matching, sorted, useReply } from "./catalogue.js";
+import { byName, catalogue, contents, facets, FILTERS, inFolder, isUpload, loadDocuments, matching, noteRefusal, sorted, useReply } from "./catalogue.js";
+import { Command, useSyncCommand } from "./command.js";
 import { DocumentDetails } from "./document-details.js";
 import { DocumentList } from "./document-list.js";
+import { plainLine } from "./plain.js";
 import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
 import { chooseBase, choosing, server } from "./server.js";
 import { useStore } from "./store.js";
-import { addedBy, addFiles, ChooseFiles, dropped, Remedy, Uploads, useUploads } from "./upload.js";
+import { addedBy, addFiles, ChooseFiles, dismiss, dropped, Remedy, Uploads, useUploads } from "./upload.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { baseName, count, folderName, t } from "./words.js";
 
@@ -24,6 +26,7 @@ export function Documents({ id, query }) {
   const [typed, setTyped, told] = useTyped(id, query);
   const [picked, setPicked] = useState(new Set());
   const [drop, setDrop] = useState({ isOver: false, hadFolder: false });
+  const sync = useSyncCommand();
 
   const { folder = "", sort = "name", words = "" } = query;
   const inOrder = useMemo(() => byName(list), [list]);
@@ -77,11 +80,12 @@ export function Documents({ id, query }) {
     <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
       ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
     ${mayAdd && isEmpty ? html`<${Empty} />` : null}
-    ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it. To keep a folder up to date, run this on the server:")} <code>openbook sync FOLDER</code>
+    ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it.")}
+      ${sync ? html`<span>${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></span>` : null}
       <button type="button" class="quiet" onClick=${() => setDrop({ isOver: false, hadFolder: false })}>${t("Close")}</button></p>` : null}
     <${Uploads} />
     ${problem ? html`<p class="bad" role="alert">${problem} <button type="button" onClick=${loadDocuments}>${t("Try again")}</button></p>` : null}
-    ${unread.length ? html`<${Unread} unread=${unread} />` : null}
+    ${unread.length ? html`<${Unread} unread=${unread} mayWrite=${mayWrite} />` : null}
     ${list.length ? html`
       <${Search} typed=${typed} setTyped=${type} search=${() => change({ words: typed.trim() })} folder=${place.crumbs.at(-1)?.name} />
       <${Filters} list=${list} query=${query} sort=${sort} change=${change} />
@@ -141,15 +145,26 @@ function Summary() {
 }
 
 function Empty() {
+  const sync = useSyncCommand();
   return html`<div class="drop"><p><strong>${t("Drop files here")}</strong> <span class="soft">${t("or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Choose files")}<//></p>
     <p class="soft">${t("PDF, Office, HTML, Markdown, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
-    <p class="soft">${t("Folders are kept up to date with: {command}", { command: "openbook sync FOLDER" })}</p></div>`;
+    ${sync ? html`<p class="soft">${t("Folders are kept up to date on the server with:")} <${Command} text=${sync} /></p>` : null}</div>`;
 }
 
-function Unread({ unread }) {
-  return html`<details class="unread"><summary>${t("Could not be read ({n})", { n: unread.length })}</summary>
+function Unread({ unread, mayWrite }) {
+  const [problem, setProblem] = useState("");
+  const own = mayWrite ? unread.map((each) => each.path).filter(isUpload) : []; // others' uploads are not told
+  const summary = useRef(null);
+  const forget = (paths) => {
+    summary.current.focus(); // the button goes
+    dismiss(paths).then(() => setProblem(""), (error) => setProblem(noteRefusal(error)));
+  };
+  return html`<details class="unread"><summary ref=${summary}>${t("Could not be read ({n})", { n: unread.length })}</summary>
+    ${problem ? html`<p class="bad" role="alert">${problem}</p>` : null}
+    ${own.length > 1 ? html`<p><button type="button" class="quiet" onClick=${() => forget(own.slice(0, 1000))}>${count(own.length, "Dismiss {n} upload", "Dismiss {n} uploads")}</button></p>` : null}
     <ul class="rows">${unread.slice(0, 200).map(({ path, outcome, reason, remedy }) => html`<li>
       <span title=${path}><strong>${baseName(path)}</strong> <span class="soft">${folderName(path)}</span></span>
+      ${mayWrite && isUpload(path) ? html` <button type="button" class="quiet go" aria-label=${t("Dismiss {name}", { name: baseName(path) })} onClick=${() => forget([path])}>${t("Dismiss")}</button>` : null}
       <p class=${outcome === "failed" ? "bad" : "soft"}>${outcome === "failed" ? "" : `${t("left out")}: `}${reason}</p>${remedy ? html`<${Remedy} text=${remedy} />` : null}</li>`)}</ul>
     ${unread.length > 200 ? html`<p class="soft">${t("The first {n} are shown.", { n: 200 })}</p>` : null}
   </details>`;
@@ -180,7 +195,7 @@ function Passages({ words, folder, close }) {
       const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
       return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
         <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
-        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${text.trim()}</blockquote></div>`;
+        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${plainLine(document, text)}</blockquote></div>`;
     })}</div>`;
 }
 

@@ -48,7 +48,7 @@ function LookUp() {
   const lookUp = (event) => {
     event.preventDefault();
     const id = digest.trim();
-    if (id) get(`/v1/receipts/${encodeURIComponent(id)}`).then(setFound, (error) => setFound({ problem: error.code === "unknown_url" ? t("This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER") : error.message }));
+    if (id) get(`/v1/receipts/${encodeURIComponent(id)}`).then(setFound, (error) => setFound({ problem: error.code === "unknown_url" ? t("This server keeps no receipts to replay from. Whoever runs it can start it with --receipts and a folder.") : error.message }));
   };
   return html`<form class="line" onSubmit=${lookUp}>
       <label class="unseen" for="digest">${t("Digest of a receipt")}</label>

@@ -1,7 +1,8 @@
 // A page of a PDF as it looks, with the quoted words marked on it.
 
 import { whole } from "./api.js";
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { useMiddle } from "./middle.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 import { baseName, t } from "./words.js";
 
 const ZOOMS = [50, 75, 100, 150, 200, 300]; // in percent; 0 fits the width
@@ -17,6 +18,7 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
   const [zoom, setZoom] = useState(0);
   const [typed, setTyped] = useState(null); // until it is entered
   const pane = useRef(null);
+  const middle = useMiddle(pane, ".box");
 
   useEffect(() => () => pictures.forEach((address) => URL.revokeObjectURL(address)), []);
   useEffect(() => {
@@ -47,11 +49,14 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
     if (!mark) pane.current.scrollTo({ top: 0 });
     else mark.scrollIntoView({ block: "center", inline: "nearest" });
     if (takesFocus(Boolean(mark))) (mark ?? pane.current).focus({ preventScroll: true });
+    middle.look();
   };
   const draws = `${drawn} ${wanted} ${marks.length}`;
   useEffect(() => {
     if (drawn && shown.pixels) showMark();
   }, [draws, shown.pixels > 0]);
+
+  useLayoutEffect(middle.hold, [zoom]);
 
   const step = (by) => setZoom((old) => {
     const now = old || (100 * (pane.current.querySelector(".sheet")?.clientWidth ?? 1000)) / (shown.pixels || 1000);

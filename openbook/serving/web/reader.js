@@ -2,9 +2,10 @@
 
 import { get } from "./api.js";
 import { Piece } from "./document-text.js";
+import { useMiddle } from "./middle.js";
 import { PdfPage } from "./pdf-page.js";
 import { go, href, replace, route } from "./router.js";
-import { server } from "./server.js";
+import { chooseBase, server } from "./server.js";
 import { html, useEffect, useLayoutEffect, useMemo, useReducer, useRef } from "./vendor/preact.js";
 import { baseName, count, folderName, t } from "./words.js";
 
@@ -119,6 +120,7 @@ function Document({ path, query, close }) {
     isStored: false, selected: "", copied: "",
   });
   const text = useRef(null);
+  const middle = useMiddle(text, "mark");
   const wanted = useRef({ span: 0, page: 0, takesFocus: true }); // what is to be scrolled to as soon as it is drawn, and focused
   const heightBefore = useRef(0);
   const hasChosen = useRef(false);
@@ -197,6 +199,7 @@ function Document({ path, query, close }) {
     if (!mark && (page || spans.length)) return;
     root.querySelectorAll("mark").forEach((each) => each.classList.toggle("current", !page && spans.length > 1 && each.dataset.span === String(span)));
     mark?.scrollIntoView({ block: page ? "start" : "center" });
+    middle.look();
     if (takesFocus) {
       if (mark) mark.tabIndex = -1;
       (mark ?? root).focus({ preventScroll: true });
@@ -256,6 +259,12 @@ function Document({ path, query, close }) {
     change({ copied: isCopied ? t("Copied.") : link });
   };
 
+  const askHere = () => { // in this document's knowledge base
+    const { bases, base: chosen } = server.get();
+    const wanted = base === bases[0]?.name ? "" : base;
+    if (wanted !== chosen) chooseBase(wanted).catch(() => null);
+  };
+
   const { pieces, problem, note, stops, at, showsPage, page, last, kind, version, newest, selected } = state;
   const isPdf = kind === PDF && state.canDraw;
   const facts = version ? [t("Version {version}", { version }), count(state.total, "{n} character", "{n} characters"), last > 0 && kind === PDF && count(last, "{n} page", "{n} pages")] : [];
@@ -300,8 +309,8 @@ function Document({ path, query, close }) {
       </div>
     </div>
     <footer class="foot">
-      <a class="button" href=${href("ask", "", { path })}>${t("Ask about this document")}</a>
-      <button type="button" disabled=${!selected} onMouseDown=${(event) => event.preventDefault()} onClick=${() => go("ask", "", { about: selected })}>${t("Ask about the selected words")}</button>
+      <a class="button" href=${href("ask", "", { path })} onClick=${askHere}>${t("Ask about this document")}</a>
+      <button type="button" disabled=${!selected} onMouseDown=${(event) => event.preventDefault()} onClick=${() => { askHere(); go("ask", "", { path, about: selected }); }}>${t("Ask about the selected words")}</button>
       <span class="spring"></span>
       <span class="copied" role="status">${state.copied}</span>
       <button type="button" class="quiet" onClick=${copy}>${t("Copy link")}</button>

@@ -56,7 +56,7 @@ export function Replay({ id }) {
       const { identical, differences } = await post("/v1/replay", { id });
       setTold(identical ? { kind: "good", lines: [t("Identical, byte for byte.")] } : { kind: "bad", lines: differences });
     } catch (error) {
-      const none = t("This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER");
+      const none = t("This server keeps no receipts to replay from. Whoever runs it can start it with --receipts and a folder.");
       setTold({ kind: "bad", lines: [error.code === "unknown_url" ? none : error.message] });
     }
   };

@@ -1,7 +1,7 @@
 // Taking documents out of the newest version, or out of everything, after a question.
 
-import { download, post } from "./api.js";
-import { noteRefusal } from "./catalogue.js";
+import { download, get, post } from "./api.js";
+import { noteRefusal, useReply } from "./catalogue.js";
 import { loadVersions, server } from "./server.js";
 import { makeStore, useStore } from "./store.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
@@ -75,17 +75,20 @@ function Names({ documents }) {
 
 function AboutRemoval({ documents }) {
   return html`<p>${t("A new version of the knowledge base leaves it out. Older versions keep it, and whoever asks an older version still gets answers from it.")}</p>
-    ${documents.some((each) => !each.isUploaded) ? html`<p class="soft">${t("A file that still lies in a folder which is kept up to date comes back with the next: {command}", { command: "openbook sync" })}</p>` : null}
+    ${documents.some((each) => !each.isUploaded) ? html`<p class="soft">${t("A file that still lies in a folder which is kept up to date comes back with its next sync.")}</p>` : null}
     <${Names} documents=${documents} />`;
 }
 
 function AboutPurge({ documents }) {
+  const questions = useReply(() => get("/v1/questions"), [])?.value?.data ?? [];
+  const changes = questions.reduce((sum, each) => sum + each.changes.length, 0);
   return html`<ul class="points">
       <li>${t("Deletes the text from every version, and all that was made from it: indexes, passages that the model has read, caches.")}</li>
       <li>${t("Then looks through all files of the knowledge base and of this server for what is left, and signs what was found.")}</li>
+      ${changes ? html`<li>${count(changes, "Deletes {n} recorded change of an answer to your standing questions. The questions stay, and are asked again.", "Deletes {n} recorded changes of answers to your standing questions. The questions stay, and are asked again.")}</li>` : null}
       <li>${t("Cannot be undone. Answers that read it can no longer be replayed. The first answers afterwards take longer.")}</li>
       <li>${t("Does not reach backups, receipt logs, copies elsewhere, and what a model has learned in training.")}</li>
-      ${documents.some((each) => !each.isUploaded) ? html`<li>${t("Leaves the file itself where it is: delete it, or the next {command} takes it in again.", { command: "openbook sync" })}</li>` : null}</ul>
+      ${documents.some((each) => !each.isUploaded) ? html`<li>${t("Leaves the file itself where it is: delete it, or the next sync of its folder takes it in again.")}</li>` : null}</ul>
     <${Names} documents=${documents} />`;
 }
 
@@ -101,6 +104,7 @@ function Done({ isPurge, done }) {
     <p>${t("{files} were looked through ({bytes}). Version {version} begins.", { files: count(done.files_scanned, "{n} file", "{n} files"), bytes: size(done.bytes_scanned), version: done.version })}</p>
     <ul class="points">
       ${Object.entries(done.out_of_reach).map(([reason, n]) => html`<li>${reasons[reason] ?? reason}: ${count(n, "{n} file", "{n} files")}</li>`)}
+      ${done.changes_deleted ? html`<li>${count(done.changes_deleted, "{n} recorded change of an answer to your standing questions was deleted.", "{n} recorded changes of answers to your standing questions were deleted.")}</li>` : null}
       ${done.partly_kept.length ? html`<li>${t("These keep other texts in some version: {names}", { names: done.partly_kept.join(", ") })}</li>` : null}
       ${done.models_that_learned_it.length ? html`<li class="bad">${t("These models have learned from it, and a model cannot forget: {names}", { names: done.models_that_learned_it.join(", ") })}</li>` : null}
       ${done.models_that_may_have_learned_it.length ? html`<li>${t("These models may have learned from it: {names}", { names: done.models_that_may_have_learned_it.join(", ") })}</li>` : null}

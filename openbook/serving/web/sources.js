@@ -1,10 +1,10 @@
 // The passages that were found and read for an answer, and the quotes that it rests on.
 
 import { finished } from "./asking.js";
-import { marked } from "./markdown.js";
+import { flat, lined, plain } from "./plain.js";
 import { href } from "./router.js";
 import { server } from "./server.js";
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { baseName, count, folderName, t } from "./words.js";
 
 const AROUND = 110; // characters on each side of a quote: about two lines
@@ -53,35 +53,39 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
   const parts = [...new Set([passage?.title, ...(passage?.headings ?? [])].filter((part) => part && part !== baseName(cited.document)))];
   const place = [cited.page && t("page {n}", { n: cited.page }), parts.join(" › ")].filter(Boolean).join(" · ");
   const backs = { backed: t("backs this sentence"), near: t("resembles this sentence") };
-  const part = brief ? beginning(passage.text) : snippet(cited, passage);
+  const words = useMemo(() => plainOf(cited, passage, brief), [cited, passage, brief]);
+  const part = brief ? beginning(words.after) : snippet(words);
   const isWhole = whole || part.isWhole;
-  const text = passage?.text.trim();
-  const blank = passage ? passage.text.length - passage.text.trimStart().length : 0; // white space is one code unit each
   return html`<li class=${`source${lit ? " lit" : ""}`}>
     <a class="link" ref=${head} title=${cited.document} href=${href("document", cited.document, { ...link, start: cited.start, end: cited.end, page: cited.page })}>
       ${number ? html`<span class="number">${number}</span>` : null}<span class="path">${baseName(cited.document)}</span><span class="folder soft">${folderName(cited.document)}</span></a>
     ${place || support ? html`<p class="soft where">${support ? html`<span class=${`support ${support}`}>${backs[support]}</span>${place ? " · " : ""}` : null}${place}</p>` : null}
-    <blockquote dir="auto">${whole ? (brief ? text : marked(text, passage.start + blank, [[cited.start, cited.end]])) : part.nodes}</blockquote>
+    <blockquote dir="auto">${whole ? [lined(words.before).trimStart(), words.quote && html`<mark>${lined(words.quote)}</mark>`, lined(words.after).trimEnd()] : part.nodes}</blockquote>
     ${part.isWhole ? null : html`<button type="button" class="quiet small" aria-expanded=${isWhole} onClick=${() => setWhole(!whole)}>${whole ? t("Show less") : t("Show the passage")}</button>`}
   </li>`;
 }
 
+/** The plain words before, in and after what is cited. */
+function plainOf(cited, passage, brief) {
+  if (!passage) return plain(cited.document, cited.quote, 0, Array.from(cited.quote).length);
+  const [start, end] = brief ? [0, 0] : [cited.start - passage.start, cited.end - passage.start];
+  return plain(cited.document, passage.text, start, end);
+}
+
 /** The whole quote, with the words around it. */
-function snippet(cited, passage) {
-  const quote = html`<mark>${cited.quote.replace(/\s+/g, " ")}</mark>`;
-  if (!passage) return { nodes: [quote], isWhole: true };
-  const points = Array.from(passage.text);
-  const [from, to] = [cited.start - passage.start, cited.end - passage.start];
-  let [first, last] = [Math.max(0, from - AROUND), Math.min(points.length, to + AROUND)];
-  while (first > 0 && first < from && points[first - 1].trim()) first += 1; // whole words
-  while (last < points.length && last > to && points[last].trim()) last -= 1;
-  const plain = (some) => some.join("").replace(/\s+/g, " ");
-  const [before, after] = [plain(points.slice(first, from)).trimStart(), plain(points.slice(to, last)).trimEnd()];
-  return { nodes: [first > 0 ? `… ${before}` : before, quote, last < points.length ? `${after} …` : after], isWhole: first === 0 && last === points.length };
+function snippet({ before, quote, after }) {
+  const [head, tail] = [flat(before).replace(/^[\s·]+/, ""), flat(after).replace(/[\s·]+$/, "")];
+  const [first, last] = [Array.from(head), Array.from(tail)];
+  const nodes = [
+    first.length > AROUND ? `… ${first.slice(-AROUND).join("").replace(/^\S*\s?/, "")}` : head, // whole words
+    html`<mark>${flat(quote).replace(/^[\s·]+|[\s·]+$/g, "")}</mark>`,
+    last.length > AROUND ? `${last.slice(0, AROUND).join("").replace(/\s?\S*$/, "")} …` : tail,
+  ];
+  return { nodes, isWhole: first.length <= AROUND && last.length <= AROUND };
 }
 
 function beginning(text) {
-  const plain = text.replace(/\s+/g, " ").trim();
-  const points = Array.from(plain);
-  return points.length <= 2 * AROUND ? { nodes: [plain], isWhole: true } : { nodes: [`${points.slice(0, 2 * AROUND).join("").replace(/\S*$/, "")}…`], isWhole: false };
+  const words = flat(text).replace(/^[\s·]+|[\s·]+$/g, "");
+  const points = Array.from(words);
+  return points.length <= 2 * AROUND ? { nodes: [words], isWhole: true } : { nodes: [`${points.slice(0, 2 * AROUND).join("").replace(/\S*$/, "")}…`], isWhole: false };
 }

@@ -2,6 +2,7 @@
 
 import { chat, get, post } from "./api.js";
 import { diffWords } from "./diff.js";
+import { plainLine } from "./plain.js";
 import { Receipt, Replay } from "./receipt.js";
 import { go, href, replace } from "./router.js";
 import { chooseBase, loadVersions, server } from "./server.js";
@@ -160,7 +161,7 @@ function Side({ version, words, answer, problem, pieces }) {
   return html`<article class="answer" aria-label=${t("Version {version}", { version })}>
     <header><h4>${t("Version {version}", { version })}</h4><span class="soft">${answer ? "" : problem ? "" : t("Reading…")}</span></header>
     ${problem ? html`<p class="bad">${problem}</p>` : html`<p class="text">${pieces ? html`<${WordDiff} pieces=${pieces} />` : (answer?.answer ?? words)}</p>`}
-    ${answer ? html`${answer.citations.map((each) => html`<p class="soft"><a href=${href("document", each.document, { version, start: each.start, end: each.end })}>${baseName(each.document)}</a>: ${quotation(each.quote)}</p>`)}
+    ${answer ? html`${answer.citations.map((each) => html`<p class="soft"><a href=${href("document", each.document, { version, start: each.start, end: each.end })}>${baseName(each.document)}</a>: ${quotation(plainLine(each.document, each.quote))}</p>`)}
       <details class="receipt"><summary>${t("Receipt")}</summary><${Receipt} receipt=${answer.receipt} /><${Replay} id=${answer.receipt.digest} /></details>` : null}
   </article>`;
 }

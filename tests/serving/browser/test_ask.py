@@ -135,6 +135,76 @@ def test_a_long_passage_shows_the_whole_quote_with_a_little_around_it(
     expect(source.locator("mark")).to_have_text(quote)
 
 
+MARKDOWN = """\
+## Copies & tapes
+
+- One *tape* a day.
+- Two a week.
+
+The *backup* copies are **kept** in `cellar2`, see [the plan](https://127.0.0.1:9/plan).
+
+```
+daily = 35
+```
+"""
+RST = """\
+Copies & tapes
+==============
+
+- One *tape* a day.
+- Two a week.
+
+The *backup* copies are **kept** in ``cellar2``, see `the plan <https://127.0.0.1:9/plan>`_.
+
+.. code::
+
+   daily = 35
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "text"), [("md", MARKDOWN), ("rst", RST)])
+def test_a_source_is_shown_in_plain_words_with_the_quote_marked(
+    server: Running, open_page: Any, docs: Path, end: str, text: str
+) -> None:
+    add_file(server.bases["kb"], docs / f"backup.{end}", text)
+    page = open_page(server)
+    source = ask(page, "Where are the backup copies kept?").locator(".source").first
+    expect(source.locator("mark")).to_have_text("The backup copies are kept in cellar2, see the plan.")
+    quote = "One tape a day. · Two a week. · The backup copies are kept in cellar2, see the plan. · daily = 35"
+    expect(source.locator("blockquote")).to_have_text(f"Copies & tapes · {quote}")
+    go(page, "Documents")
+    page.get_by_role("searchbox").fill("Where are the backup copies kept?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#found blockquote").first).to_have_text(f"Copies & tapes · {quote}")
+
+
+@pytest.mark.slow
+def test_an_answer_says_that_its_documents_have_changed_since(server: Running, open_page: Any, docs: Path) -> None:
+    base, page = server.bases["kb"], open_page(server)
+    turn, asked = ask(page), base.version
+    older = turn.locator(".older-answer")
+    add_file(base, docs / "ferry.md", "# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
+    with page.expect_response("**/v1/documents/history*"):
+        page.reload()
+    expect(turn.locator(".text")).to_contain_text(OPENED)
+    expect(older).to_have_count(0)  # another document changed
+    add_file(base, docs / "bridge.txt", BRIDGE.replace("March", "April"))
+    page.reload()
+    expect(older).to_contain_text(f"From version {asked}; the documents are now at {base.version}.")
+    older.get_by_role("button", name="Ask again").click()
+    expect(turn.locator(".text")).to_contain_text("14 April 2026")
+    expect(older).to_have_count(0)
+    ask(page, FERRY)
+    server.client.post("/v1/documents/purge", json={"documents": ["bridge.txt"]})
+    page.reload()
+    older = page.locator(".turn").first.locator(".older-answer")
+    expect(older).to_have_count(1)  # the document is gone
+    older.get_by_role("button", name="Ask again").click()
+    expect(page.locator(".editor")).to_contain_text("1 later answer will be replaced.")
+    expect(page.locator(".editor textarea")).to_have_value(QUESTION)
+
+
 def test_what_was_found_and_read_is_shown_before_the_words(serve: Serve, open_page: Any) -> None:
     engine = SlowReader()
     page = open_page(serve(engine))
@@ -345,7 +415,7 @@ def test_a_server_without_documents_says_what_to_do(
         page = open_page(server)
         expect(page.get_by_role("heading", name="There are no documents yet")).to_be_visible()
         expect(page.get_by_role("link", name="Add documents")).to_have_attribute("href", "#/documents")
-        expect(page.locator("pre")).to_have_text("openbook sync FOLDER")
+        expect(page.locator(".command")).to_have_text(f"openbook sync FOLDER --kb {tmp_path / 'empty'}")
     empty.close()
 
 

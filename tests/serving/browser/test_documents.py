@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from openbook.knowledge import KnowledgeBase
 from openbook.signatures import PurgeProof, verify_signed
 from tests.serving.browser.conftest import expect, go
-from tests.serving.conftest import OPENED, SECRET, TOWER, Running, Serve, add_file, path_of
+from tests.serving.conftest import OPENED, QUESTION, SECRET, TOWER, Running, Serve, add_file, path_of
 
 LIST = re.compile(r"/v1/documents(\?|$)")  # the list's address, and that of uploads
 TOWER_FILE = {"name": "tower.txt", "mimeType": "text/plain", "buffer": b"The tower of Lund is 55 metres high."}
@@ -73,29 +73,87 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
 
 
 @pytest.mark.slow
-def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(server: Running, open_page: Any) -> None:
-    page = open_documents(open_page, server)
+def test_each_of_many_files_tells_where_it_is_and_a_bad_name_keeps_none_out(server: Running, open_page: Any) -> None:
+    page, held = open_documents(open_page, server), list[Any]()
+    version = server.bases["kb"].version
+
+    def hold_the_third(route: Any) -> None:
+        is_upload = route.request.method == "POST"
+        if is_upload and len(held) < 3:
+            held.append(route)
+        if not is_upload or len(held) != 3 or held[2] is not route:
+            route.continue_()
+
+    page.route(LIST, hold_the_third)
     drop(
         page,
         """add("What?.txt", "The mole is 90 metres long.");
         add("mole.txt", "The mole is 90 metres long.");
-        add("big-1.bin", new Uint8Array(2e7));
-        add("big-2.bin", new Uint8Array(2e7));
-        for (let i = 0; i < 32; i++) add(`${i}.txt`, `Number ${i}.`)""",
-    )
-    # 3 files below the most bytes, then 32 in number with the second large one, then the last.
-    expect(page.locator(".upload")).to_have_count(3)
-    first, last = page.locator(".upload").last, page.locator(".upload").first
-    expect(first.locator("li")).to_have_count(3)
-    expect(first.locator("li").nth(0)).to_contain_text("not a valid name for an upload")
-    expect(first.locator("li").nth(1)).to_contain_text("added")
-    expect(last.locator("li")).to_have_count(1)
-    expect(last.locator("li")).to_contain_text("added")
+        for (let i = 0; i < 34; i++) add(`${i}.txt`, `Number ${i}.`)""",
+    )  # three in each request
+    upload = page.locator(".upload")
+    expect(upload.get_by_role("status")).to_have_text("5 of 36 files are in · 1 could not be added")
+    rows = upload.locator("li")
+    expect(rows.nth(0)).to_contain_text("not a valid name for an upload")
+    for place, words in ((1, "added"), (6, "of 9 B sent"), (9, "waiting")):
+        expect(rows.nth(place)).to_contain_text(words)
+    expect(rows.get_by_role("progressbar")).to_have_count(3)  # not one a file
+    held[2].continue_()
+    expect(upload).to_contain_text(f"35 of 36 files are in · 1 could not be added · Version {version + 12}")
     go(page, "Model")
     go(page, "Documents")
-    expect(page.locator(".upload")).to_have_count(3)
-    page.get_by_role("button", name="Clear", exact=True).click()
-    expect(page.locator(".upload")).to_have_count(0)
+    expect(rows.nth(35)).to_contain_text("added")
+    upload.get_by_role("button", name="Clear", exact=True).click()
+    expect(upload).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_a_cancelled_upload_says_what_is_in_and_goes_on_when_asked(server: Running, open_page: Any) -> None:
+    page, held = open_documents(open_page, server), list[Any]()
+
+    def hold_the_second(route: Any) -> None:
+        if route.request.method == "POST" and len(held) < 2:
+            held.append(route)
+        if len(held) != 2 or held[1] is not route:
+            route.continue_()
+
+    page.route(LIST, hold_the_second)
+    drop(page, "for (const name of 'abc') add(`${name}.txt`, `Number ${name}.`)")
+    upload = page.locator(".upload")
+    expect(upload.get_by_role("status")).to_contain_text("1 of 3 files are in")
+    upload.get_by_role("button", name="Cancel").click()
+    expect(upload.get_by_role("status")).to_contain_text("1 of 3 files are in · 2 stopped")
+    assert [each for each in server.bases["kb"].documents() if "uploads" in each] == [
+        path_of(server.bases["kb"], "a.txt")
+    ]
+    upload.get_by_role("button", name="Try again").click()
+    expect(upload.get_by_role("status")).to_contain_text("3 of 3 files are in")
+    page.get_by_role("link", name="Uploads", exact=True).click()
+    page.get_by_role("checkbox", name="Choose b.txt").check()
+    page.get_by_role("button", name="Remove…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(upload.get_by_role("status")).to_contain_text("2 of 2 files are in")  # the removed one is not told of
+    expect(upload.locator("li")).to_have_count(2)
+
+
+@pytest.mark.slow
+def test_a_failed_upload_is_dismissed(server: Running, open_page: Any, docs: Path) -> None:
+    page = open_documents(open_page, server)
+    add_file(server.bases["kb"], docs / "mast.png", b"\x89PNG\r\n\x1a\n" + bytes(50))
+    broken = [{"name": f"{i}.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7 no"} for i in range(3)]
+    add_by_choice(page, TOWER_FILE, *broken)
+    unread, upload = page.locator(".unread"), page.locator(".upload")
+    expect(upload.get_by_role("status")).to_contain_text("1 of 4 files are in · 3 could not be added")
+    unread.locator("summary").click()
+    expect(unread.locator("summary")).to_have_text("Could not be read (4)")
+    unread.get_by_role("button", name="Dismiss 0.pdf").click()
+    expect(unread.locator("summary")).to_have_text("Could not be read (3)")
+    expect(unread.locator("summary")).to_be_focused()
+    expect(upload.locator("li")).to_have_count(3)
+    unread.get_by_role("button", name="Dismiss 2 uploads").click()
+    expect(unread.locator("summary")).to_have_text("Could not be read (1)")
+    expect(unread.get_by_role("button", name="Dismiss")).to_have_count(0)  # it lies in a folder
+    expect(upload).to_contain_text("The file is in.")
 
 
 @pytest.mark.slow
@@ -106,18 +164,19 @@ def test_an_upload_that_fails_is_sent_again_and_a_folder_is_not_taken(server: Ru
     expect(page.locator(".upload .bad").first).to_contain_text("The server cannot be reached")
     page.unroute(LIST)
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".upload").first).to_contain_text("added")
+    expect(page.locator(".upload")).to_contain_text("The file is in.")
     page.evaluate("DataTransferItem.prototype.webkitGetAsEntry = () => ({ isDirectory: true })")
     drop(page, "add('a folder', '')")
-    expect(page.locator(".told")).to_contain_text("openbook sync FOLDER")
+    expect(page.locator(".told")).to_contain_text(f"openbook sync FOLDER --kb {server.bases['kb'].folder}")
 
 
 @pytest.mark.slow
 def test_an_empty_knowledge_base_says_what_to_do(serve: Serve, base: KnowledgeBase, open_page: Any) -> None:
-    page = open_page(serve())
+    page = open_page(serve(), permissions=["clipboard-read", "clipboard-write"])
     page.route(LIST, listing([]))
     go(page, "Documents")
-    expect(page.locator(".drop")).to_contain_text("openbook sync FOLDER")
+    page.get_by_role("button", name="Copy openbook sync").click()
+    assert page.evaluate("navigator.clipboard.readText()") == f"openbook sync FOLDER --kb {base.folder}"
     expect(page.get_by_role("button", name="Choose files")).to_be_visible()
 
 
@@ -245,8 +304,24 @@ def test_a_field_may_have_any_name(server: Running, base: KnowledgeBase, tmp_pat
     page = open_documents(open_page, server)
     page.locator(".filters summary").click()
     page.get_by_role("combobox", name="Metadata").select_option("constructor")
+    expect(page.locator(".crumbs")).to_contain_text("1 document")
     page.get_by_role("combobox", name="constructor").select_option("acme")
     expect(page.locator(".crumbs")).to_contain_text("1 document")
+
+
+@pytest.mark.slow
+def test_each_value_of_a_list_is_a_filter(server: Running, base: KnowledgeBase, tmp_path: Path, open_page: Any) -> None:
+    for name, tags in (("mast.md", "[port, rigging]"), ("oar.md", "[port]"), ("sail.md", "[rigging]")):
+        add_file(base, tmp_path / name, f"---\ntags: {tags}\n---\nThe {name[:-3]} is red.")
+    page = open_documents(open_page, server)
+    page.locator(".filters summary").click()
+    page.get_by_role("combobox", name="Metadata").select_option("tags")
+    values = page.get_by_role("combobox", name="tags", exact=True)
+    expect(values.locator("option")).to_have_text(["any value", "port", "rigging"])
+    values.select_option("rigging")
+    expect(page.locator(".file .of-name a")).to_have_text(["mast.md", "sail.md"])
+    page.get_by_role("link", name="mast.md").click()
+    expect(page.locator(".details dl")).to_contain_text("port, rigging")
 
 
 @pytest.mark.slow
@@ -332,13 +407,24 @@ def test_removing_is_asked_for_and_older_versions_keep_it(server: Running, open_
 
 
 @pytest.mark.slow
-def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any, tmp_path: Path) -> None:
+def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any, docs: Path, tmp_path: Path) -> None:
     page = open_page(keyed)
-    sign_in(page, keyed.key("admin", "hr"))
+    headers = keyed.key("admin", "hr")
+
+    def changed() -> int:
+        return len(keyed.client.get("/v1/questions", headers=headers).json()["data"][0]["changes"])
+
+    keyed.client.post("/v1/questions", json={"question": QUESTION}, headers=headers)
+    keyed.client.post("/v1/questions/check", json={}, headers=headers)
+    add_file(keyed.bases["kb"], docs / "opening.txt", QUESTION.replace("When", "In May"))
+    keyed.client.post("/v1/questions/check", json={}, headers=headers)
+    assert changed() == 1
+    sign_in(page, headers)
     go(page, "Documents")
     page.get_by_role("checkbox", name="Choose bridge.txt").check()
     page.get_by_role("button", name="Purge…").click()
     dialog = page.get_by_role("dialog", name="Purge bridge.txt")
+    expect(dialog).to_contain_text("Deletes 1 recorded change of an answer to your standing questions.")
     purge = dialog.get_by_role("button", name="Purge for good")
     expect(purge).to_be_disabled()
     dialog.get_by_label("To purge, type").fill("bridge")
@@ -346,6 +432,7 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     dialog.get_by_label("To purge, type").fill("bridge.txt")
     purge.click()
     expect(dialog).to_contain_text("Purged, and proved")
+    expect(dialog).to_contain_text("1 recorded change of an answer to your standing questions was deleted.")
     with page.expect_download() as download:
         dialog.get_by_role("button", name="Download the signed proof").click()
     download.value.save_as(tmp_path / "proof.json")
@@ -354,7 +441,7 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     assert isinstance(stated, PurgeProof)
     assert stated.deleted.documents == 1
     dialog.get_by_role("button", name="Close").click()
-    expect(page.locator(".file a")).to_have_text(["ferry.md", "safe.txt"])
+    expect(page.locator(".file a")).to_have_text(["ferry.md", "opening.txt", "safe.txt"])
 
 
 @pytest.mark.slow
@@ -436,7 +523,7 @@ def test_a_hostile_document_is_text_and_nothing_else(
     expect(details.locator(".preview")).to_contain_text("<script>alert(1)</script>")
     page.get_by_role("searchbox").fill("mast")
     page.get_by_role("button", name="Search in texts").click()
-    expect(page.locator("#found blockquote").first).to_contain_text("onerror=alert(2)")
+    expect(page.locator("#found blockquote").first).to_contain_text("The mast alert(1) link ends here.")
     details.get_by_role("button", name="Purge…").click()
     expect(page.get_by_role("dialog", name=f"Purge {path.name}")).to_be_visible()
     assert page.locator("main img, main script, main a[href^=javascript]").count() == 0

@@ -140,6 +140,47 @@ def test_a_pdf_is_turned_zoomed_and_read_by_keyboard(server: Running, open_page:
     assert sheet.bounding_box()["width"] < 1000
 
 
+# How far the middle of the mark is from that of the pane, as shares of the pane.
+AWAY = """mark => {
+  const [a, b] = [mark, document.getElementById("reader-page")].map(e => e.getBoundingClientRect());
+  return [(a.x + a.width / 2 - b.x - b.width / 2) / b.width, (a.y + a.height / 2 - b.y - b.height / 2) / b.height].map(Math.abs);
+}"""
+
+
+@pytest.mark.slow
+def test_a_mark_stays_in_the_middle_when_the_page_or_the_window_changes_its_size(
+    server: Running, open_page: Any, docs: Path
+) -> None:
+    lines = [f"Line {i} of the register tells of a ship and of its masts." for i in range(40)]
+    path = add_file(server.bases["kb"], docs / "masts.pdf", make_pdf([lines]))
+    page = open_page(server)
+    reader = open_document(
+        page, path, **span(text_of(server.bases["kb"], path), "Line 25 of the register tells of a ship")
+    )
+    mark = reader.get_by_role("img", name="Marked here: Line 25")
+    expect(mark).to_be_in_viewport()
+
+    def is_in_the_middle() -> None:
+        expect(mark).to_be_in_viewport()
+        page.wait_for_timeout(50)  # a frame, in which the view is moved
+        assert max(mark.evaluate(AWAY)) < 0.02
+
+    for zoom in ("200", "300", "150"):
+        reader.get_by_label("Zoom").select_option(zoom)
+        is_in_the_middle()
+    reader.get_by_role("button", name="Larger").click()
+    is_in_the_middle()
+    page.set_viewport_size({"width": 1000, "height": 600})
+    is_in_the_middle()
+    reader.get_by_role("region", name="The page as it looks").evaluate(
+        "e => e.scrollTo(0, 0)"
+    )  # to look at something else
+    expect(mark).not_to_be_in_viewport()
+    page.set_viewport_size({"width": 1300, "height": 800})
+    reader.get_by_label("Zoom").select_option("300")
+    expect(mark).not_to_be_in_viewport()
+
+
 @pytest.mark.slow
 def test_each_mark_is_reached_in_a_quote_over_two_pages(server: Running, open_page: Any, docs: Path) -> None:
     base = server.bases["kb"]
@@ -335,13 +376,18 @@ def test_a_document_and_selected_words_are_asked_about(server: Running, open_pag
     about.click()
     expect(reader).to_have_count(0)
     expect(page.get_by_label("Question", exact=True)).to_have_value(f"“{BRIDGE}”\n")
+    expect(page.locator("#composer .chip")).to_contain_text("Only: bridge.txt")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Ask", exact=True).click()
+    assert sent.value.post_data_json["openbook"]["where"] == f"path = '{path}'"
+    assert BRIDGE in sent.value.post_data_json["messages"][0]["content"]
 
 
 @pytest.mark.slow
 def test_what_cannot_be_shown_is_told(server: Running, open_page: Any) -> None:
     page = open_page(server)
     page.goto(f"{server.url}/{link('/nowhere/else.txt')}")
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("There is no document")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("No document '/nowhere/else.txt'")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     reader = open_document(page, path_of(server.bases["kb"], "bridge.txt"), start=5000, end=5010)
