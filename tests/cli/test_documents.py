@@ -124,7 +124,7 @@ def test_a_purge_counts_the_recorded_changes_of_standing_questions_that_it_delet
     type_in("n")
     out.refused(130, "and 1 recorded change of answers to standing questions?", "purge", "bees.txt")
     stdout = out.ok("purge", "bees.txt", "--yes")
-    assert "1 recorded change of answers to standing questions." in stdout
+    assert "1 recorded answer change." in stdout
     assert store.answer(question) is None
 
 
