@@ -122,7 +122,9 @@ class Settings:
     read_timeout_s: float = 60.0  # longest time to read one file
     aliases: Mapping[str, str] = field(default_factory=dict)  # more names of the served models
     cors_origins: tuple[str, ...] = ()  # of web pages on other sites that may use the server
-    ocr: str = ""  # Tesseract's languages for scanned pages, such as "eng+deu"; empty: no OCR
+    ocr: str = (
+        ""  # of scanned pages: empty for the best that is installed, Tesseract's languages ("eng+deu"), or "none"
+    )
 
     @property
     def models_dir(self) -> Path:

@@ -28,7 +28,7 @@ from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.parsers import worker
+from openbook.parsers import ocr, worker
 from openbook.parsers.sandbox import Parsed, ParserPool, decode_answer
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
@@ -88,6 +88,12 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENBOOK_THREADS", "1")
     monkeypatch.setenv("OPENBOOK_MODEL", "reader")  # small and quick; the default takes ten times as long
     return home
+
+
+@pytest.fixture(autouse=True)
+def without_ocr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed. Tests of OCR say what there is."""
+    monkeypatch.setattr(ocr, "best_engine", lambda: "")
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def doctor(as_json: bool) -> None:
     """Check this machine, the model and the documents. Exits with 1 if there is a problem."""
     settings = context.read_settings()
     checks = [*_machine(settings), _safely("model file", _model, settings)]
-    checks += [_safely("documents", _documents, settings), _tesseract(settings), _proxy()]
+    checks += [_safely("documents", _documents, settings), _ocr(settings), _proxy()]
     display.show(as_json, checks, display.say_each, map(_line, checks))
     if problems := sum(bool(each.advice) for each in checks):
         raise OpenBookError(f"{display.count(problems, 'problem')} found.")
@@ -130,11 +130,13 @@ def _documents(settings: Settings) -> Check:
         return Check("documents", f"no knowledge base in {place} yet")
 
 
-def _tesseract(settings: Settings) -> Check:
-    if program := shutil.which("tesseract"):
-        return Check("Tesseract", program)
-    advice = "Install it, or unset ocr." if settings.ocr else ""
-    return Check("Tesseract", "not installed: scanned pages are not read", advice)
+def _ocr(settings: Settings) -> Check:
+    from openbook.parsers.ocr import NO_OCR, ocr_engine
+
+    engine = ocr_engine(settings.ocr)
+    if settings.ocr not in ("", NO_OCR) and shutil.which("tesseract") is None:
+        return Check("OCR", "Tesseract is not installed: scanned pages are not read", "Install it, or unset ocr.")
+    return Check("OCR", engine or "none: scanned pages are not read")
 
 
 def _proxy() -> Check:

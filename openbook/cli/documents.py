@@ -30,7 +30,9 @@ RETRY_S = 5.0  # after another writer, or the disk, refused a run
 _REQUIRE_LABEL = click.option(
     "--require-label", "labels", multiple=True, help="Only holders of this label may see the documents (repeatable)."
 )
-_OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+_OCR = click.option(
+    "--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu; none: do not read them."
+)
 _LENIENT = click.option("--lenient", is_flag=True, help="Exit with 0, not 8, when files could not be read.")
 _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, also a new one (repeatable).")
-@MODEL
+@click.option(
+    "--model", "models", multiple=True, help="A model that requests may name; the first is the default (repeatable)."
+)
 @BASE_URL
 @click.option(
     "--host",
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 @REPLICAS
 def serve(
     places: tuple[Place, ...],
-    model: str | None,
+    models: tuple[str, ...],
     base_url: str | None,
     port: int,
     labels: tuple[str, ...],
@@ -67,9 +69,11 @@ def serve(
         from openbook.serving.app import create_app
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.index.scope import checked_labels
+    from openbook.receipts import LOG_FILE
     from openbook.serving.configuration import Bounds, Configuration
 
-    settings = context.read_settings(model=model, base_url=base_url)
+    settings = context.read_settings(model=models[0] if models else None, base_url=base_url)
+    each_model = [replace(settings, model=name) for name in dict.fromkeys(models or [settings.model])]
     least, most = on_cluster.replica_bounds(replicas, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
     permissions.share_as([settings.home, *places])
@@ -85,7 +89,10 @@ def serve(
     # Before the weights are mapped, so that a taken port shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
         open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
-        app = create_app(configuration, *_opened(configuration, places, partial(open_model_of, settings), stack))
+        context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
+        bases, embedder = _open_bases(settings, places)
+        first, *more = [_opened(own, partial(open_model_of, own), stack) for own in each_model]
+        app = create_app(configuration, first[0], bases, embedder, first[1], more)
         _log_to_standard_error()
         _first_key(configuration)
         _announce(configuration, listener.getsockname()[1], places)
@@ -96,19 +103,14 @@ def serve(
 
 
 def _opened(
-    configuration: Configuration, places: tuple[Place, ...], open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> tuple[FrozenModel, dict[str, KnowledgeBase], OnnxEmbedder, ModelSource | None]:
-    """Model, knowledge bases, embedder, and the model's source of changes. `stack` closes them."""
-    from openbook.receipts import LOG_FILE
+    settings: Settings, open_model: Callable[[], FrozenModel], stack: ExitStack
+) -> tuple[FrozenModel, ModelSource | None]:
+    """The model of the settings, and its source of changes. `stack` closes it."""
     from openbook.serving.model_reload import named_in_store
 
-    settings = configuration.settings
-    context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
-    bases, embedder = _open_bases(settings, places)
     model = stack.enter_context(closing(open_model()))
     # A name in the store may change its meaning; another server's model is not watched.
-    source = None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
-    return model, bases, embedder, source
+    return model, None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
 
 
 def _log_to_standard_error() -> None:
@@ -269,7 +271,7 @@ def list_keys(as_json: bool) -> None:
     """Show all keys: whose, their rights, labels and days left."""
     file = _file()
     found = file.keys()
-    value = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]
+    value = [{**asdict(key), "days_left": file.days_left(key)} for key in found]
     for each in value:
         del each["hash"]
     display.show(as_json, {"keys": value}, _print_keys, file, found)

@@ -25,7 +25,7 @@ from openbook import __version__
 from openbook.cluster.connection import ray_module
 from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported_reason
-from openbook.parsers.ocr import languages_here
+from openbook.parsers.ocr import MAX_PAGES, ocr_engine
 from openbook.parsers.sandbox import Limits, Parsed, ParserPool
 from openbook.records import Embedder, EmbedderIdentity, Vectors
 
@@ -94,13 +94,13 @@ class Worker:
     def fingerprint(self) -> WorkerFingerprint:
         return fingerprint_of(self._embedder)
 
-    def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Parsed:
-        """Parse in this machine's sandbox. `tesseract`: `languages_here` of the machine that began the run."""
+    def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, engine: str) -> Parsed:
+        """Parse in this machine's sandbox. `engine`: `ocr_engine` of the machine that began the run."""
         if (limits, ocr) not in self._parsers:
-            if (here := languages_here(ocr)) != tesseract:
+            if (here := ocr_engine(ocr)) != engine:
                 raise ClusterError(
-                    f"The worker on {platform.node()} can read scanned pages in {here!r}, this machine in {tesseract!r}. "
-                    "Install the same languages of Tesseract on both."
+                    f"The worker on {platform.node()} reads scanned pages with {here!r}, this machine with {engine!r}. "
+                    "Install the same OCR on both: pip install 'openbook[ocr]'"
                 )
             while self._parsers:  # those of other folders are done
                 self._parsers.popitem()[1].close()
@@ -360,24 +360,24 @@ class ClusterParsers:
 
     def parse_all(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Parsed]]:
         paths = list(paths)
-        tesseract = languages_here(self._ocr)
+        engine = ocr_engine(self._ocr)
         # A sandbox may be started twice for a file, and asked twice. Only an actor without memory takes longer: in
         # Python, the start of a thread hangs when there is no memory for it.
-        patience_s = START_S + 4 * self._limits.timeout_s
-        outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
+        patience_s = START_S + (4 + (MAX_PAGES if engine else 0)) * self._limits.timeout_s
+        outcomes = self._workers.results("parse", (self._task(path, engine) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, LostTask):
                 outcome = NotReadNow(f"{MAX_DEATHS} workers died while they read it")
             yield path, outcome  # type: ignore[misc]  # what Worker.parse returns
 
-    def _task(self, path: Path, tesseract: str) -> Task:
+    def _task(self, path: Path, engine: str) -> Task:
         try:
-            if reason := unsupported_reason(path, ocr=bool(self._ocr)):
+            if reason := unsupported_reason(path, ocr=bool(engine)):
                 raise UnreadableFile(reason)
             data = file_bytes(path, self._limits.max_file_bytes)
         except UnreadableFile as error:
             return Task(result=error)
-        return Task((os.fsencode(path.name), data, self._limits, self._ocr, tesseract), len(data))
+        return Task((os.fsencode(path.name), data, self._limits, self._ocr, engine), len(data))
 
 
 class ClusterEmbedder:

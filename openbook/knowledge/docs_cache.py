@@ -18,7 +18,7 @@ from openbook.knowledge.ingest.contents import RunOptions, parsed_by
 from openbook.knowledge.ingest.discovery import FoundFile, discover
 from openbook.knowledge.ingest.splitter import Sizing
 from openbook.knowledge.store import schema
-from openbook.parsers.ocr import languages_here
+from openbook.parsers.ocr import ocr_engine
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
@@ -83,13 +83,14 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions,
     """A digest of paths, contents, embedder, and relevant code and options."""
     files: list[list[str]] = []
     limit = options.limits.max_file_bytes
-    for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
+    engine = ocr_engine(options.ocr)
+    for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(engine)):
         if isinstance(item, FoundFile):
             sidecar = _fingerprint(item.sidecar, limit) if item.sidecar else ""
             files.append([item.displayed, _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    how = [parsed_by(sizing), schema.FORMAT, limit, languages_here(options.ocr), sorted(options.labels)]
+    how = [parsed_by(sizing), schema.FORMAT, limit, engine, sorted(options.labels)]
     return sha256_hex(canonical_json([how, embedder.digest, sorted(files)]))[:32]
 
 

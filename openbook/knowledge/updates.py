@@ -26,6 +26,7 @@ from openbook.knowledge.store.names import display_path, resolve
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 from openbook.parsers import is_image_refusal
+from openbook.parsers.ocr import ocr_engine
 from openbook.records import Embedder, Verdict
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order
@@ -60,7 +61,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
         # Absolute: the same file is the same document, wherever the command is run from.
         around = folder_labels(base)
         found = defaultdict[frozenset[str], list[FoundFile | Verdict]](list)
-        for each in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
+        for each in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(ocr_engine(options.ocr))):
             found[around(_path_of(each))].append(each)
         return [FileBatch(files, options.labels, options.ocr, around=labels) for labels, files in found.items()]
 
@@ -135,7 +136,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: LiveDocuments) -> li
     check_exists(folder)
     if not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
-    met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr))}
+    met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(ocr_engine(wanted.ocr)))}
     root = met.get(display_path(folder))
     if isinstance(root, Verdict) and root.outcome == "failed":
         raise KnowledgeError(f"{root.path} cannot be read: {root.reason}.")

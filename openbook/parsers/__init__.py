@@ -1,7 +1,7 @@
 """Files to text with structure: what citations point into.
 
 A parser is a function `(data, name) -> Content`, named `module:function`. Parsers of mail also take the depth inside
-other files, parsers with OCR the languages. The text has no control characters except line feeds and tabs.
+other files, parsers with OCR its engine. The text has no control characters except line feeds and tabs.
 `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 """
 
@@ -13,7 +13,7 @@ import os
 import pkgutil
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -65,13 +65,18 @@ ENCRYPTED = "encrypted with a password"
 NO_PERMISSION = "no permission to read it"
 LEGACY_OFFICE = "a legacy Office file: save it as .docx, .xlsx or .pptx"
 _IMAGE = f"an image{NEEDS_OCR}"
+NO_TEXT_IN_IMAGE = "an image without text that OCR can read"
+_OTHER_IMAGE = "an image in a format that OCR does not read: save it as PNG"
 ARCHIVE = "an archive: unpack it"
-MEDIA = "audio or video"
+AUDIO = "audio is not read: transcribe it first"
+VIDEO = "video is not read: transcribe it first"
 NOT_TEXT = "binary data, not text"
 _UNREADABLE_ENDS = {
-    _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp heic heif avif ico psd jp2",
+    _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp",
+    _OTHER_IMAGE: "heic heif avif ico psd jp2",
     ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
-    MEDIA: "mp3 wav flac ogg oga opus m4a aac wma mid midi mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
+    AUDIO: "mp3 wav flac ogg oga opus m4a aac wma mid midi",
+    VIDEO: "mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
     NOT_TEXT: "exe dll so dylib a o obj lib class pyc pyo pyd wasm bin com msi ttf otf woff woff2 eot db sqlite sqlite3 mdb "
     "pkl pickle npy npz pt pth onnx gguf safetensors h5 hdf5 parquet arrow feather avro swp",
 }
@@ -83,7 +88,8 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     for pattern, reason in (
         (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", _IMAGE),
         (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", ARCHIVE),
-        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....(?:WAVE|AVI )|....ftyp|\x1a\x45\xdf\xa3|\xff\xfb[\x30-\xee]", MEDIA),
+        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....WAVE|....ftypM4A|\xff\xfb[\x30-\xee]", AUDIO),
+        (rb"RIFF....AVI |....ftyp|\x1a\x45\xdf\xa3", VIDEO),
     )
 )  # fmt: skip
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -91,19 +97,23 @@ _PDF_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}%PDF-\d")
 _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]", re.IGNORECASE)
 
 
-def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, Digest]:
+def parse_file(
+    path: Path, *, max_bytes: int, ocr: str = "", progress: Callable[[], None] = lambda: None
+) -> tuple[Content, Digest]:
     """Return the content and the SHA-256 of the bytes it was parsed from.
 
-    `ocr`: Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read. Raises
-    UnreadableFile, whose text is the reason without the path.
+    `ocr`: the engine, from `ocr_engine`; empty: pages that are only images are not read. `progress` is called every few
+    seconds of OCR. Raises UnreadableFile, whose text is the reason without the path.
     """
     if reason := unsupported_reason(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
-    return parse_bytes(data, path.name, ocr=ocr), sha256_hex(data)
+    return parse_bytes(data, path.name, ocr=ocr, progress=progress), sha256_hex(data)
 
 
-def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
+def parse_bytes(
+    data: bytes, name: str, depth: int = 0, *, ocr: str = "", progress: Callable[[], None] = lambda: None
+) -> Content:
     """Parse a file, which may be `depth` files deep inside another one. Raises UnreadableFile."""
     if depth > MAX_ATTACHMENT_DEPTH:
         raise UnreadableFile(f"more than {MAX_ATTACHMENT_DEPTH} attachments inside one another")
@@ -112,9 +122,9 @@ def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Con
     target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
     if ocr and target == PARSERS[".pdf"]:
         target = _OCR_PDF
-    # Parsers of files that hold others need the depth; OCR needs the languages.
+    # Parsers of files that hold others need the depth.
     mail, scans = (PARSERS[".eml"], PARSERS[".mbox"], PARSERS[".msg"]), (_OCR_IMAGE, _OCR_PDF)
-    more = (depth,) if target in mail else (ocr,) if target in scans else ()
+    more = (depth,) if target in mail else (ocr, progress) if target in scans else ()
     content: Content = pkgutil.resolve_name(target)(data, name, *more)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
@@ -128,10 +138,6 @@ def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
     """Why a file of this name is never read; empty if it may be."""
     reason = _UNREADABLE.get(path.suffix.lower(), "")
     return "" if ocr and reason == _IMAGE else reason
-
-
-def may_need_ocr(path: Path) -> bool:
-    return path.suffix.lower() == ".pdf" or is_image_refusal(unsupported_reason(path))
 
 
 def is_image_refusal(reason: str) -> bool:

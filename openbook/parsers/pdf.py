@@ -14,7 +14,7 @@ from openbook.parsers import ENCRYPTED, NEEDS_OCR
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line, title_from_name
 from openbook.parsers.packages import common_metadata
-from openbook.records import Content, HeadingMark, PageSpan
+from openbook.records import Content, HeadingMark, Metadata, PageSpan
 
 MAX_BOOKMARKS = 20_000
 
@@ -35,8 +35,8 @@ _NO_TITLE = re.compile(
 ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 
-Recognise = Callable[[Any], str]
-"""Gets a page of PDFium. Returns the text in its picture, empty if it found no text or took too long."""
+Recognise = Callable[[Any], tuple[str, float]]
+"""Gets a page of PDFium. Returns the text in its picture, empty if it found no text or took too long, and the confidence."""
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:
@@ -66,7 +66,8 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
     import pypdfium2
 
     out = Blocks()
-    scans = recognised = damaged = 0
+    scans = damaged = 0
+    recognised: list[tuple[str, float]] = []
     has_text = False
     for number in range(len(document)):
         text, is_scan, found = "", False, ""
@@ -74,11 +75,13 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
             with closing(document[number]) as page:
                 text = _page_text(page)
                 is_scan = sum(map(str.isalnum, text[:1000])) < _SCAN_LETTERS and _is_picture(page)
-                found = clean(recognise(page)).strip() if is_scan and recognise else ""
+                if is_scan and recognise:
+                    read, confidence = recognise(page)
+                    found = clean(read).strip()
+                    recognised += [(found, confidence)] if found else []
         except pypdfium2.PdfiumError:
             damaged += 1  # one broken page must not hide the others
         scans += is_scan and not found
-        recognised += bool(found)
         has_text = has_text or (bool(text) and not is_scan)
         out.paragraph(found or text)
         out.end_page()
@@ -92,10 +95,16 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
     out.chars = out.length
     out.headings = list(_headings(document, out.text, out.pages))
     date = _stated(document, "ModDate") or _stated(document, "CreationDate")
-    counts = (("pages_needing_ocr", scans), ("pages_read_by_ocr", recognised))
+    counts = (("pages_needing_ocr", scans), ("pages_read_by_ocr", len(recognised)))
     said = common_metadata([_stated(document, "Author")], date, "")
-    metadata = tuple(sorted([*said, *((key, count) for key, count in counts if count)]))
+    metadata = tuple(sorted([*said, *((key, count) for key, count in counts if count), *confidence_of(recognised)]))
     return out.content("application/pdf", _title(document, out.text, name), name, metadata)
+
+
+def confidence_of(read: Sequence[tuple[str, float]]) -> Metadata:
+    """The mean confidence of texts read by OCR, by their length, as metadata; none without texts."""
+    chars = sum(len(text) for text, _ in read)
+    return (("ocr_confidence", round(sum(len(text) * sure for text, sure in read) / chars, 2)),) if chars else ()
 
 
 def _page_text(page: Any) -> str:

@@ -31,6 +31,7 @@ from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers import NEEDS_MEMORY
 from openbook.parsers.characters import MAX_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
+from openbook.parsers.ocr import MAX_PAGES, ocr_engine
 from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
 from openbook.records import Content, Digest
 
@@ -49,7 +50,7 @@ Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    timeout_s: float = 60.0  # by the wall clock
+    timeout_s: float = 60.0  # by the wall clock; anew while OCR makes progress
     memory_mb: int = 2048  # of a worker's address space, where the platform can limit it
     max_file_bytes: int = 100_000_000
 
@@ -62,12 +63,12 @@ class Parsers(Protocol):
         ...
 
 
-# Given the limits and Tesseract's languages.
+# Given the limits and the setting of OCR.
 OpenParsers: TypeAlias = Callable[[Limits, str], AbstractContextManager[Parsers]]
 
 
 class ParserPool:
-    """Use it in a `with`. `ocr`: Tesseract's languages, such as `eng+deu`; empty: images are not read.
+    """Use it in a `with`. `ocr`: as in `ocr_engine`.
 
     `by_value`: `parse` gets the bytes of each file. `command`: another worker.
     """
@@ -77,7 +78,7 @@ class ParserPool:
     ) -> None:
         self._limits = limits
         self._count = workers
-        settings = {**asdict(limits), "ocr": ocr, "by_value": by_value}
+        settings = {**asdict(limits), "ocr": ocr_engine(ocr), "by_value": by_value}
         self._command = [*(command or worker_command()), json.dumps(settings)]
         self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
         self._mine = threading.local()  # the worker of each thread
@@ -193,6 +194,12 @@ class Worker:
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
         frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + max_bytes, stop)
+        until = time.monotonic() + MAX_PAGES * timeout_s
+        while frame == name and time.monotonic() < until:  # OCR makes progress
+            frame = self._exchange([], timeout_s, NAME_BYTES + max_bytes, stop)
+        if frame == name:
+            self.is_late = True
+            return None
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None
@@ -273,7 +280,8 @@ def _environment() -> dict[str, str]:
     places = [place for place in sys.path if place and place != root]
     ignored = sys.flags.ignore_environment
     kept = {name: value for name, value in os.environ.items() if not (ignored and name.startswith("PYTHON"))}
-    return {**kept, "PYTHONPATH": os.pathsep.join([root, *places]), "PYTHONSAFEPATH": "1"}
+    one_thread = {"OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1"}  # OCR: each thread takes memory
+    return {**kept, **one_thread, "PYTHONPATH": os.pathsep.join([root, *places]), "PYTHONSAFEPATH": "1"}
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ A question is a path. With `by_value` in the settings: the length of the file's 
 file's bytes. With `--page-image` before the settings: a page number (eight bytes) and the bytes of a PDF; the worker
 draws the page (see `page_image`) and ends; with `--page-marks`: the length of a list of quotes (eight bytes), the list
 as JSON, and the bytes of a PDF, for `page_marks`. An answer is a JSON object; or, for a page, PIXELS, width and height
-in four bytes each, and RGB pixels; or MARKS and a JSON list.
+in four bytes each, and RGB pixels; or MARKS and a JSON list. An empty answer says that OCR makes progress.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,7 +49,12 @@ def main(arguments: list[str]) -> None:
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
         set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: the parent's clock decides
-        _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, task))
+
+        def progress(name: bytes = frame[:NAME_BYTES]) -> None:
+            set_alarm(int(settings["timeout_s"]) + 3)
+            _write_frame(answers, name, b"")
+
+        _write_frame(answers, frame[:NAME_BYTES], _answer(frame[NAME_BYTES:], settings, task, progress))
         if task:
             return
         set_alarm(0)  # no limit while waiting for the next file
@@ -70,7 +75,9 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(question: bytes, settings: Mapping[str, Any], task: str) -> bytes:
+def _answer(
+    question: bytes, settings: Mapping[str, Any], task: str, progress: Callable[[], None] = lambda: None
+) -> bytes:
     """The content as JSON, or a picture, or marks, or the reason for none of them as JSON."""
     kind = "unreadable"
     try:
@@ -88,9 +95,10 @@ def _answer(question: bytes, settings: Mapping[str, Any], task: str) -> bytes:
         ocr = settings["ocr"]
         if settings["by_value"]:
             name, data = os.fsdecode(body[:number]), body[number:]
-            content, digest = parse_bytes(data, name, ocr=ocr), sha256_hex(data)
+            content, digest = parse_bytes(data, name, ocr=ocr, progress=progress), sha256_hex(data)
         else:
-            content, digest = parse_file(Path(os.fsdecode(question)), max_bytes=settings["max_file_bytes"], ocr=ocr)
+            path = Path(os.fsdecode(question))
+            content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr, progress=progress)
         return msgspec.json.encode({"content": content, "digest": digest})
     except UnreadableFile as error:
         kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))

@@ -6,10 +6,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from fastapi import Response
@@ -89,23 +88,6 @@ class Conversation:
         return found
 
 
-def suffix_of(
-    model: str, served: str, bases: Collection[str], aliases: Mapping[str, str] = MappingProxyType({})
-) -> str:
-    """The knowledge base in a model's name (`reader:handbook`), CLOSED_BOOK, or empty.
-
-    It serves clients that can choose only a model. In the meaning of an alias, `default` is the served model. Raises ApiError
-    for an unknown name.
-    """
-    names = {served: "", **{f"{served}:{base}": base for base in bases}, f"{served}:{CLOSED_BOOK}": CLOSED_BOOK}
-    meanings = names | {f"default{name.removeprefix(served)}": suffix for name, suffix in names.items()}
-    names = {alias: meanings[name] for alias, name in aliases.items() if name in meanings} | names
-    if model not in names:
-        message = f"The model {model[:100]!r} does not exist. There are: {', '.join(names)}."
-        raise ApiError(404, message, code="model_not_found", param="model")
-    return names[model]
-
-
 # --- answering --------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +138,8 @@ async def respond(
     """
     service, own = call.service, body.openbook
     checked_question(conversation.question)
-    base = _base(call, body)
+    call, suffix = call.resolve(body.model)
+    base = _base(call, body, suffix)
     trained = call.model.reader is not None
     options, lowered = _options(call, body, limit)
     options = replace(options, earlier=conversation.turns)
@@ -195,10 +178,9 @@ async def respond(
     )
 
 
-def _base(call: Call, body: AnswerBody) -> KnowledgeBase | None:
-    """The knowledge base to read. Raises ApiError."""
+def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
+    """The knowledge base to read. `suffix`: of the model's name. Raises ApiError."""
     service, own = call.service, body.openbook
-    suffix = suffix_of(body.model, call.model.identity.name, service.bases, service.configuration.settings.aliases)
     if suffix == CLOSED_BOOK:
         for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):

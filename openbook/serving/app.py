@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -36,7 +36,6 @@ from openbook.serving import (
     uploads,
     versions,
 )
-from openbook.serving.answers import suffix_of
 from openbook.serving.auth import Authenticator
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
@@ -45,7 +44,7 @@ from openbook.serving.keys import KeyFile
 from openbook.serving.metrics import Metrics
 from openbook.serving.middleware import Guard
 from openbook.serving.model_reload import CurrentModel, ModelSource
-from openbook.serving.service import ServedEmbedder, Service
+from openbook.serving.service import ServedEmbedder, Service, resolve_model
 
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. An error says why, as "
@@ -77,18 +76,23 @@ def create_app(
     bases: Mapping[str, KnowledgeBase],
     embedder: ServedEmbedder,
     source: ModelSource | None = None,
+    more_models: Sequence[tuple[FrozenModel, ModelSource | None]] = (),
 ) -> FastAPI:
-    """The ASGI application. The first of `bases` is the default. No `source`: the model is fixed.
+    """The ASGI application. The first of `bases` is the default. No `source`: the model is fixed. `more_models`: others that a request may name.
 
     Raises ConfigError, KnowledgeBaseInvalid for another embedder.
     """
     for base in bases.values():
         base.check_embedder(embedder.identity)
-    _check_aliases(configuration.settings.aliases, model.identity.name, bases, embedder.identity.name)
+    models = [(model, source), *more_models]
+    names = [each.identity.name for each, _ in models]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"Each model is served once. There are: {', '.join(names)}.")
+    _check_aliases(configuration.settings.aliases, names, bases, embedder.identity.name)
     bounds = configuration.bounds
     service = Service(
         configuration=configuration,
-        model=CurrentModel(model, source),
+        models=[CurrentModel(*each) for each in models],
         bases=bases,
         embedder=embedder,
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
@@ -113,7 +117,8 @@ def create_app(
             await asyncio.gather(*background, return_exceptions=True)
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
-        service.model.end()
+        for each in service.models:
+            each.end()
 
     app = FastAPI(
         title="OpenBook",
@@ -158,11 +163,13 @@ def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     return app.openapi_schema or {}
 
 
-def _check_aliases(aliases: Mapping[str, str], served: str, bases: Mapping[str, KnowledgeBase], embedder: str) -> None:
+def _check_aliases(
+    aliases: Mapping[str, str], served: Sequence[str], bases: Mapping[str, KnowledgeBase], embedder: str
+) -> None:
     for alias, name in aliases.items():
         try:
             if name != embedder:
-                suffix_of(alias, served, bases, {alias: name})
+                resolve_model(alias, served, bases, {alias: name})
         except ApiError as error:
             raise ConfigError(
                 f"The alias {alias!r} stands for {name!r}, which is not served. Use 'default', 'default:NAME' of a knowledge "

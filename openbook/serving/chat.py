@@ -80,7 +80,8 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     """
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
-    fingerprint = sha256_hex(canonical_json([call.model.identity.digest, call.model.engine.numeric_class]))[:12]
+    model = call.resolve(body.model)[0].model
+    fingerprint = sha256_hex(canonical_json([model.identity.digest, model.engine.numeric_class]))[:12]
     head = {
         "id": "chatcmpl-" + request_id(body, call),
         "created": int(time.time()),

@@ -8,11 +8,11 @@ from typing import Literal
 from fastapi import APIRouter
 
 from openbook.answer import CLOSED_BOOK
+from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, ancestors_of
-from openbook.serving.answers import suffix_of
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ABSENT, Reply
@@ -72,15 +72,14 @@ class Lineage(Reply):
 
 @router.get("/v1/models", **needs("read"))
 async def models(call: CurrentCall) -> Models:
-    """The model, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
+    """The models, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
     return Models(data=served_models(call))
 
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
 async def lineage(call: CurrentCall, name: str) -> Lineage:
     """The answering model's training history: the model first, then its ancestors."""
-    identity = call.model.identity
-    suffix_of(name, identity.name, call.service.bases, call.service.configuration.settings.aliases)
+    identity = call.resolve(name)[0].model.identity
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(call.service.configuration.settings.models_dir)
@@ -99,30 +98,33 @@ async def model(call: CurrentCall, name: str) -> Model:
     for each in served_models(call):
         if each.id == name:
             return each
-    suffix = suffix_of(name, call.model.identity.name, call.service.bases)
-    return _model_of(call, name, {suffix: call.service.base(suffix or None)})
+    named, suffix = call.resolve(name)
+    return _model_of(call, named.model, name, {suffix: call.service.base(suffix or None)})
 
 
 def served_models(call: Call) -> list[Model]:
-    served, bases, embedder = call.model.identity.name, call.service.bases, call.service.embedder
-    found = [_model_of(call, served, bases)] if bases else []
-    if len(bases) > 1:
-        found += [_model_of(call, f"{served}:{name}", {name: base}) for name, base in bases.items()]
+    bases, embedder = call.service.bases, call.service.embedder
+    found = list[Model]()
+    for served, model in call.models.items():
+        found += [_model_of(call, model, served, bases)] if bases else []
+        if len(bases) > 1:
+            found += [_model_of(call, model, f"{served}:{name}", {name: base}) for name, base in bases.items()]
+        found.append(_model_of(call, model, f"{served}:{CLOSED_BOOK}"))
     dimensions = embedder.identity.dimensions
     about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
-    found += [_model_of(call, f"{served}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
+    found.append(Model(id=embedder.identity.name, openbook=about))
     for alias, name in call.service.configuration.settings.aliases.items():
         if name == embedder.identity.name:
             found.append(Model(id=alias, openbook=about))
             continue
-        suffix = suffix_of(alias, served, bases, {alias: name})
+        named, suffix = call.resolve(alias)
         chosen = {suffix: bases[suffix]} if suffix in bases else bases
-        found.append(_model_of(call, alias, None if suffix == CLOSED_BOOK else chosen))
+        found.append(_model_of(call, named.model, alias, None if suffix == CLOSED_BOOK else chosen))
     return found
 
 
-def _model_of(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
-    identity, is_admin = call.model.identity, call.caller.right == "admin"
+def _model_of(call: Call, model: FrozenModel, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
+    identity, is_admin = model.identity, call.caller.right == "admin"
 
     def named(each: str, base: KnowledgeBase) -> NamedBase:
         return NamedBase(name=each, id=base.id, sync=sync_command(base.store.place) if is_admin else None)
@@ -131,7 +133,7 @@ def _model_of(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None =
         mode="closed-book" if bases is None else "open-book",
         digest=identity.digest,
         evidence=identity.evidence,
-        context_tokens=call.model.context_tokens,
+        context_tokens=model.context_tokens,
         knowledge_bases=None if bases is None else [named(*each) for each in bases.items()],
     )
     return Model(id=name, openbook=about)

@@ -57,11 +57,12 @@ async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
 
 @router.post("/v1/replay", **needs("read"))
 async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
-    """Answer again, with this server's model and the receipt's passages."""
+    """Answer again, with the receipt's model, if it is served, and the receipt's passages."""
 
     def work(stop: Stop) -> ReplayResult:
         found, base = _found(call, body.id, stop)
-        result = replay(found, call.model, base, call.caller.labels, stop)
+        made_by = (each for each in call.models.values() if each.identity.digest == found.model.digest)
+        result = replay(found, next(made_by, call.model), base, call.caller.labels, stop)
         stop.check()
         if result.gone:  # or hidden from this caller: the sentences name documents
             raise _no_such_receipt()

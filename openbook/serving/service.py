@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
+from openbook.answer import CLOSED_BOOK
 from openbook.errors import UnknownVersion
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
@@ -51,13 +52,14 @@ class ServedEmbedder(Embedder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """State shared by all requests. `ends` is set when the server stops; `answers`: one number for each answer that is being made.
+    """State shared by all requests. The first of `models` is the default. `ends` is set when the server stops; `answers`: one number for each answer
+    that is being made.
 
     `posting`: tasks that post to the webhook, each holding `webhook` in its turn.
     """
 
     configuration: Configuration
-    model: CurrentModel
+    models: Sequence[CurrentModel]
     bases: Mapping[str, KnowledgeBase]
     embedder: ServedEmbedder
     authenticator: Authenticator
@@ -85,12 +87,19 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `model` answers all of it."""
+    """One request. `model` answers all of it. `models`: those that it may name instead, by name; the default is first."""
 
     service: Service
     model: FrozenModel
+    models: Mapping[str, FrozenModel]
     request: Request
     caller: Caller
+
+    def resolve(self, name: str) -> tuple[Call, str]:
+        """This call with the model of that name, and the name's suffix: a knowledge base, CLOSED_BOOK, or empty. Raises ApiError."""
+        service = self.service
+        served, suffix = resolve_model(name, list(self.models), service.bases, service.configuration.settings.aliases)
+        return replace(self, model=self.models[served]), suffix
 
     async def compute(self, work: Callable[[Stop], _T], on_wait: Callable[[], None] = silent) -> _T:
         """Run `work` in a `reading` place, as `run` does. `on_wait`: see `Places.place`."""
@@ -126,10 +135,29 @@ class Call:
 
 
 async def _call(request: Request) -> AsyncIterator[Call]:
-    """The call of this request. Its model stays open until the response is sent."""
+    """The call of this request. Its models stay open until the response is sent."""
     service: Service = request.app.state.service
-    with service.model.lease() as model:
-        yield Call(service, model, request, request.state.caller)
+    with ExitStack() as stack:
+        models = [stack.enter_context(each.lease()) for each in service.models]
+        yield Call(service, models[0], {each.identity.name: each for each in models}, request, request.state.caller)
+
+
+def resolve_model(
+    name: str, served: Sequence[str], bases: Iterable[str], aliases: Mapping[str, str]
+) -> tuple[str, str]:
+    """The served model that `name` means, and its suffix: a knowledge base (`reader:handbook`), CLOSED_BOOK, or empty.
+
+    Suffixes serve clients that can choose only a model. In the meaning of an alias, `default` is the first model. Raises ApiError for
+    an unknown name.
+    """
+    suffixes = {"": "", **{f":{base}": base for base in bases}, f":{CLOSED_BOOK}": CLOSED_BOOK}
+    names = {f"{each}{end}": (each, suffix) for each in served for end, suffix in suffixes.items()}
+    meanings = names | {f"default{end}": (served[0], suffix) for end, suffix in suffixes.items()}
+    names = {alias: meanings[meaning] for alias, meaning in aliases.items() if meaning in meanings} | names
+    if name not in names:
+        message = f"The model {name[:100]!r} does not exist. There are: {', '.join(names)}."
+        raise ApiError(404, message, code="model_not_found", param="model")
+    return names[name]
 
 
 CurrentCall: TypeAlias = Annotated[Call, Depends(_call)]

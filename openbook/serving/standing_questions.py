@@ -266,7 +266,7 @@ def _ask(
     def explain(error: Exception) -> str:
         return api_error(error).message
 
-    with service.model.lease() as model:
+    with service.models[0].lease() as model:
         answer = ask_again(store, question, labels, corpus, model, options, cancelled=stop, explain=explain)
     given = answer and answer.given
     if answer and given and configuration.receipts and given.receipt.knowledge_base_version == answer.version:

@@ -192,10 +192,10 @@ def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pyt
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
     first, second = capsys.readouterr().err.splitlines()
     assert first == "skipped   a.png: an image: needs OCR"
-    assert second.startswith("To read it with OCR: openbook add a.png --ocr eng")
+    assert second.endswith("-m pip install 'openbook[ocr]'.")
     print_problems([Verdict(f"{n}.png", "skipped", "an image: needs OCR") for n in range(2)])
-    assert capsys.readouterr().err.count("openbook add FILE --ocr eng") == 1
-    many = [Verdict(f"{n}.mp4", "skipped", "audio or video") for n in range(23)]
+    assert capsys.readouterr().err.count("pip install") == 1
+    many = [Verdict(f"{n}.mp4", "skipped", "video is not read: transcribe it first") for n in range(23)]
     print_problems(many, Path("my kb"))
     told = capsys.readouterr().err
     assert "... and 3 more; all are listed by: openbook status --kb 'my kb'\n" in told

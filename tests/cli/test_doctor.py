@@ -71,7 +71,7 @@ def test_each_problem_is_said_with_what_to_do(healthy: Path, out: Out, monkeypat
     data[-1] ^= 1
     weights.write_bytes(data)
     found = problems(out)
-    assert set(found) == {"disk space", "memory", "threads", "home", "model file", "Tesseract"}
+    assert set(found) == {"disk space", "memory", "threads", "home", "model file", "OCR"}
     assert f"chmod o-rwx {healthy}" in found["home"]
     assert "openbook models pull small" in found["model file"]
 

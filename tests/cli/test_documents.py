@@ -45,7 +45,7 @@ def found(out: Out, query: str, *options: str) -> set[str]:
 def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
     code, stdout, stderr = out("sync", docs)
     assert (code, "2 added, 1 skipped. " in stdout, "characters of text" in stdout) == (0, True, True)
-    assert "audio or video" in stderr
+    assert "video is not read" in stderr
     out("tag", "spring")
     out.refused(2, "--drop takes the name of a tag alone", "tag", "spring", "1", "--drop")
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at ten.\n")
@@ -102,7 +102,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     left = [path for folder in (tmp_path / "kb", own_home / "derived") for path in folder.rglob("*") if path.is_file()]
     assert not any(word in path.read_bytes() for path in left for word in (b"fifty thousand", b"bees.txt"))
     assert "are what their digests say" in out.ok("verify")
-    assert "audio or video" in out.ok("status")
+    assert "video is not read" in out.ok("status")
     assert out.ok("status", "--documents").splitlines() == [str(docs / "ferry.md")]
     (docs / "ferry.md").unlink()
     assert "next sync" not in out.ok("remove", "ferry.md")

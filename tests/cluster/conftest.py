@@ -22,6 +22,11 @@ from tests.cli.conftest import out as out
 from tests.conftest import ROOT
 
 
+@pytest.fixture(autouse=True)
+def without_ocr() -> None:
+    """Not here: workers in other processes read scans with what is installed, and so does this process."""
+
+
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     folder = tmp_path / "docs"

@@ -266,9 +266,9 @@ def test_workers_that_never_start_are_told_of(docs: Path) -> None:
 def test_a_worker_that_reads_other_scans_is_refused() -> None:
     worker = module.Worker(HashEmbedder())
     with pytest.raises(
-        ClusterError, match=r"can read scanned pages in 'eng of which .*', this machine in 'eng of which x'"
+        ClusterError, match=r"reads scanned pages with 'tesseract eng of which .*', this machine with 'rapidocr 1'"
     ):
-        worker.parse(b"a.txt", b"A text.", Limits(), "eng", "eng of which x")
+        worker.parse(b"a.txt", b"A text.", Limits(), "eng", "rapidocr 1")
 
 
 def test_a_cluster_without_a_free_core_is_refused(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,14 @@ from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 from openbook.knowledge.versions import prune, restore
+from openbook.parsers import ocr
 from openbook.parsers.sandbox import Limits
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 from tests.knowledge.small_bases import DIMENSIONS, reseal
-from tests.parsers.test_ocr import install
+from tests.parsers.samples import make_pdf
+from tests.parsers.test_ocr import install, says
 
 HR = RunOptions(labels=frozenset({"hr"}))
 EVERYBODY = {"a.txt", "b.txt", "c.md"}
@@ -202,12 +204,45 @@ def test_what_failed_without_tesseract_is_tried_again_when_it_is_there(
     for _ in range(2):
         assert outcomes(library, library.add(options=options))["a.png"][0] == "failed"
     assert cached() == 0
-    install(tmp_path, "[ $1 = --list-langs ] && echo eng || echo The safe opens at nine.", monkeypatch)
-    assert outcomes(library, library.add(options=options))["a.png"] == ("added", "")
+    install(tmp_path, f"[ $1 = --list-langs ] && echo eng || {says([('nine', 90)])}", monkeypatch)
+    assert outcomes(library, library.add(options=options))["a.png"] == ("added", "read by OCR, confidence 0.9")
     assert cached() == 1
     library.write("note.txt", "A note.")
     assert synced(library)["a.png"] == ("skipped", "an image: needs OCR")
     assert library.names() == ["a.png", "note.txt"]  # what was read with OCR stays without it
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
+def test_ocr_that_is_installed_later_reads_what_needs_it_and_nothing_else(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(library.docs)
+    library.docs.mkdir()
+    lines = ["A page that has a text of its own, long enough."]
+    library.write("mixed.pdf", make_pdf([lines, None]))
+    library.write("scan.pdf", make_pdf([None]))
+    library.write("text.pdf", make_pdf([lines]))
+    library.write("a.png", b"\x89PNG\r\n\x1a\n" + bytes(20))
+    before = synced(library)
+    assert before["a.png"] == ("skipped", "an image: needs OCR")
+    assert before["scan.pdf"] == ("failed", "no text, only images: needs OCR")
+    assert before["mixed.pdf"] == ("added", "pages with images only, not read: 1")
+    assert {synced(library)[name][0] for name in ("mixed.pdf", "text.pdf")} == {"unchanged"}
+
+    monkeypatch.setattr(ocr, "best_engine", lambda: "tesseract eng of which eng")
+    install(tmp_path, says([("nine", 90)]), monkeypatch)
+    first = synced(library)
+    assert first["a.png"] == ("added", "read by OCR, confidence 0.9")
+    assert first["scan.pdf"] == ("added", "pages read by OCR: 1, confidence 0.9")
+    assert first["mixed.pdf"] == ("updated", "pages read by OCR: 1, confidence 0.9")
+    assert first["text.pdf"][0] == "unchanged"
+    assert {outcome for outcome, _ in synced(library).values()} == {"unchanged"}
+    library.write("copy.pdf", make_pdf([lines]))  # known bytes, read before there was OCR
+    assert synced(library)["copy.pdf"] == ("duplicate", "text.pdf")
+
+    install(tmp_path, "exit 0", monkeypatch)
+    library.write("b.png", b"\x89PNG\r\n\x1a\n" + bytes(21))
+    assert synced(library)["b.png"] == ("skipped", "an image without text that OCR can read")
 
 
 # --- which files ------------------------------------------------------------------------------------------------------

@@ -78,7 +78,9 @@ def test_which_names_are_read(tmp_path: Path) -> None:
     for name, reason in (
         ("a.PNG", "an image: needs OCR"),
         ("a.tar.gz", "an archive: unpack it"),
-        ("a.mp3", "audio or video"),
+        ("a.mp3", "audio is not read: transcribe it first"),
+        ("a.mov", "video is not read: transcribe it first"),
+        ("a.heic", "an image in a format that OCR does not read: save it as PNG"),
         ("a.exe", "binary data, not text"),
     ):
         assert unsupported_reason(Path(name)) == refusal_of(tmp_path / name) == reason
@@ -94,8 +96,9 @@ def test_which_names_are_read(tmp_path: Path) -> None:
         (b"Rar!\x1a\x07\x01\0text", "an archive: unpack it"),
         (b"a.txt" + bytes(252) + b"ustar", "an archive: unpack it"),
         (b"PK\x03\x04" + b"text " * 100, "an archive: unpack it"),
-        (b"ID3\x04\0\0text", "audio or video"),
-        (b"\0\0\0\x20ftypisom", "audio or video"),
+        (b"ID3\x04\0\0text", "audio is not read: transcribe it first"),
+        (b"RIFF\0\0\0\0WAVE", "audio is not read: transcribe it first"),
+        (b"\0\0\0\x20ftypisom", "video is not read: transcribe it first"),
         (OLE2 + bytes(600), "a legacy Office file: save it as .docx, .xlsx or .pptx"),
         (OLE2 + "EncryptedPackage".encode("utf-16-le"), "encrypted with a password"),
         (b"\x7fELF\x02\x01\x01" + bytes(500), "binary data, not text"),

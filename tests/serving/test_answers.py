@@ -15,16 +15,30 @@ from hypothesis import strategies as st
 
 from openbook.answer import ask
 from openbook.answer_text import TextPreview, tidy
+from openbook.config import Settings
+from openbook.errors import ConfigError
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
 from openbook.retrieval import Corpus
-from openbook.serving.answers import suffix_of
 from openbook.serving.chat import ChatShape
+from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
+from openbook.serving.service import resolve_model
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import CHAT, QUESTION, RESPONSES, SAFE, SECRET, TOWER, Running, Serve, events_of
+from tests.serving.conftest import (
+    CHAT,
+    QUESTION,
+    RESPONSES,
+    SAFE,
+    SECRET,
+    TOWER,
+    Running,
+    Serve,
+    events_of,
+    named_model,
+)
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 PATHS = [CHAT, RESPONSES]
@@ -257,13 +271,14 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, pat
 
 
 def test_a_name_says_which_knowledge_base() -> None:
-    served, bases = "llama3:8b", ("kb", "hand:book", "odd@2")
-    assert suffix_of(served, served, bases) == ""
-    for suffix in (*bases, "closed-book"):
-        assert suffix_of(f"{served}:{suffix}", served, bases) == suffix
-    for model in ("", "llama3", "llama3:8b:", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@1"):
+    models, bases = ["llama3:8b", "llama3"], ("kb", "hand:book", "odd@2")
+    for served in models:
+        assert resolve_model(served, models, bases, {}) == (served, "")
+        for suffix in (*bases, "closed-book"):
+            assert resolve_model(f"{served}:{suffix}", models, bases, {}) == (served, suffix)
+    for model in ("", "llama", "llama3:8b:", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@1"):
         with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
-            suffix_of(model, served, bases)
+            resolve_model(model, models, bases, {})
         assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
 
 
@@ -281,6 +296,30 @@ def test_the_name_chooses_what_the_body_can_choose(towers: KnowledgeBase, serve:
     assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
     assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
     assert two.client.get("/v1/models/echo:nothing").status_code == 404
+
+
+def test_a_request_names_one_of_several_models(serve: Serve, configuration: Configuration) -> None:
+    models = [named_model("one"), named_model("two")]
+    home = Settings(configuration.settings.home, aliases={"gpt-4o": "default", "o3": "two:closed-book"})
+    server = serve(models[0], more_models=[(models[1], None)], settings=home, receipts=configuration.settings.home)
+    names = {"one": "one", "two": "two", "two:kb": "two", "one:closed-book": "one", "gpt-4o": "one", "o3": "two"}
+    prints = dict[str, str]()
+    for name, served in names.items():
+        value = server.ask(QUESTION, model=name).json()
+        assert value["openbook"]["receipt"]["model"]["name"] == served
+        assert prints.setdefault(served, value["system_fingerprint"]) == value["system_fingerprint"]
+        again = server.client.post("/v1/replay", json={"id": value["openbook"]["receipt"]["digest"]}).json()
+        assert again["identical"]
+    assert len(set(prints.values())) == 2
+    listed = [each["id"] for each in server.client.get("/v1/models").json()["data"]]
+    assert listed == ["one", "one:closed-book", "two", "two:closed-book", "hash", "gpt-4o", "o3"]
+    refused = server.ask(QUESTION, model="three")
+    assert refused.status_code == 404
+    assert "two:closed-book" in refused.json()["error"]["message"]
+    with pytest.raises(ConfigError, match="served once"):
+        serve(models[0], more_models=[(models[0], None)])
+    for model in models:
+        model.close()
 
 
 @pytest.fixture(scope="module")

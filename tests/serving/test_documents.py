@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from openbook import purge as purge_module
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
+from openbook.parsers import ocr
 from openbook.records import sha256_hex
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
@@ -27,6 +30,7 @@ from openbook.signatures import public_key
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.parsers.samples import ENCRYPTED_PDFS
+from tests.parsers.test_ocr import install, says
 from tests.serving.conftest import SECRET, Running, Serve, add_file, code, path_of, refusal
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -232,6 +236,19 @@ def test_examples_are_of_documents_that_the_caller_may_see(server: Running) -> N
         assert server.client.get(f"/v1/examples?{query}").status_code in (400, 404), query
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
+def test_an_upload_is_read_by_ocr_that_was_installed_meanwhile(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = ("scan.png", b"\x89PNG\r\n\x1a\n" + bytes(50))
+    (verdict,) = upload(server, scan)
+    assert (verdict["outcome"], verdict["reason"]) == ("skipped", "an image: needs OCR")
+    monkeypatch.setattr(ocr, "best_engine", lambda: "tesseract eng of which eng")
+    install(tmp_path, says([("nine", 90)]), monkeypatch)
+    (verdict,) = upload(server, scan)
+    assert (verdict["outcome"], verdict["reason"]) == ("added", "")  # a reason could tell of another's document
+
+
 def test_verdicts_say_what_helps_and_name_no_upload_of_another(server: Running, docs: Path) -> None:
     base = server.bases["kb"]
     add_file(base, docs / "a b.png", b"\x89PNG\r\n\x1a\n" + bytes(50))
@@ -251,7 +268,7 @@ def test_verdicts_say_what_helps_and_name_no_upload_of_another(server: Running, 
         "tried_at": "",
         "remedy": remedy("an image: needs OCR", f"{docs}/a b.png", base.folder),
     }
-    assert f"openbook add --kb {base.folder} '{docs}/a b.png' --ocr eng" in image["remedy"]
+    assert image["remedy"].endswith(f"{sys.executable} -m pip install 'openbook[ocr]'.")
     assert own["path"].endswith("/own.pdf")
     assert own["remedy"].endswith("openbook add --kb " + f"{base.folder} COPY.")
     assert code(server.client.get("/v1/verdicts", headers=server.key("write"))) == (403, "insufficient_permissions")

@@ -27,15 +27,16 @@ from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, display_path, passage_id
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.parallel import StagedProgress
-from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
+from openbook.parsers import NO_TEXT_IN_IMAGE, NOT_TEXT, PARSER_VERSION, SUFFIXES, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
-from openbook.parsers.ocr import languages_here
+from openbook.parsers.ocr import ocr_engine
 from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 _STAYS = "; the text read before stays"
 _WITH_OCR = " ocr"
+_OF_OCR = frozenset({"pages_read_by_ocr", "pages_needing_ocr", "ocr_confidence"})  # metadata of texts that depend on it
 _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new time
 
 
@@ -45,7 +46,7 @@ class RunOptions:
 
     `labels`: for its documents; `unlabel`: those that `add` takes away. `held_labels`: the caller's (None: all). Files may state no others, and
     stored data saves work only if a document shows it to the caller: timing must not reveal what others have. `retry`: parse failed files again,
-    though unchanged. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `progress`: its stages "digest" (comparing bytes) and "read"
+    though unchanged. `ocr`: as in `ocr_engine`. `progress`: its stages "digest" (comparing bytes) and "read"
     (parsing) count files, "embed" counts passages. `check_cancelled` is called often; when it raises, the run ends with that and without a
     version.
     """
@@ -137,6 +138,7 @@ class Ingest:
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
         self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
         self._batch = FileBatch(())
+        self._engine = ""  # of OCR
         self._seen: set[int] | None = None  # contents that some version shows to the caller; None: all contents
         if options.held_labels is not None:
             shown = visible_to(options.held_labels, in_any_version=True)
@@ -144,9 +146,9 @@ class Ingest:
             self._seen = {content for (content,) in rows}
 
     def add(self, batch: FileBatch) -> Self:
-        self._batch = batch
+        self._batch, self._engine = batch, ocr_engine(batch.ocr)
         limits = self._options.limits
-        tried_by = f"{self._versions} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {languages_here(batch.ocr)}"
+        tried_by = f"{self._versions} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {self._engine}"
         due: list[FoundFile] = []
         for item in batch.found:
             if isinstance(item, Verdict):
@@ -168,9 +170,11 @@ class Ingest:
         live = self._live.get(path)
         if self._batch.relabel or live is None or not live.stat or live.stat != found.stat:
             return False
-        by = self._parsed_by(found.path)
-        if live.parsed_by not in (by, by + _WITH_OCR):
-            return False  # text from OCR stays good when OCR is not asked for
+        by, with_ocr = live.parsed_by, self._versions + _WITH_OCR
+        if by != self._versions and not by.startswith(with_ocr):
+            return False  # text from OCR stays good, whatever reads it now
+        if self._engine and by != f"{with_ocr} {self._engine}" and "pages_needing_ocr" in json.loads(live.metadata):
+            return False
         labels = set(json.loads(live.labels))
         held = set(json.loads(live.given_labels)) if self._batch.synced_folder is None else labels
         return (
@@ -191,8 +195,8 @@ class Ingest:
         path, reason = found.displayed, str(error)
         if isinstance(error, NotReadNow):
             self.tried.pop(path, None)  # the next run must try it, though it is unchanged
-        unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
-        self._set_verdict(Verdict(path, "skipped" if unknown else "failed", reason))
+        unknown = found.path.suffix.lower() not in SUFFIXES and reason in (NOT_TEXT, NO_TEXT_IN_IMAGE)
+        self._set_verdict(Verdict(path, "skipped" if unknown and path not in self._live else "failed", reason))
 
     # --- parsing ------------------------------------------------------------------------------------------------------
 
@@ -238,7 +242,19 @@ class Ingest:
             return None  # the parser refuses it with a reason
         with opened(found.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
-        return self._content_of(self._connection, content_key(found.path, digest, self._parsed_by(found.path)))
+        by, connection = self._versions, self._connection
+        if self._engine:
+            key = content_key(found.path, digest, f"{by}{_WITH_OCR} {self._engine}")
+            if (known := self._content_of(connection, key)) is not None:
+                return known
+        known = self._content_of(connection, content_key(found.path, digest, by))
+        if (
+            known is not None
+            and self._engine
+            and _OF_OCR & json.loads(integrity.content(connection, known).metadata).keys()
+        ):
+            return None  # OCR may read more of it
+        return known
 
     def _content_of(self, connection: Connection, key: Digest) -> int | None:
         """The owner's content of that key. For a caller with labels: if it may see it or this run stored it."""
@@ -254,12 +270,10 @@ class Ingest:
         replaced = {self._live[change.path].content_id for change in changes if change.path in self._live}
         return self._seen & replaced.union(change.content_id for change in changes)
 
-    def _parsed_by(self, path: Path) -> str:
-        return self._versions + _WITH_OCR if self._batch.ocr and may_need_ocr(path) else self._versions
-
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
         """Store a text with its passages, unless it is stored. Returns the id of its row."""
-        by = self._parsed_by(path)
+        is_of_ocr = bool(self._engine) and not _OF_OCR.isdisjoint(dict(content.metadata))
+        by = f"{self._versions}{_WITH_OCR} {self._engine}" if is_of_ocr else self._versions
         key = content_key(path, digest, by)
         if (known := self._content_of(self._connection, key)) is not None:
             return known
@@ -303,7 +317,13 @@ class Ingest:
             self.restat.append((stat, path))
             return
         outcome: Outcome = "added" if live is None else "updated"
-        self.verdicts[path] = Verdict(path, outcome)
+        said = json.loads(metadata)
+        read = f"pages read by OCR: {said['pages_read_by_ocr']}" if "pages_read_by_ocr" in said else "read by OCR"
+        told = [f"{read}, confidence {said['ocr_confidence']}"] if "ocr_confidence" in said else []
+        told += (
+            [f"pages with images only, not read: {said['pages_needing_ocr']}"] if "pages_needing_ocr" in said else []
+        )
+        self.verdicts[path] = Verdict(path, outcome, "; ".join(told))
         identity = known[-1].id if known else None
         change = Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome)
         self.changes.append(change)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import sys
 
 from openbook.config import MEMORY_PER_FILE, Place
 from openbook.knowledge.ingest.discovery import IGNORE_FILE, LEFT_OUT_BY, LINK_OUTSIDE
 from openbook.parsers import (
     ARCHIVE,
+    AUDIO,
     ENCRYPTED,
     LEGACY_OFFICE,
-    MEDIA,
     NEEDS_MEMORY,
     NEEDS_OCR,
     NO_PERMISSION,
     NOT_TEXT,
     OVER_FILE_LIMIT,
+    VIDEO,
 )
 from openbook.parsers.metadata import IN_SIDECAR
 from openbook.parsers.ocr import NO_LANGUAGE, NO_TESSERACT
@@ -25,7 +27,7 @@ from openbook.parsers.sandbox import TOOK_TOO_LONG
 # By a part of the reason, as it is made.
 _REMEDIES = {
     IN_SIDECAR: "Correct or delete the sidecar, then: {add}",
-    NEEDS_OCR: "To read it with OCR: {add} --ocr eng (or set OPENBOOK_OCR=eng)",
+    NEEDS_OCR: "To have this read from now on: {python} -m pip install 'openbook[ocr]'",
     NO_TESSERACT: "To install Tesseract on Debian or Ubuntu: apt install tesseract-ocr. Then: {add} --ocr eng",
     NO_LANGUAGE: "To install a language on Debian or Ubuntu, such as German: apt install tesseract-ocr-deu. Then: {add} --ocr deu",
     LARGE_PART: "Divide it into smaller files, then: {add_other}",
@@ -36,7 +38,8 @@ _REMEDIES = {
     NO_PERMISSION: "Let the user that runs OpenBook read it: chmod u+rX {file} (its owner can), then: {add}",
     LEGACY_OFFICE: "After that: {add_other}",
     ARCHIVE: "After that: {add_other}",
-    MEDIA: "Add its transcript instead, as .vtt, .srt or text: {add_other}",
+    AUDIO: "Add its transcript instead, as .vtt, .srt or text: {add_other}",
+    VIDEO: "Add its transcript instead, as .vtt, .srt or text: {add_other}",
     NOT_TEXT: "No parser reads this format. Save it as PDF, HTML or text, then: {add_other}",
     LINK_OUTSIDE: "Links are not followed. To add what it leads to: {add_other}",
     f"{LEFT_OUT_BY}{IGNORE_FILE}": f"To take it in, change the {IGNORE_FILE} in its folder or above, then: openbook sync{{kb}}",
@@ -52,7 +55,13 @@ def remedy(reason: str, file: str = "FILE", place: Place | None = None) -> str:
     kb = _option(place) if place else ""
     found = next((said for part, said in _REMEDIES.items() if part in reason), "")
     add, file = f"openbook add{kb}", file if file == "FILE" else shlex.quote(file)
-    return f"{found}.".format(add=f"{add} {file}", add_other=f"{add} COPY", file=file, kb=kb) if found else ""
+    return (
+        f"{found}.".format(
+            add=f"{add} {file}", add_other=f"{add} COPY", file=file, kb=kb, python=shlex.quote(sys.executable)
+        )
+        if found
+        else ""
+    )
 
 
 def sync_command(place: Place) -> str:

@@ -7,7 +7,7 @@ import { Command, useSyncCommand } from "./command.js";
 import { conversationOf, drafts, loadConversation, NEW, titleOf, touched } from "./conversations.js";
 import { List } from "./list.js";
 import { href, replace } from "./router.js";
-import { choosing, chooseBase, server } from "./server.js";
+import { choosing, chooseBase, chooseModel, server } from "./server.js";
 import { Sources } from "./sources.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
@@ -235,7 +235,7 @@ function Composer({ conversation, draft, focus }) {
 
 /** From what is answered: documents or the model alone; which knowledge base, and which version of it. */
 function Choices() {
-  const { bases, base, versions, asOf, model, loaded } = useStore(server);
+  const { served, name: chosen, bases, base, versions, asOf, model, loaded } = useStore(server);
   const { mode } = useStore(choice);
   const [problem, setProblem] = useState("");
   const alone = loaded && !model; // no knowledge base
@@ -251,6 +251,9 @@ function Choices() {
       ${Object.entries(modes).map(([name, [words, hint]]) => html`<label title=${hint}><input type="radio" name="mode" value=${name} checked=${mode === name}
         disabled=${alone && name !== "closed"} onChange=${() => choice.set({ mode: name })} aria-describedby=${`mode-${name}`} /><span>${words}</span></label>
         <span id=${`mode-${name}`} hidden>${hint}</span>`)}</fieldset>
+    ${served.length > 1 ? html`<label class="inline"><span class="soft">${t("Model")}</span>
+      <select id="model" value=${chosen} onChange=${(event) => chooseModel(event.target.value)}>
+        ${served.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>` : null}
     ${mode !== "closed" && bases.length > 1 ? html`<label class="inline"><span class="soft">${t("Knowledge base")}</span>
       <select id="base" value=${base} onChange=${(event) => chooseBase(event.target.value).then(() => setProblem(""), (error) => setProblem(error.message))}>
         ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}

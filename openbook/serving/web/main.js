@@ -38,16 +38,16 @@ function toMain(event) {
 function Header({ view }) {
   const nav = useRef(null);
   useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
-  const { models, closed, model } = useStore(server);
+  const { models, closed, name: chosen } = useStore(server);
   const names = { ask: t("Ask"), documents: t("Documents"), versions: t("Versions"), questions: t("Questions"), model: t("Model") };
-  const identity = models[0]?.openbook;
+  const identity = models.find(({ id }) => id === closed)?.openbook;
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
     <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
       html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html` <${Unseen} />` : null}</a>`)}</nav>
     <div class="bar-end">
       <${Activity} />
-      ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${(model || closed).split(":")[0]}</span>` : null}
+      ${identity ? html`<span id="who" class="soft" title=${identity.digest}>${chosen}</span>` : null}
       <label class="unseen" for="language">${t("Language")}</label>
       <select id="language" class="quiet" value=${language()} onChange=${(event) => chooseLanguage(event.target.value)}>
         ${Object.entries(LANGUAGES).map(([name, words]) => html`<option value=${name} lang=${name}>${words}</option>`)}</select>

@@ -3,12 +3,15 @@
 import { get, key } from "./api.js";
 import { makeStore } from "./store.js";
 
+const ALONE = ":closed-book"; // ends the name of a model that reads no documents
+
 /**
- * `model` (from documents; "" without any) and `closed` (the model alone) are names to ask by. `base` and `asOf`: what was
- * chosen; empty for the first knowledge base and its newest version. `problem`: why the server could not be read.
+ * `name`: the chosen one of the `served` models. To ask by it: `model` (from documents; "" without any), `closed` (the model
+ * alone). `base` and `asOf`: what was chosen; empty for the first knowledge base and its newest version. `problem`: why the
+ * server could not be read.
  */
 export const server = makeStore({
-  loaded: false, problem: "", model: "", closed: "", models: [], bases: [], versions: [], base: "", asOf: "", keyWanted: "",
+  loaded: false, problem: "", model: "", closed: "", name: "", served: [], models: [], bases: [], versions: [], base: "", asOf: "", keyWanted: "",
 });
 
 /** Which documents are asked, for a query or a body of the API. */
@@ -31,15 +34,15 @@ export function load() {
 
 async function loadAll() {
   const models = (await get("/v1/models")).data;
-  const of = (mode) => models.find((each) => each.openbook.mode === mode);
-  const bases = of("open-book")?.openbook.knowledge_bases ?? [];
-  const { base } = server.get();
-  server.set({
-    models, bases, model: of("open-book")?.id ?? "", closed: of("closed-book").id,
-    base: bases.some((each) => each.name === base) ? base : "", // else the first
-  });
+  const bases = models.find((each) => each.openbook.mode === "open-book")?.openbook.knowledge_bases ?? [];
+  const served = models.filter(({ id, openbook }) => openbook.mode === "closed-book" && id.endsWith(ALONE)).map(({ id }) => id.slice(0, -ALONE.length));
+  const { base, name } = server.get();
+  server.set({ models, bases, served, base: bases.some((each) => each.name === base) ? base : "" }); // else the first
+  chooseModel(served.includes(name) ? name : served[0]);
   await loadVersions();
 }
+
+export const chooseModel = (name) => server.set({ name, model: server.get().bases.length ? name : "", closed: name + ALONE });
 
 /** Raises ApiError. */
 export async function loadVersions() {

@@ -203,7 +203,7 @@ function Outcome({ outcome, reason, remedy }) {
     ${remedy ? html`<${Remedy} text=${remedy} />` : null}`;
 }
 
-const COMMAND = /((?:OPENBOOK_\w+=\S+ )?(?:openbook|apt|chmod) (?:'[^']*'|[^'(])+?)(?= \(|\. Then|, then|\.?$)/;
+const COMMAND = /((?:OPENBOOK_\w+=\S+ )?(?:openbook|apt|chmod|(?:'[^']*'|\S+) -m pip) (?:'[^']*'|[^'(])+?)(?= \(|\. Then|, then|\.?$)/;
 
 /** What helps; each command in it can be copied. */
 export function Remedy({ text }) {

@@ -53,7 +53,7 @@ def test_sorted_depth_first_without_what_is_hidden_generated_or_of_no_use(folder
         "docs/a.xyz",
         "docs/b.txt",
         "docs/c/a.pdf",
-        "docs/film.mp4: skipped, audio or video",
+        "docs/film.mp4: skipped, video is not read: transcribe it first",
         "docs/photo.png: skipped, an image: needs OCR",
         "docs/x.zip: skipped, an archive: unpack it",
     ]

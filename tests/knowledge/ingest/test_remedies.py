@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from tests.knowledge.conftest import Library
 from tests.parsers.samples import ENCRYPTED_PDFS, make_pdf
 
 REFUSED = {
-    "scan.pdf": (make_pdf([None]), "openbook add scan.pdf --ocr eng"),
-    "a b.png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "openbook add 'a b.png' --ocr eng"),
+    "scan.pdf": (make_pdf([None]), f"{sys.executable} -m pip install 'openbook[ocr]'"),
+    "a b.png": (b"\x89PNG\r\n\x1a\n" + bytes(50), f"{sys.executable} -m pip install 'openbook[ocr]'"),
     "locked.pdf": (ENCRYPTED_PDFS[0], "openbook add COPY"),
     "large.txt": (b"x" * 2_000_000, "OPENBOOK_MAX_FILE_MB=1000 openbook add large.txt"),
     "a.zip": (b"PK\x03\x04", "openbook add COPY"),
@@ -54,7 +55,8 @@ def test_a_command_names_the_knowledge_base_and_no_password() -> None:
     url = DatabaseUrl("postgresql://ann:secret@host/books")
     said = remedy("no permission to read it", "a.txt", url)
     assert "openbook add --kb postgresql://ann@host/books a.txt" in said
-    assert shlex.split(remedy("an image: needs OCR", "it's.png", Path("my kb")).partition(": ")[2])[:5] == [
-        "openbook", "add", "--kb", "my kb", "it's.png",
-    ]  # fmt: skip
+    said = remedy("an archive: unpack it", "it's.zip", Path("my kb")).partition(": ")[2]
+    assert shlex.split(said) == ["openbook", "add", "--kb", "my kb", "COPY."]
+    said = remedy("took longer than 9 s", "it's.pdf", Path("my kb")).partition(": ")[2]
+    assert shlex.split(said)[:6] == ["OPENBOOK_READ_TIMEOUT_S=600", "openbook", "add", "--kb", "my kb", "it's.pdf"]
     assert remedy("the file is empty") == remedy("") == ""

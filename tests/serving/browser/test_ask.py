@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.serving.conftest import (
     Serve,
     WaitingEngine,
     add_file,
+    named_model,
     path_of,
     running,
 )
@@ -40,6 +42,19 @@ def bodies(page: Any) -> list[dict[str, Any]]:
     sent = list[dict[str, Any]]()
     page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/completions") else None)
     return sent
+
+
+def test_one_of_several_models_is_chosen_in_place(serve: Serve, open_page: Any) -> None:
+    with closing(named_model("one")) as one, closing(named_model("two")) as two:
+        page = open_page(serve(one, more_models=[(two, None)]))
+        sent = bodies(page)
+        ask(page)
+        page.locator("#model").select_option("two")
+        expect(page.locator("#who")).to_have_text("two")
+        ask(page)
+        choose(page, "Model alone")
+        ask(page)
+        assert [each["model"] for each in sent] == ["one", "two", "two:closed-book"]
 
 
 def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Running, open_page: Any) -> None:

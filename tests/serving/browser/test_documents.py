@@ -347,7 +347,7 @@ def test_what_could_not_be_read_is_told_with_the_command_that_helps(server: Runn
         "outcome": "failed",
         "reason": "no text in it",
         "tried_at": "2026-01-01T00:00:00+00:00",
-        "remedy": "To read it with OCR: openbook add '/srv/books/scan (1).pdf' --ocr eng (or another language of Tesseract, such as deu).",
+        "remedy": "To have this read from now on: '/my books/bin/python' -m pip install 'openbook[ocr]'.",
     }
     reply = {"object": "list", "knowledge_base": "kb", "version": 1, "data": [told]}
     page.route("**/v1/verdicts*", lambda route: route.fulfill(json=reply))
@@ -355,9 +355,10 @@ def test_what_could_not_be_read_is_told_with_the_command_that_helps(server: Runn
     go(page, "Documents")
     page.get_by_text("Could not be read (1)").click()
     expect(page.locator(".unread")).to_contain_text("no text in it")
-    page.get_by_role("button", name="Copy openbook add").click()
-    expect(page.get_by_role("button", name="Copy openbook add")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == "openbook add '/srv/books/scan (1).pdf' --ocr eng"
+    copy = page.get_by_role("button", name="-m pip install")
+    copy.click()
+    expect(copy).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "'/my books/bin/python' -m pip install 'openbook[ocr]'"
 
 
 @pytest.mark.slow
