@@ -54,6 +54,7 @@ def test_a_citation_is_shown_in_its_document_and_closing_goes_back(server: Runni
     page = open_page(server)
     path = path_of(server.bases["kb"], "bridge.txt")
     go(page, "Versions")
+    expect(page.get_by_role("heading", name="Versions", exact=True)).to_be_focused()
     opener = page.get_by_role("link", name="Model", exact=True)
     for how in ("Escape", "button", "back", "outside"):
         opener.focus()
