@@ -25,6 +25,7 @@ ABOVE_READ = {
     ("POST", "/v1/documents/remove"): "write",
     ("POST", "/v1/documents/purge"): "admin",
     ("POST", "/v1/files"): "write",
+    ("POST", "/v1/verdicts/remove"): "write",
     ("DELETE", "/v1/files/{file_id}"): "write",
     ("POST", "/v1/vector_stores"): "write",
     ("POST", "/v1/vector_stores/{vector_store_id}/files"): "write",
@@ -221,7 +222,7 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     yield server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
     yield server.client.get("/v1/documents/difference", params={"path": safe, "before": 1, "after": 2}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
-    for path in ("safe.txt", safe, str(Path(safe).parent)):
+    for path in ("safe.txt", safe):
         for action in ("remove", "purge"):
             yield server.client.post(f"/v1/documents/{action}", json={"documents": [path]}, headers=headers)
 
@@ -243,6 +244,16 @@ def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
     assert [each["documents"] for each in counts] == [2, 2, 0]
     seen = [response.text for response in everything(server, server.key("admin", "hr")) if response.status_code == 200]
     assert sum("safe.txt" in text for text in seen) >= 19
+
+
+def test_a_folder_is_what_the_caller_sees_of_it(server: Running) -> None:
+    base = server.bases["kb"]
+    safe = path_of(base, "safe.txt")
+    for action in ("remove", "purge"):
+        done = server.client.post(f"/v1/documents/{action}", json={"documents": [str(Path(safe).parent)]})
+        assert "safe.txt" not in done.text
+        assert safe in base.documents()
+    assert base.documents() == [safe]
 
 
 def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running) -> None:
