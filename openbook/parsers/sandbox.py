@@ -50,7 +50,7 @@ Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    timeout_s: float = 60.0  # by the wall clock; anew while OCR makes progress
+    timeout_s: float = 60.0  # by the wall clock; it begins again when OCR makes progress
     memory_mb: int = 2048  # of a worker's address space, where the platform can limit it
     max_file_bytes: int = 100_000_000
 
