@@ -41,8 +41,10 @@ COMMON = ("labels", "include", "exclude")  # keys of `sources.toml` for every so
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: `C:/` is a folder of Windows
 _PASSWORD = re.compile(
-    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"
-)  # a colon before an @, unless a port's
+    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"  # a colon before an @, unless a port's
+    r"|.*[?&](?:[\w.-]*[_.-])?(?:access_?token|token|sig|signature|\w*passw\w*|pwd|secret|api_?key)=",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_address(text: str) -> bool:
@@ -55,7 +57,7 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
     scheme = url.partition("://")[0].lower()
     if _PASSWORD.match(url):
         raise SourceError(
-            f"A password in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
+            f"A password or token in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
     from importlib.metadata import entry_points  # slow, and needed here alone
 
