@@ -333,7 +333,7 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
     """(name without flags, path) of each message. Files are renamed meanwhile: `cur` is listed twice to miss none."""
     seen = set()
     for part in ("new", "cur", "cur"):
-        if os.path.islink(place := Path(folder, part)):
+        if (place := Path(folder, part)).is_symlink():
             continue  # it may lead to another's mail
         with suppress(FileNotFoundError), os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
