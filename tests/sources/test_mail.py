@@ -291,7 +291,7 @@ def test_a_server_that_lies_ends_the_listing(
 ) -> None:
     monkeypatch.setattr(mail, "MAX_REPLY_BYTES", 300_000)
     monkeypatch.setattr(mail, "MAX_LINE_BYTES", 100_000)
-    monkeypatch.setattr(mail, "TIMEOUT_S", 2 if said == "timed out" else 60)
+    monkeypatch.setattr(mail, "TIMEOUT_S", 0.3 if said == "timed out" else 60)
     with scripted(changes) as (port, _):
         if said:
             with pytest.raises(SourceError, match=f"cannot be read: .*{said}"):

@@ -132,8 +132,8 @@ def test_a_function_that_writes_fails(new_postgres_url: str) -> None:
 
 def test_an_endless_query_ends(database: tuple[str, Callable[..., object]], monkeypatch: pytest.MonkeyPatch) -> None:
     url, _ = database
-    monkeypatch.setattr(sql, "TIMEOUT_S", 1)
-    monkeypatch.setitem(sql.ARGUMENTS, "postgresql", {"options": "-c statement_timeout=1s"})
+    monkeypatch.setattr(sql, "TIMEOUT_S", 0.2)
+    monkeypatch.setitem(sql.ARGUMENTS, "postgresql", {"options": "-c statement_timeout=200ms"})
     endless = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT max(id) AS id FROM n"
     with pytest.raises(SourceError, match=r"interrupted|statement timeout"):
         items_of(SqlSource(url, endless))

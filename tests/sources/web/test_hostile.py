@@ -95,7 +95,7 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "header in bytes": (ok(head=HTML + b"X: \xff\xfe\xe9\r\nETag: \xe9\xff\r\nLast-Modified: \xe9\r\n"), "item"),
     "500 headers": (ok(head=HTML + b"X: y\r\n" * 500), "item"),
     "a day that is none": (ok(head=HTML + b"Last-Modified: Tue, 99 Foo 99999 99:99:99 GMT\r\n"), "item"),
-    "gzip bomb": (packed(b"gzip", gzip.compress(bytes(300_000_000))), "cut"),
+    "gzip bomb": (packed(b"gzip", gzip.compress(bytes(30_000_000))), "cut"),
     "gzip twice": (packed(b"gzip, gzip", gzip.compress(gzip.compress(PAGE))), "failed"),
     "gzip cut": (packed(b"gzip", gzip.compress(PAGE * 99)[:100]), "item"),
     "not gzip": (packed(b"gzip", PAGE), "failed"),
