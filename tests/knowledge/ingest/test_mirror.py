@@ -341,6 +341,9 @@ def test_a_name_that_another_source_has_stays_that_ones(site: Site) -> None:
     forget_synced_folder(site.library.base, SITE)
     other.sync()
     assert site.text("a.txt") == "Nothing secret."
+    verdicts = {each.path: each for each in site.sync(RunOptions(labels=frozenset({"hr"}))).verdicts}
+    assert verdicts[f"{SITE}/a.txt"].outcome == "failed"  # its text is to be seen without the label
+    assert "lacks hr: exclude it there, or give that source the label" in verdicts[f"{SITE}/a.txt"].reason
 
 
 @pytest.mark.parametrize("is_at_source", [True, False])
