@@ -243,11 +243,12 @@ def _keep_syncing(
             run(due)
             due = []
         except (KnowledgeError, SourceError, StorageError) as error:
-            # What is away is not asked more often than `every_s`; another writer, or a full disk, was not asked.
-            is_away = due is folders and every_s and not isinstance(error, KnowledgeBaseBusy | StorageError)
-            wait_s = max(next_s - time.monotonic(), 0.0) if is_away else RETRY_S
-            display.note(f"{error} Next try in {wait_s:.0f} s.")
-            due, not_before = ([], not_before) if is_away else (due, time.monotonic() + RETRY_S)
+            if due is folders and every_s and not isinstance(error, KnowledgeBaseBusy | StorageError):
+                due = []  # a source that is away is not asked more often than `every_s`
+                display.note(f"{error} The next sync tries again.")
+            else:
+                not_before = time.monotonic() + RETRY_S
+                display.note(f"{error} Next try in {RETRY_S:g} s.")
 
 
 def _ticks() -> Iterator[int]:

@@ -476,14 +476,10 @@ def _stem(name: str) -> str:
 
 
 def is_name(name: object) -> bool:
+    if not (isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)):
+        return False
     with suppress(ValueError):  # as of `https://[`
-        return (
-            isinstance(name, str)
-            and len(name) <= MAX_NAME_CHARS
-            and name.isprintable()
-            and is_address(name)
-            and bool(urlsplit(name))
-        )
+        return bool(urlsplit(name))
     return False
 
 
