@@ -20,7 +20,7 @@ from openbook import resources
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.config import Place
-from openbook.errors import ConfigError, FilesFailed, KnowledgeError, SourceError, StorageError
+from openbook.errors import ConfigError, FilesFailed, KnowledgeBaseBusy, KnowledgeError, SourceError, StorageError
 from openbook.records import Outcome
 from openbook.sources.registry import is_address
 
@@ -243,8 +243,12 @@ def _keep_syncing(
             run(due)
             due = []
         except (KnowledgeError, SourceError, StorageError) as error:
-            display.note(f"{error} Next try in {RETRY_S:g} s.")
-            not_before = time.monotonic() + RETRY_S
+            if due is folders and every_s and not isinstance(error, KnowledgeBaseBusy | StorageError):
+                due = []  # a source that is away is not asked more often than `every_s`
+                display.note(f"{error} The next sync tries again.")
+            else:
+                not_before = time.monotonic() + RETRY_S
+                display.note(f"{error} Next try in {RETRY_S:g} s.")
 
 
 def _ticks() -> Iterator[int]:

@@ -160,7 +160,7 @@ def sync_folders(
             batch = FileBatch((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
                 if each.address:
-                    others = {other.address for other in (known | wanted).values()} - {each.address}
+                    others = {other.address: other.labels for other in (known | wanted).values() if other != each}
                     batch = _of_source(batch, each.address, fetched[each.folder], origins, others)
                     _check_not_emptied(batch, each, live)
                 else:
@@ -209,7 +209,11 @@ def _origins(live: LiveDocuments) -> dict[str, str]:
 
 
 def _of_source(
-    batch: FileBatch, address: str, fetched: Fetched | OpenBookError, origins: dict[str, str], others: Collection[str]
+    batch: FileBatch,
+    address: str,
+    fetched: Fetched | OpenBookError,
+    origins: dict[str, str],
+    others: Mapping[str, frozenset[str]],
 ) -> FileBatch:
     """The batch of what was fetched. A name that another source has keeps that one's document, so that its labels hold."""
     if isinstance(fetched, OpenBookError):
@@ -218,7 +222,10 @@ def _of_source(
     for each in fetched.found:
         name = _path_of(each)
         if (owner := origins.get(name)) in others:
-            found.append(Verdict(name, "skipped", f"the document of this name came from {owner}"))
+            reason = f"the document of this name came from {owner}"
+            if lacking := batch.labels - others[owner]:
+                reason += f", so it lacks {', '.join(sorted(lacking))}: exclude it there, or give that source the label"
+            found.append(Verdict(name, "failed" if lacking else "skipped", reason))
         elif isinstance(each, Verdict):
             found.append(each)
         elif each.path.exists():  # else purged meanwhile

@@ -38,6 +38,12 @@ class KnownItem:
     file: Path
 
 
+class Known(dict[str, KnownItem]):
+    """Known items by name. `scratch`: a folder for folders of this run; the next run, or a purge, deletes what a killed run left there."""
+
+    scratch: Path | None = None
+
+
 class Source(Protocol):
     """A place with documents. Its options are its fields: a frozen msgspec.Struct with `url: str` first, unknown fields forbidden."""
 

@@ -55,7 +55,7 @@ def _members(file: io.FileIO, base: str, *, nested: bool) -> Iterator[Item | Ver
     for path, member in {member.filename: member for member in files}.items():
         name = f"{base}/{path}"
         if re.match(r"[/\\]|[A-Za-z]:", path) or ".." in re.split(r"[/\\]", path):
-            yield Verdict(name, "failed", "its name leads out of the archive")
+            yield Verdict(name, "skipped", "its name leads out of the archive")
         elif is_left_out(path):
             continue
         elif times[path] > 1:

@@ -63,18 +63,8 @@ class FeedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, old in known.items():
             before = kept[name]
             if name not in present and (is_broken or str(before.metadata.get("modified", "")) < oldest):
-                yield Item(
-                    name,
-                    old.fingerprint,
-                    partial(_again, old.file),
-                    ".html",
-                    before.metadata,
-                    kept=old.kept,
-                )
-
-
-def _again(file: Path) -> Iterator[bytes]:
-    yield file.read_bytes()
+                read = partial(map, Path.read_bytes, [old.file])
+                yield Item(name, old.fingerprint, read, ".html", before.metadata, kept=old.kept)
 
 
 def _parse(answer: Answer) -> Any:

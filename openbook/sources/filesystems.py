@@ -153,8 +153,9 @@ def _webdav(url: str, stack: ExitStack) -> Any:
     from webdav4.fsspec import WebdavFileSystem
 
     def stay(request: httpx.Request) -> None:
-        if request.url.host != httpx.URL(url).host:
-            raise SourceError(f"{url} leads to another server, {request.url.host}. Give that address if it is right.")
+        if request.url.netloc != httpx.URL(url).netloc:
+            there = f"{request.url.host}:{request.url.port or ''}".rstrip(":")
+            raise SourceError(f"{url} leads to another server, {there}. Give that address if it is right.")
 
     netrc = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     how = {"timeout": _TIMEOUT_S, "event_hooks": {"request": [stay]}, "skip_instance_cache": True}

@@ -45,7 +45,7 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise SourceError(f"{self.url!r} is no repository: write git+https://HOST/REPOSITORY.git@REVISION#FOLDER.")
         if parts["user"] and parts["protocol"] == "https":
             raise SourceError("Give a user or token to git itself (~/.netrc, credential helper), not in an address.")
-        with tempfile.TemporaryDirectory(prefix="openbook-git-") as directory:
+        with tempfile.TemporaryDirectory(prefix=".git-", dir=getattr(known, "scratch", None)) as directory:
             settings = (*_SETTINGS, f"protocol.{parts['protocol']}.allow=always")
             command = ["git", f"--git-dir={directory}", *(word for each in settings for word in ("-c", each))]
             git = partial(self._git, command)

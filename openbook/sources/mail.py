@@ -55,10 +55,6 @@ class ImapSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         address = urlsplit(self.url)
-        if address.password is not None:
-            raise ConfigError(
-                f"The address of a mailbox at {address.hostname} holds a password. Remove it there and set OPENBOOK_IMAP_PASSWORD."
-            )
         if not (address.username and address.hostname and address.path[1:] and unquote(self.url).isprintable()):
             raise ConfigError(
                 f"{self.url!r} is not the address of a mailbox: write imaps://user@host/INBOX, or * for all folders."
@@ -337,7 +333,9 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
     """(name without flags, path) of each message. Files are renamed meanwhile: `cur` is listed twice to miss none."""
     seen = set()
     for part in ("new", "cur", "cur"):
-        with suppress(FileNotFoundError), os.scandir(Path(folder, part)) as entries:
+        if (place := Path(folder, part)).is_symlink():
+            continue  # it may lead to another's mail
+        with suppress(FileNotFoundError), os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda each: each.name):
                 base = entry.name.partition(":")[0]
                 if base not in seen and base[:1] != "." and entry.is_file(follow_symlinks=False):

@@ -11,29 +11,18 @@ from openbook.codec import convert
 from openbook.errors import ConfigError, SourceError, did_you_mean, needs_extra
 from openbook.sources import Source
 
-SCHEMES: dict[str, str] = {
-    "http": "openbook.sources.web:WebSource",
-    "https": "openbook.sources.web:WebSource",
-    "feed+http": "openbook.sources.feed:FeedSource",
-    "feed+https": "openbook.sources.feed:FeedSource",
-    "s3": "openbook.sources.filesystems:FileSystemSource",
-    "gs": "openbook.sources.filesystems:FileSystemSource",
-    "az": "openbook.sources.filesystems:FileSystemSource",
-    "sftp": "openbook.sources.filesystems:FileSystemSource",
-    "webdav+http": "openbook.sources.filesystems:FileSystemSource",
-    "webdav+https": "openbook.sources.filesystems:FileSystemSource",
-    "zip": "openbook.sources.archive:ArchiveSource",
-    "git+https": "openbook.sources.git:GitSource",
-    "git+ssh": "openbook.sources.git:GitSource",
-    "git+file": "openbook.sources.git:GitSource",
-    "zotero": "openbook.sources.zotero:ZoteroSource",
-    "imaps": "openbook.sources.mail:ImapSource",
-    "imap": "openbook.sources.mail:ImapSource",
-    "maildir": "openbook.sources.mail:MaildirSource",
-    "sqlite": "openbook.sources.sql:SqlSource",
-    "postgresql": "openbook.sources.sql:SqlSource",
-    "mysql": "openbook.sources.sql:SqlSource",
+_CLASSES = {
+    "web:WebSource": "http https",
+    "feed:FeedSource": "feed+http feed+https",
+    "filesystems:FileSystemSource": "s3 gs az sftp webdav+http webdav+https",
+    "archive:ArchiveSource": "zip",
+    "git:GitSource": "git+https git+ssh git+file",
+    "zotero:ZoteroSource": "zotero",
+    "mail:ImapSource": "imaps imap",
+    "mail:MaildirSource": "maildir",
+    "sql:SqlSource": "sqlite postgresql mysql",
 }
+SCHEMES = {each: f"openbook.sources.{name}" for name, schemes in _CLASSES.items() for each in schemes.split()}
 """Scheme -> "module:Class"; the module is imported when a source of the scheme is opened."""
 
 ENTRY_POINTS = "openbook.sources"
@@ -41,8 +30,10 @@ COMMON = ("labels", "include", "exclude")  # keys of `sources.toml` for every so
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: `C:/` is a folder of Windows
 _PASSWORD = re.compile(
-    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"
-)  # a colon before an @, unless a port's
+    r"[^/]*//(?!(?:\[[^\]]*\]|[^:/?#@]*):\d+[/?#])[^@:]*:[^@]*@"  # a colon before an @, unless a port's
+    r"|.*[?&](?:[\w.-]*[_.-])?(?:access_?token|token|sig|signature|\w*passw\w*|pwd|secret|api_?key)=",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_address(text: str) -> bool:
@@ -55,7 +46,7 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
     scheme = url.partition("://")[0].lower()
     if _PASSWORD.match(url):
         raise SourceError(
-            f"A password in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
+            f"A password or token in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
     from importlib.metadata import entry_points  # slow, and needed here alone
 

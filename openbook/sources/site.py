@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import threading
 import time
@@ -140,8 +141,9 @@ class Site:
     @contextmanager
     def get(self, address: str, known: Mapping[str, Kept]) -> Generator[Answer, None, None]:
         """The answer, after redirects; with bytes if its status is 200. Raises FetchError."""
+        has_paused = False
         for _ in range(_MAX_HOPS):
-            before = known.get(address, Kept())
+            before, pause_s = known.get(address, Kept()), 0
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
             if (wait_s := self._next_s - time.monotonic()) > 0:
@@ -154,7 +156,8 @@ class Site:
                     "GET", address, headers=headers, extensions={"trace": partial(self._trace, address)}
                 ) as response:
                     status = response.status_code
-                    if status not in (301, 302, 303, 307, 308):
+                    pause_s = 0 if has_paused or status not in (429, 503) else _pause_s(response.headers)
+                    if not pause_s and status not in (301, 302, 303, 307, 308):
                         if status == 304 and address not in known:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
                         answer = _answer(address, response)
@@ -167,7 +170,10 @@ class Site:
                 raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
             finally:
                 timer.cancel()
-                self._next_s = time.monotonic() + self.delay_s
+                self._next_s = time.monotonic() + max(self.delay_s, pause_s)
+            if pause_s:
+                has_paused = True
+                continue
             if status in (302, 303, 307) and address in known:  # a page for signing in must not take a document's place
                 raise FetchError(address, f"leads elsewhere for now (status {status})")
             address = self._redirected(address, response.headers.get("location", ""))
@@ -205,6 +211,12 @@ def _authorization(host: str) -> dict[str, str]:
     if not all(name and token and token.isascii() and token.isprintable() for name, token in pairs.items()):
         raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
     return {"Authorization": f"Bearer {pairs[host]}"} if host in pairs else {}
+
+
+def _pause_s(headers: Mapping[str, str]) -> int:
+    """What a server that is busy asks for; 0 if nothing, or too much."""
+    said = headers.get("retry-after", "")
+    return int(said) if re.fullmatch(r"[1-9]\d?", said, re.ASCII) and int(said) <= MAX_DELAY_S else 0
 
 
 def _answer(address: str, response: httpx.Response) -> Answer:

@@ -64,10 +64,6 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 "The address of a database is not valid: write postgresql://user@host/database."
             ) from None
-        if address.password is not None or any("passw" in key.lower() for key in address.query):
-            raise ConfigError(
-                f"The address of the database {address.database!r} holds a password. Remove it there and set OPENBOOK_SQL_PASSWORD."
-            )
         if not (address.database and self.id.strip()):
             raise ConfigError(f"{self.url!r} needs the name of a database, and an id: a column that identifies a row.")
 
@@ -105,6 +101,9 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _item(self, name: str, row: Mapping[str, Any]) -> Item:
         fields = {key: row[key] for key in row if key not in {self.text, self.title}}
         fields |= {"title": row[self.title]} if self.title else {}
+        for key in row:  # of bytes nothing is shown, and a row without labels is shown to all
+            if re.sub(r"\W", "_", key.lower()) == "access_labels" and isinstance(row[key], bytes | memoryview):
+                raise SourceError(f"The column {key!r} of {self.url} holds bytes: CAST it to text in the query.")
         shown = {key: [*map(_shown, v)] if isinstance(v, list) else _shown(v) for key, v in fields.items()}
         metadata = {key: value for key, value in shown.items() if value}
         body = row[self.text] if self.text else "\n".join(f"- {key}: {_shown(row[key])}" for key in row)

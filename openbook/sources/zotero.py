@@ -65,7 +65,7 @@ class ZoteroSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if deleted & {item, parent}:
                 continue
             if mode in (_IMPORTED_FILE, _IMPORTED_URL):
-                yield _attachment(folder / "storage" / key, base, path, _metadata(works[parent or item]))
+                yield _attachment(folder / "storage", key, base, path, _metadata(works[parent or item]))
             elif mode == _LINKED_FILE:
                 yield Verdict(f"{base}/storage/{key}", "skipped", "a link to a file outside Zotero: sync its folder")
         for item, parent, key, title, note in rows["notes"]:
@@ -88,11 +88,12 @@ def _rows(database: Path) -> dict[str, list[Any]]:
     raise SourceError("Zotero is writing its library. Sync again in a minute.")
 
 
-def _attachment(folder: Path, base: str, path: str, metadata: dict[str, str | list[str]]) -> Item | Verdict:
+def _attachment(storage: Path, key: str, base: str, path: str, metadata: dict[str, str | list[str]]) -> Item | Verdict:
     file_name = path.partition(":")[2]
-    name, file = f"{base}/storage/{folder.name}/{file_name}", folder / file_name
-    home = folder.parent.resolve() / folder.name  # `storage` may be a link to another disk, but nothing in it
-    if not re.fullmatch(r"storage:[^/\\\0]+", path) or file.resolve() != home / file_name or not file.is_file():
+    name, file = f"{base}/storage/{key}/{file_name}", storage / key / file_name
+    home = storage.resolve() / key  # `storage` may be a link to another disk, but nothing in it
+    is_plain = re.fullmatch(r"\w+/storage:[^/\\\0]+", f"{key}/{path}")
+    if not is_plain or file.resolve() != home / file_name or not file.is_file():
         return Verdict(name, "failed", "its file is not in Zotero's storage: open it in Zotero, which downloads it")
     fingerprint = "{0.st_size}:{0.st_mtime_ns}".format(file.stat())
     return Item(name, fingerprint, partial(pieces, partial(file.open, "rb")), file.suffix, metadata)

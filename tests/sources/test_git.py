@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import SourceError
-from openbook.sources import Item
+from openbook.sources import Item, Known
 from openbook.sources.git import GitSource
 from openbook.sources.registry import open_source
 from openbook.testing import check_source
@@ -81,6 +81,16 @@ def test_only_what_changed_is_read(partial: str, git: Git, repo: Path) -> None:
     assert third.read == {f"{url}#README.md": b"# Second"}
     assert set(third.items) == {f"{url}#README.md", f"{url}#docs/a b.txt"}
     assert not list((repo.parent / "scratch").iterdir())
+
+
+def test_its_folder_lies_where_a_killed_run_is_cleared(repo: Path, tmp_path: Path) -> None:
+    known = Known()
+    known.scratch = tmp_path / "mirror"
+    known.scratch.mkdir()
+    listing = GitSource(f"git+file://{repo}").items(known)
+    next(listing)
+    assert list(known.scratch.iterdir())
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_conformance(git: Git, repo: Path) -> None:

@@ -249,12 +249,6 @@ def test_an_address_needs_user_host_and_folder(url: str) -> None:
         ImapSource(url)
 
 
-def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigError, match="OPENBOOK_IMAP_PASSWORD") as caught:
-        ImapSource("imaps://ann:hunter2@h/INBOX")
-    assert "hunter2" not in str(caught.value)
-
-
 # --- servers that lie -------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +291,7 @@ def test_a_server_that_lies_ends_the_listing(
 ) -> None:
     monkeypatch.setattr(mail, "MAX_REPLY_BYTES", 300_000)
     monkeypatch.setattr(mail, "MAX_LINE_BYTES", 100_000)
-    monkeypatch.setattr(mail, "TIMEOUT_S", 2 if said == "timed out" else 60)
+    monkeypatch.setattr(mail, "TIMEOUT_S", 0.3 if said == "timed out" else 60)
     with scripted(changes) as (port, _):
         if said:
             with pytest.raises(SourceError, match=f"cannot be read: .*{said}"):
@@ -409,6 +403,10 @@ def test_links_and_odd_names_in_a_maildir(maildir: Path, tmp_path: Path) -> None
     (tmp_path / "outside").write_text("From: a@b\n\nsecret")
     (maildir / "cur" / "6.link").symlink_to(tmp_path / "outside")
     (maildir / ".Linked").symlink_to(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "9.f.host").write_text("From: a@b\n\nsecret")
+    (maildir / ".Lists" / "new").rmdir()
+    (maildir / ".Lists" / "new").symlink_to(tmp_path / "theirs")
     os.mkfifo(maildir / "cur" / "7.pipe")
     Path(os.fsdecode(os.fsencode(maildir / "cur") + b"/8\n\xff.x")).write_bytes(message("Pier 8"))
     found = items_of(MaildirSource(f"maildir://{maildir}"))

@@ -184,6 +184,14 @@ def test_paths_that_lead_elsewhere(path: str, folder: Path) -> None:
     assert sum(verdict.outcome == "failed" for verdict in found.verdicts.values()) == 2
 
 
+def test_a_key_that_leads_elsewhere(folder: Path) -> None:
+    (folder / "secret.txt").write_text("secret")
+    with closing(sqlite3.connect(folder / "zotero.sqlite")) as connection, connection:
+        connection.execute("UPDATE items SET key = ? WHERE itemID = 2", (f"../../{folder.name}",))
+        connection.execute("UPDATE itemAttachments SET path = 'storage:secret.txt' WHERE itemID = 2")
+    assert b"secret" not in fetch(ZoteroSource(f"zotero://{folder}")).read.values()
+
+
 def test_what_is_no_library(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError,

@@ -46,7 +46,7 @@ from openbook.locks import delete_abandoned, exclusive_lock
 from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
-from openbook.sources import Item, KnownItem, Source
+from openbook.sources import Item, Known, KnownItem, Source
 from openbook.sources.registry import COMMON, is_address, open_source
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
@@ -186,8 +186,10 @@ def opened_mirror(folder: Path, address: str = "", timeout_s: float = 0.0) -> It
                 what = address or f"a source into {folder}"
                 raise KnowledgeBaseBusy(f"Another process fetches {what}. Wait for it, or end it, then run this again.")
             delete_left_over(folder.parent)
-            for path in folder.glob(".*"):
-                if is_unfinished(path):
+            for path in list(folder.iterdir()):
+                if path.is_dir():  # of a killed run; its git may still write
+                    delete(path)
+                elif is_unfinished(path):
                     delete_abandoned(path)
             mirror = Mirror(folder, address)
             try:
@@ -210,12 +212,13 @@ class Mirror:
     def close(self) -> None:
         self._lines.close()
 
-    def known(self) -> dict[str, KnownItem]:
-        return {
-            name: KnownItem(each.fingerprint, each.kept, self.folder / each.file)
-            for name, each in self.entries.items()
-            if each.file
-        }
+    def known(self) -> Known:
+        found = Known()
+        found.scratch = self.folder
+        for name, each in self.entries.items():
+            if each.file:
+                found[name] = KnownItem(each.fingerprint, each.kept, self.folder / each.file)
+        return found
 
     def set(self, entry: _Entry) -> None:
         self.entries[entry.name] = entry
@@ -233,7 +236,7 @@ class Mirror:
         replace_file(self._state, b"\n".join(lines) + b"\n")
         here = {_STATE, _LOCK, *(f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR))}
         for path in self.folder.iterdir():
-            if path.name not in here:
+            if path.name not in here and not path.is_dir():
                 path.unlink(missing_ok=True)
 
     def purge(
@@ -282,8 +285,9 @@ def unheld(base_folder: Path, is_held: Callable[[Path, str], bool]) -> Iterator[
     for folder in mirrors(base_folder):
         _, entries = _parse_state(folder, (folder / _STATE).read_bytes(), "")
         held = {each.file for each in entries.values() if each.file and is_held(folder / each.file, each.digest)}
-        for path in sorted(folder.iterdir()):
-            if path.name not in held and path.name != _STATE and not is_sidecar(path.name) and _is_packed(path):
+        for path in sorted(folder.rglob("*")):
+            is_other = path.name in held or path.name == _STATE or is_sidecar(path.name) or not path.is_file()
+            if not is_other and _is_packed(path):
                 yield path
 
 
@@ -327,7 +331,7 @@ class _Run:
                 if not is_name(name):
                     reason = f"its name is not an address of 1 to {MAX_NAME_CHARS:,} printable characters"
                     shown = f"{address} {ascii(name)[:200]}"
-                    found[shown] = Verdict(shown, "failed", reason)
+                    found[shown] = Verdict(shown, "skipped", reason)
                 elif isinstance(item, Verdict):
                     found.setdefault(name, Verdict(name, item.outcome, _said(item.reason)))
                 elif name not in found:
@@ -362,7 +366,8 @@ class _Run:
 
     def _taken(self, item: Item) -> FoundFile | Verdict:
         name, address = item.name, self._wanted.address.rstrip("/") + "/"
-        suffix = (item.suffix or PurePosixPath(urlsplit(name).path).suffix).lower()
+        parts = urlsplit(name)  # of a file in a repository, the fragment is its path
+        suffix = (item.suffix or PurePosixPath(parts.fragment or parts.path).suffix).lower()
         path = self._mirror.folder / f"{_stem(name)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
         below = name.removeprefix(address) if name.startswith(address) else name.partition("://")[2]
         if reason := self._leaves_out(below) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
@@ -471,7 +476,11 @@ def _stem(name: str) -> str:
 
 
 def is_name(name: object) -> bool:
-    return isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)
+    if not (isinstance(name, str) and len(name) <= MAX_NAME_CHARS and name.isprintable() and is_address(name)):
+        return False
+    with suppress(ValueError):  # as of `https://[`
+        return bool(urlsplit(name))
+    return False
 
 
 def _utf8(text: str) -> str:

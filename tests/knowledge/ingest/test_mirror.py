@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -107,14 +108,20 @@ def test_items_become_documents_and_follow_their_source(site: Site) -> None:
 def test_metadata_labels_and_type_come_with_an_item(site: Site) -> None:
     said = {"author": "Ada", "modified": "2024-05-06T07:08:09+00:00", "type": "forged", "tags": ["a", "b"]}
     site.put("page", "<html><title>Leave</title><p>Thirty days.</p></html>", suffix=".html", metadata=said)
+    site.put("repository.git#Makefile", "all: book")
     site.put("secret.txt", "The safe has the code 1234.", labels=frozenset({"hr"}))
     site.put("odd.txt", "No label.", labels=frozenset({"Not A Label"}))
     site.sync(RunOptions(labels=frozenset({"staff"})))
     info = site.library.base.document_info(None, Scope(labels=frozenset({"staff", "hr"})))
     page = dict(info[f"{SITE}/page"].metadata)
+    assert dict(info[f"{SITE}/repository.git#Makefile"].metadata)["type"] == ""
     assert (page["author"], page["source"], page["type"], page["name"]) == ("Ada", SITE, "html", "page")
     assert (page["modified"], page["title"], page["tags"]) == ("2024-05-06T07:08:09+00:00", "Leave", ("a", "b"))
-    assert site.library.base.labels() == {f"{SITE}/page": ["staff"], f"{SITE}/secret.txt": ["hr", "staff"]}
+    assert site.library.base.labels() == {
+        f"{SITE}/page": ["staff"],
+        f"{SITE}/repository.git#Makefile": ["staff"],
+        f"{SITE}/secret.txt": ["hr", "staff"],
+    }
     site.put("page", "<html><title>Leave</title><p>Thirty days.</p></html>", suffix=".html", labels=frozenset({"hr"}))
     site.sync()
     assert site.library.base.labels()[f"{SITE}/page"] == ["hr", "staff"]  # its fingerprint is as before
@@ -195,6 +202,7 @@ def test_hostile_items_cost_themselves_alone(site: Site, tmp_path: Path) -> None
     for name in names:
         site.put(name, "Hostile.") if name else HELD[SITE].append(Item(str(stays), "1", lambda: [b"Taken over."]))
     site.put("../../up.txt", "Below.")
+    site.put("fake://[/x.txt", "Not an address.")
     site.put("Case.txt", "Upper.")
     site.put("case.txt", "Lower.")
     HELD[SITE].append(replace(HELD[SITE][-1], read=lambda: [b"Twice."]))  # type: ignore[type-var]
@@ -333,6 +341,9 @@ def test_a_name_that_another_source_has_stays_that_ones(site: Site) -> None:
     forget_synced_folder(site.library.base, SITE)
     other.sync()
     assert site.text("a.txt") == "Nothing secret."
+    verdicts = {each.path: each for each in site.sync(RunOptions(labels=frozenset({"hr"}))).verdicts}
+    assert verdicts[f"{SITE}/a.txt"].outcome == "failed"  # its text is to be seen without the label
+    assert "lacks hr: exclude it there, or give that source the label" in verdicts[f"{SITE}/a.txt"].reason
 
 
 @pytest.mark.parametrize("is_at_source", [True, False])
@@ -352,12 +363,16 @@ def test_a_purge_deletes_what_was_fetched_and_proves_it(site: Site, is_at_source
     if not is_at_source:
         site.drop("agreement.txt")
         site.sync()
+    killed = mirror_folder(base.folder, SITE) / ".git-x" / "objects" / "pack.zip2"
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(zlib.compress(secret.encode()))
     places, beyond, _ = look_for(base, secret, load_settings())
-    assert (bool(places), [each.path.suffix for each in beyond]) == (True, [".zip2"])
+    assert (bool(places), [each.path.suffix for each in beyond]) == (True, [".zip2"] * 2)
     done = purge_everywhere(base, [f"{SITE}/miller/agreement.txt"], load_settings())
     assert done.proved
     assert done.purged.still_on_disk == ((f"{SITE}/miller/agreement.txt",) if is_at_source else ())
     assert look_for(base, secret, load_settings())[:2] == ([], [])
+    assert not killed.exists()
     names = [f"{SITE}/{name}" for name in ("miller/agreement.txt", "list.html", "index.html")]
     assert set(mirrored_files(base.folder, names)) == {f"{SITE}/list.html"}  # the index's bytes hold the text
     if is_at_source:

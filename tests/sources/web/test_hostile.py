@@ -47,7 +47,7 @@ class Slow:
 
     def __iter__(self) -> Iterator[bytes]:
         while True:
-            time.sleep(0.05)
+            time.sleep(0.02)
             yield self._piece
 
 
@@ -66,10 +66,7 @@ LOCATIONS = [
     "http://127.0.0.1:{port}.example.org/", "http://127.0.0.1/", "file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:alert(1)", "data:text/html,hello",
     "gopher://127.0.0.1:{port}/", "", "/bad", "#part", "/round", "/long/0", "/private", "http:///good", "http://exa mple/", "\\\\example.org\\x", "http://%31%32%37.0.0.1:{other_port}/",
 ]  # fmt: skip
-STATUSES = [
-    100, 199, 201, 202, 204, 205, 206, 226, 300, 305, 306, 399, 400, 401, 402, 403, 405, 406, 407, 408, 409, 411, 418, 421, 425, 429, 451, 499, 500,
-    501, 502, 503, 504, 505, 511, 520, 599, 600, 999,
-]  # fmt: skip
+STATUSES = [100, 199, 204, 206, 300, 305, 399, 401, 403, 407, 425, 429, 500, 503, 599, 999]
 DEEP = "<div>" * 5_000 + "Words that are far below. " * 9
 ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Forever(b"<p>more" * 999)), "cut"),
@@ -79,20 +76,17 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "endless answers before": (raw(Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
     "slow head": (raw(b"HTTP/1.1 200 OK\r\n", Slow(b"X: y\r\n")), "failed"),
     "slow body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Slow(b"x")), "failed"),
-    "slow chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", Slow(b"1\r\nx\r\n")), "failed"),
     "silence": (raw(Slow(b"")), "failed"),
     "nothing": (raw(b""), "failed"),
     "length too long": (ok(length=b"100000"), "failed"),
     "length too short": (ok(length=b"60"), "item"),
     "length negative": (ok(length=b"-1"), "failed"),
     "length not a number": (ok(length=b"many"), "failed"),
-    "length enormous": (ok(length=b"9" * 30), "failed"),
     "two lengths": (ok(head=HTML + b"Content-Length: 7\r\n"), "failed"),
     "bad chunk": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n" + PAGE), "failed"),
     "chunks without end": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nwords\r\n"), "failed"),
     "unknown transfer": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: rot13\r\n\r\n" + PAGE), "failed"),
     "not HTTP": (raw(PAGE), "failed"),
-    "another protocol": (raw(b"SSH-2.0-OpenSSH_9.6\r\n"), "failed"),
     "HTTP/2": (raw(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x80"), "failed"),
     "HTTP/9": (raw(b"HTTP/9.9 200 OK\r\n\r\n" + PAGE), "item"),
     "status a word": (raw(b"HTTP/1.1 OK\r\n\r\n"), "failed"),
@@ -100,16 +94,13 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "header without colon": (ok(head=HTML + b"nonsense\r\n"), "failed"),
     "header in bytes": (ok(head=HTML + b"X: \xff\xfe\xe9\r\nETag: \xe9\xff\r\nLast-Modified: \xe9\r\n"), "item"),
     "500 headers": (ok(head=HTML + b"X: y\r\n" * 500), "item"),
-    "500 cookies": (ok(head=HTML + b"Set-Cookie: a=b\r\n" * 500), "item"),
     "a day that is none": (ok(head=HTML + b"Last-Modified: Tue, 99 Foo 99999 99:99:99 GMT\r\n"), "item"),
-    "gzip bomb": (packed(b"gzip", gzip.compress(bytes(300_000_000))), "cut"),
+    "gzip bomb": (packed(b"gzip", gzip.compress(bytes(30_000_000))), "cut"),
     "gzip twice": (packed(b"gzip, gzip", gzip.compress(gzip.compress(PAGE))), "failed"),
     "gzip cut": (packed(b"gzip", gzip.compress(PAGE * 99)[:100]), "item"),
     "not gzip": (packed(b"gzip", PAGE), "failed"),
     "deflate": (packed(b"deflate", zlib.compress(PAGE)), "item"),
     "br": (packed(b"br", PAGE), "failed"),
-    "zstd": (packed(b"zstd", PAGE), "failed"),
-    "packed unheard of": (packed(b"x" * 500, PAGE), "failed"),
     "type unheard of": (page(PAGE, "x" * 5000), "absent"),
     "type in bytes": (ok(head=b"Content-Type: \xff\xfe/\xe9\r\n"), "absent"),
     "no type": (ok(head=b""), "item"),
@@ -117,7 +108,7 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "bytes as a page": (page(bytes(range(256)) * 99), "item"),
     "empty page": (page(b""), "item"),
     **{f"charset {name}": (page("<main>Größe und Maß, жук. Words and words and words.</main>", f"text/html; charset={name}"), "item")
-       for name in ("utf-16", "none", "punycode", "idna", "zip", "utf-7", "ascii", "latin-1", "\"'", "utf-8;charset=utf-16")},
+       for name in ("utf-16", "none", "idna", "zip", "\"'", "utf-8;charset=utf-16")},
     "charset of the page lies": (page('<meta charset="utf-16"><main>Größe und Maß. Words and words and words.</main>'), "item"),
     "real utf-16": (page("<html><body><main>Größe und Maß. Words and words and words.".encode("utf-16")), "item"),
     "NULs": (page(PAGE.replace(b" ", b"\0")), "item"),
@@ -136,7 +127,6 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     **{f"status {status}": (raw(b"HTTP/1.1 %d %s\r\n" % (status, b"Why" * 9), HTML, b"Content-Length: 5\r\n\r\nwords"), "failed") for status in STATUSES},
     "status 304": (raw(b"HTTP/1.1 304 Not Modified\r\n\r\n"), "failed"),
     "status 404": (raw(b"HTTP/1.1 404 No\r\n\r\n"), "absent"),
-    "status 410": (raw(b"HTTP/1.1 410 Gone\r\n\r\n"), "absent"),
 }  # fmt: skip
 
 
@@ -168,13 +158,14 @@ def listed(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatc
 def test_answers(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     answer, outcome = ANSWERS[name]
     if name.startswith(("slow", "silence", "endless answers")):  # only the limit of a request ends these
-        monkeypatch.setattr(site_module, "REQUEST_S", 1.0)
+        monkeypatch.setattr(site_module, "REQUEST_S", 0.3)
     site.add("/bad", raw=answer)
     assert listed(site, other_site, kept, monkeypatch) == outcome
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("location", LOCATIONS)
+@pytest.mark.parametrize(
+    ("location", "status"), [*((location, 302) for location in LOCATIONS), *(("{other}/x", n) for n in (301, 303, 307, 308))]
+)  # fmt: skip
 def test_redirects(
     site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, location: str, status: int
 ) -> None:

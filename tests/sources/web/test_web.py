@@ -252,6 +252,23 @@ def test_requests_keep_the_delay_that_the_site_asks_for(site: Any, kept: Any, mo
     assert max(slept) == 60.0
 
 
+def test_a_busy_server_gets_the_pause_that_it_asks_for(site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(site_module, "time", types.SimpleNamespace(sleep=slept.append, monotonic=lambda: 100.0))
+    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: %s\r\nContent-Length: 0\r\n\r\n"
+    site.add_page("/", "/soon", "/later", "/never")
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + site.pages["/"].body
+    answers = iter([[busy % b"7"], [body]])
+    site.add("/soon", raw=lambda: next(answers))
+    site.add("/later", raw=lambda: [busy % b"3600"])
+    site.add("/never", raw=lambda: [busy % b"60"])
+    kept.take(web(site))
+    assert names(site, kept) == {"/", "/soon"}
+    assert {name.removeprefix(site.url) for name in kept.verdicts} == {"/later", "/never"}
+    assert slept == [7, 60]
+    assert [path for path in site.paths() if path == "/never"] == ["/never"] * 2
+
+
 def test_sitemaps_of_robots_txt_add_their_pages(site: Any, kept: Any) -> None:
     site.add("/robots.txt", f"Sitemap: {site.url}/index.xml\nSitemap: https://example.org/other.xml\n")
     xml = {"Content-Type": "application/xml"}
@@ -314,7 +331,7 @@ def test_a_page_that_only_sends_on_is_no_document(site: Any, kept: Any) -> None:
     assert names(site, kept) == {"/en/index.html"}
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 410, 429, 500, 502, 503])
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
 def test_a_start_page_that_fails_is_an_error(site: Any, kept: Any, status: int) -> None:
     site.add("/", status=status)
     with pytest.raises(SourceError, match=f"answers {status} "):
