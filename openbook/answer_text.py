@@ -1,4 +1,4 @@
-"""The text of an answer: its clean form, its excerpt marks, and whether it abstains."""
+"""The text of an answer: its clean and its printable form, its excerpt marks, and whether it abstains."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
     if reader is not None and text == reader.abstention:
         return True
     return _ABSTAINS.search(text) is not None
+
+
+def printable(text: str) -> str:
+    """With a space for each control character, which could steer a terminal, and for each other invisible one."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
 Mark: TypeAlias = tuple[int, frozenset[int]]  # its offset in the text without marks, and the excerpt numbers it named

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.answer_text import TextPreview, printable, says_nothing_found, tidied, tidy
 from openbook.prompts import ABSTENTION
 
 WORDS = ["ns", "wer", "Not", " stated", "The", "[2, 3]", "```", *"A:a.x[1] \t`\n"]
@@ -102,3 +102,7 @@ def test_abstentions_in_the_models_words_are_recognised(text: str) -> None:
 )
 def test_answers_are_not_taken_for_abstentions(text: str) -> None:
     assert not says_nothing_found(text)
+
+
+def test_control_characters_become_spaces() -> None:
+    assert printable("a\x1b[31mb\x9b\u202ec\td\n") == "a [31mb  c\td\n"

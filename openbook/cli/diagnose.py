@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.answer_text import printable
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, PATH, ScopeOptions, cluster_option, scope_options
 from openbook.config import Place
@@ -259,5 +260,5 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for head in heads:
         table.add_column(head, justify="right" if head == "questions" else "left")
     for row in rows:
-        table.add_row(*(Text(display.printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     display.console().print(table)

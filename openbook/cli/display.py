@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.answer_text import printable
 from openbook.config import DatabaseUrl, Place
 
 if TYPE_CHECKING:
@@ -102,11 +103,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if not yes and not click.confirm(question, err=True):
         note("Nothing was changed.")
         raise click.Abort
-
-
-def printable(text: str) -> str:
-    """Replace control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
 def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.answer_text import printable
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import JSON, KB, LABEL, MODEL, PATH, WEBHOOK, cluster_option
 from openbook.config import Place
@@ -118,7 +119,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     display.say(f"{gold.get('document', '')}{page}", "cyan")
     before, after = _around(base, gold) if base is not None else ("", "")
     opened, closed = ("", "") if display.console().is_terminal else ("»", "«")  # no color can mark it
-    quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
+    quote = Text(f"{opened}{printable(gold.get('quote', ''))}{closed}", style="reverse")
     quote.highlight_words(texts(draft.get("answers")), style="bold underline")
     display.say(Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import openbook
+from openbook.answer_text import printable
 from openbook.integrations import asked, details, found, needs
 
 with needs("llm"):
@@ -21,14 +22,9 @@ def library() -> openbook.Library:
     return openbook.open()
 
 
-def _printable(text: str) -> str:
-    """Without control characters, which could steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
-
-
 def _place(place: dict[str, Any]) -> str:
     page = "" if place["page"] is None else f", page {place['page']}"
-    return _printable(f"{place['document']}{page}")
+    return printable(f"{place['document']}{page}")
 
 
 class OpenBook(llm.Model):
@@ -38,10 +34,10 @@ class OpenBook(llm.Model):
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
         turns = ((turn.role, "\n".join(getattr(part, "text", "") for part in turn.parts)) for turn in prompt.messages)
         with library().stream(**asked(turns)) as pieces:
-            yield from map(_printable, pieces)
+            yield from map(printable, pieces)
             told = response.response_json = details(pieces.answer)
         for each in told["citations"]:
-            yield f"\n\n> {_printable(' '.join(each['quote'].split()))}\n> ({_place(each)})"
+            yield f"\n\n> {printable(' '.join(each['quote'].split()))}\n> ({_place(each)})"
 
 
 @llm.hookimpl
@@ -57,6 +53,6 @@ def register_fragment_loaders(register: Callable[[str, Callable[[str], list[llm.
 def passages(query: str) -> list[llm.Fragment]:
     """The passages of your knowledge base that are nearest to a question, best first: openbook:QUESTION"""
     return [
-        llm.Fragment(f"{_place(place)}:\n{_printable(text)}", f"openbook:{place['passage_id']}")
+        llm.Fragment(f"{_place(place)}:\n{printable(text)}", f"openbook:{place['passage_id']}")
         for text, place in found(library(), query, 5)
     ]

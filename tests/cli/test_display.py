@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from openbook.answer import CLOSED_BOOK
+from openbook.answer_text import printable
 from openbook.certainty import MEANING, UNMEASURED
 from openbook.cli import display
 from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
@@ -46,7 +47,7 @@ def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -
         words.show(piece)
     if words.end(answer):
         text = printed(out)
-        assert text.split() == "".join(c if c.isprintable() or c == "\n" else " " for c in answer).split()
+        assert text.split() == printable(answer).split()
         assert max(map(len, text.splitlines())) <= WIDTH
 
 

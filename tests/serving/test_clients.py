@@ -5,7 +5,10 @@ The last two are no dependency for development: together they take longer to ins
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,7 +167,22 @@ def test_the_clients_in_the_readme_do_what_it_says(
     assert len(snippets()) == 3
     pytest.importorskip("llama_index.llms.openai_like" if library == "llama_index" else library, reason=NOT_HERE)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    add_file(base, tmp_path / "travel.txt", "Travel expenses are signed by Ines Okoro.")
+    add_file(base, tmp_path / "travel.txt", "An expense is approved by Ines Okoro.")
     server = serve(Reader(), embedder=HashEmbedder(name="minilm-l6-int8"))
     exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
-    assert "signed by Ines Okoro." in capsys.readouterr().out
+    assert "approved by Ines Okoro." in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="apt-get install curl, to test the commands for it too")
+def test_the_commands_for_curl_upload_read_and_remove(server: Running, tmp_path: Path) -> None:
+    (tmp_path / "news.md").write_text("The treasurer approves a bonus.")
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
+    shown = [
+        subprocess.run(
+            ["sh", "-ec", f"{line} --silent --noproxy '*'"], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+        for line in re.findall(r"^curl .*", page, re.MULTILINE)
+    ]
+    uploaded, text, removed = map(json.loads, shown)
+    assert [each["data"][0]["outcome"] for each in (uploaded, removed)] == ["added", "removed"]
+    assert text["text"] == "The treasurer approves a bonus."
