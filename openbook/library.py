@@ -159,10 +159,10 @@ class View:
         decoding = replace(options.decoding, quote=quote)
         options = replace(options, instruction=instruction, earlier=tuple(earlier), decoding=decoding)
         if not closed_book and resources.docs is None:
-            resources.check_holds_documents()  # before a model is fetched
+            resources.check_holds_documents(self.version)  # before a model is fetched
         model, corpus = resources.open_model(), None  # the model opens while the documents do
         if not closed_book:
-            resources.check_holds_documents()
+            resources.check_holds_documents(self.version)
             corpus = self.corpus
         return ask(question, model.result(), corpus, options, listener)
 

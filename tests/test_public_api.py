@@ -17,7 +17,7 @@ import pytest
 
 import openbook
 from openbook import resources
-from openbook.errors import EngineError
+from openbook.errors import EngineError, KnowledgeBaseInvalid
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
 from openbook.testing import HashEmbedder, echo_model
@@ -92,6 +92,16 @@ def test_a_view_shows_what_its_reader_may_see_and_changes_nothing_else(kb: openb
     both = kb.where("author = 'Lee'").where("date >= 2026-01-01")
     assert both.condition == "(author = 'Lee') and (date >= 2026-01-01)"
     assert both.documents() == []
+
+
+def test_an_older_version_is_asked_whatever_the_newest_one_holds(kb: openbook.Library) -> None:
+    question = "Who signs travel expenses?"
+    expected = str(kb.ask(question))
+    kb.remove("travel.md")
+    assert str(kb.as_of(1).ask(question)) == expected
+    for view in (kb, kb.as_of(2), kb.as_of(0)):
+        with pytest.raises(KnowledgeBaseInvalid, match="nothing to ask"):
+            view.ask(question)
 
 
 def test_a_conversation_refers_to_earlier_questions(kb: openbook.Library) -> None:

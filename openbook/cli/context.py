@@ -86,17 +86,17 @@ def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
     return resources.base(create=True), resources.embedder()
 
 
-def ready_to_ask(library: Library, *, closed_book: bool = False) -> Library:
+def ready_to_ask(library: Library, as_of: str | None = None, *, closed_book: bool = False) -> Library:
     """Open documents and model in parallel. A missing knowledge base is reported before any download."""
     if not (closed_book or library.resources.docs):
-        library.resources.check_holds_documents()
+        library.resources.check_holds_documents(as_of)
     library.resources.open_model()
-    return library if closed_book else ready_to_read(library)
+    return library if closed_book else ready_to_read(library, as_of)
 
 
-def ready_to_read(library: Library) -> Library:
-    """Open documents and show which files failed. Raises KnowledgeBaseInvalid without documents."""
-    library.resources.check_holds_documents()
+def ready_to_read(library: Library, as_of: str | None = None) -> Library:
+    """Open documents and show which files failed. Raises KnowledgeBaseInvalid without documents at `as_of`."""
+    library.resources.check_holds_documents(as_of)
     if library.resources.report is not None:
         display.print_problems(library.resources.report.verdicts)
     return library

@@ -253,6 +253,14 @@ class KnowledgeBase:
                 sql += f" LIMIT {limit}"
             return [path for (path,) in connection.execute(sql, {"after": after, **seen.values})]
 
+    def is_empty(self, version: int | None = None) -> bool:
+        with self.snapshot() as connection:
+            seen = condition(None, self.kept_version(version))
+            return (
+                connection.execute(f"SELECT 1 FROM documents d WHERE {seen.sql} LIMIT 1", seen.values).fetchone()
+                is None
+            )
+
     def holds(self, document: str, scope: Scope) -> bool:
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))

@@ -262,6 +262,8 @@ def outline(base: KnowledgeBase, scope: Scope, document: str) -> list[Heading]:
 
 def named(paths: list[str], name: str) -> str:
     """The one document among `paths` that `name` means, as in `resolve`. Raises QuestionError."""
+    if name in paths:
+        return name  # also a page whose address ends with `/`
     try:
         found = resolve(paths, name)
     except KnowledgeError as error:

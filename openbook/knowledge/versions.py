@@ -81,6 +81,13 @@ def history(base: KnowledgeBase) -> list[Version]:
         return [Version(v, at, summary, count, tuple(tags.get(v, ()))) for v, at, summary, count in rows]
 
 
+def times(base: KnowledgeBase) -> tuple[str, str]:
+    """When the oldest kept version and the newest were made."""
+    with base.snapshot() as connection:
+        oldest, newest = connection.execute("SELECT min(created_at), max(created_at) FROM versions").fetchone()
+        return oldest, newest
+
+
 def resolve_version(base: KnowledgeBase, text: str) -> int:
     """The version that `text` means: a number, a tag, or a time (`2026-01-31`, `2026-01-31T12:00`, UTC by default).
 

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.records import Content, Digest, sha256_hex
 
-PARSER_VERSION = "12"
+PARSER_VERSION = "13"
 MAX_ATTACHMENT_DEPTH = 3
 MAX_TEXT_CHARS = 100_000_000  # also bounds what a small file can ask a parser to repeat
 

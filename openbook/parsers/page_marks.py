@@ -33,8 +33,8 @@ _RECTANGLE_BYTES = 40  # of its JSON, at most
 class PageQuote(msgspec.Struct, frozen=True):
     """Characters `start` to `end` of page `page` (from 1), if its first `length` characters have that digest.
 
-    White space does not count. PDFium leaves out a page's last character for each one beyond U+FFFF, so the stored
-    text may be only the beginning.
+    White space does not count. Parsers up to version 12 left out a page's last character for each one beyond U+FFFF, so
+    the stored text may be only the beginning.
     """
 
     page: int

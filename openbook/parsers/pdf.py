@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from ctypes import c_ushort
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,7 @@ _BROKEN_WORD = re.compile(rf"[{BROKEN_WORD_MARKS}]\r?\n?([^\s{BROKEN_WORD_MARKS}
 # A page with fewer letters and a picture of this share is a scan, perhaps with a stamp.
 _SCAN_LETTERS = 25
 _SCAN_SHARE = 0.3
+_FAR = 1e9  # points, beyond every page
 # Placeholders of programs for an untitled document.
 _NO_TITLE = re.compile(
     r"\.(?:docx?|pdf|tex|dvi|odt|rtf|xlsx?|pptx?|indd|qxd)$|^(?:untitled|microsoft word\b)"
@@ -110,9 +112,21 @@ def confidence_of(read: Sequence[tuple[str, float]]) -> Metadata:
 def _page_text(page: Any) -> str:
     with closing(page.get_textpage()) as layer:
         # Text outside the visible page is left out, unless the page box leaves no text at all.
-        raw = layer.get_text_bounded(errors="replace")
-        raw = raw if raw.strip() or not layer.count_chars() else layer.get_text_range(errors="replace")
+        left, bottom, right, top = page.get_bbox()
+        raw = _text_in(layer, left, top, right, bottom)
+        raw = raw if raw.strip() or not layer.count_chars() else _text_in(layer, -_FAR, _FAR, _FAR, -_FAR)
     return clean(_BROKEN_WORD.sub(r"\1\n", raw)).strip()
+
+
+def _text_in(layer: Any, *box: float) -> str:
+    """The text in (left, top, right, bottom), without halves of pairs."""
+    import pypdfium2.raw as pdfium
+
+    # PDFium counts characters and writes UTF-16, so that each may take two units. pypdfium2 provides for one.
+    units = 2 * pdfium.FPDFText_GetBoundedText(layer, *box, None, 0) + 1
+    buffer = (c_ushort * units)()
+    written = pdfium.FPDFText_GetBoundedText(layer, *box, buffer, units)
+    return bytes(buffer)[: 2 * written].decode("utf-16-le", "replace").removesuffix("\0")
 
 
 def _is_picture(page: Any) -> bool:

@@ -141,7 +141,10 @@ class Heading(Reply):
 
 
 class DocumentText(Reply):
-    """Characters `start` to `end` of `total`. `media_type`: the source file's. `headings`: those known of this part."""
+    """Characters `start` to `end` of `total`. `media_type`: the source file's. `headings`: those known of this part.
+
+    `origin`: where the document says that it came from, in its metadata `url` or `source`; untrusted text, or empty.
+    """
 
     object: Literal["document.text"] = "document.text"
     knowledge_base: str
@@ -154,6 +157,7 @@ class DocumentText(Reply):
     text: str
     pages: list[Page]
     headings: list[Heading]
+    origin: str
 
 
 @router.get("/v1/documents/text", **needs("read"))
@@ -169,6 +173,7 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
         with base.snapshot():
             path, version, stored = query.found(base, call.caller)
             spans = base.spans(stored)
+            said = dict(base.document_info([path], call.caller.scope(version))[path].metadata)
         start = min(query.start, len(stored.text))
         end = min(start + length, len(stored.text))
         pages = [
@@ -187,6 +192,7 @@ async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()])
             text=stored.text[start:end],
             pages=pages,
             headings=[Heading.model_validate(each) for each in headings_between(stored.text, spans, start, end)],
+            origin=next((each for key in ("url", "source") if isinstance(each := said.get(key), str)), ""),
         )
 
     return await call.compute(work)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.cite.editions import DocumentInfo
-from openbook.knowledge.versions import history
+from openbook.knowledge.versions import times
 from openbook.prompts import checked_question
 from openbook.records import Hit
 from openbook.serving.concurrency import Stop
@@ -263,13 +263,12 @@ async def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> Vect
 def _store(call: Call, name: str) -> VectorStore:
     base, scope = call.service.bases[name], call.caller.scope()
     with base.snapshot():
-        count, size, versions = base.count(scope), base.source_bytes(scope), history(base)
-    times = [_time(each.created_at) for each in versions] or [0]
+        count, size, (oldest, newest) = base.count(scope), base.source_bytes(scope), times(base)
     return VectorStore(
         id=name,
         name=name,
-        created_at=min(times),
-        last_active_at=max(times),
+        created_at=_time(oldest),
+        last_active_at=_time(newest),
         usage_bytes=size,
         file_counts={"completed": count, "total": count, "in_progress": 0, "failed": 0, "cancelled": 0},
     )

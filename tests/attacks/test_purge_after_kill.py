@@ -63,6 +63,25 @@ from openbook.serving.uploads import add_uploads
 folder = home / "uploads" / base.id / "local"
 add_uploads(base, embedder, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
 """,
+    "kept pdf": """
+from io import BytesIO
+from openbook.knowledge import RunOptions
+from openbook.serving.uploads import add_uploads
+from tests.parsers.samples import make_pdf
+page = make_pdf([secret.encode("ascii", "replace").decode().splitlines()[:5]])
+folder, kept = home / "uploads" / base.id / "local", home / "derived" / "uploads" / base.id
+add_uploads(base, embedder, folder, {"mine.pdf": BytesIO(page)}, RunOptions(labels=frozenset({"hr"})), kept)
+""",
+    "standing answer": """
+from openbook.config import Settings
+from openbook.retrieval import Corpus, Options
+from openbook.standing_questions import QuestionStore, ask_again
+from openbook.testing import echo_model
+store = QuestionStore(Settings(home), base.id)
+question = store.add("local", "With which number opens the safe of the harbour office?")
+ask_again(store, question, frozenset(), Corpus(base, embedder), echo_model(), Options(min_similarity=-1.0))
+store.remove("local", question.id)
+""",
     "docs": """
 from openbook.knowledge.docs_cache import for_documents
 for_documents([home.parent / "docs"], home / "derived", embedder)
@@ -111,6 +130,7 @@ from openbook.knowledge import sync
 sync(base, home.parent / "more", embedder)
 """,
     "upload": SCENARIOS["upload"].replace("secret.encode()", "(home.parent / 'more' / 'new.txt').read_bytes()"),
+    "kept pdf": SCENARIOS["kept pdf"].replace("secret.encode", "(home.parent / 'more' / 'new.txt').read_text().encode"),
 }
 NEW = SECRET.replace("zeppelin", "narwhal")
 # Each step is a call that changes the disk, before which the process is killed; the n-th process dies before the n-th step.
@@ -175,8 +195,8 @@ def killed(folder: Path, scenario: str, stride: int = 1) -> Iterator[Path]:
 def purged(home: Path) -> PurgedEverywhere:
     base = KnowledgeBase.open(home / "kb")
     try:
-        secret = next(path for path in base.documents() if path.endswith("secret.txt"))
-        return purge_everywhere(base, [secret], Settings(home), copies=True)
+        secret = [path for path in base.documents() if path.endswith(("secret.txt", ".pdf"))]
+        return purge_everywhere(base, secret, Settings(home), copies=True)
     finally:
         base.close()
 
@@ -194,7 +214,9 @@ def left_in(home: Path, word: bytes = WORD) -> list[Path]:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_nothing_is_left(folder: Path, scenario: str) -> None:
     seen = 0
-    for home in killed(folder, SCENARIOS[scenario], {"docs": 12, "upload": 5}.get(scenario, 1)):
+    for home in killed(
+        folder, SCENARIOS[scenario], {"docs": 12, "upload": 5, "kept pdf": 6, "standing answer": 4}.get(scenario, 1)
+    ):
         seen += bool([each for each in left_in(home) if "kb" not in each.parts])
         done = purged(home)
         listed = {each.path for each in done.out_of_reach if each.reason == "traces"}

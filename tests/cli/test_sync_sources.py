@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -44,6 +45,23 @@ def test_a_source_is_synced_renewed_shown_and_forgotten(sync: Out, own_home: Pat
     assert f"openbook remove {SITE}" in sync.ok("sync", SITE, "--forget")
     assert not list((own_home / "kb/derived/sources").glob("*/*"))
     sync.refused(4, "was not synced", "sync", SITE, "--forget")
+
+
+@pytest.mark.parametrize("name", ["", "a b?x=1#y", "100%25 of 5%.txt", "say 'no' \"now\".txt", "-n.txt", "[x]*.txt"])
+def test_documents_with_odd_addresses_are_found_read_compared_removed_and_purged(sync: Out, name: str) -> None:
+    HELD[SITE] = [item(name, "The odd text is here."), item("b.txt", "The second text.")]
+    assert "2 added" in sync.ok("sync", SITE)
+    found = json.loads(sync.ok("find", "*", "--json"))
+    (path,) = (each for each in found if not each.endswith("/b.txt"))
+    assert path.isprintable()
+    assert "The odd text is here." in sync.ok("read", path)
+    assert json.loads(sync.ok("grep", "odd text", "--json"))["matches"][0]["document"] == path
+    HELD[SITE] = [item(name, "The odd text went."), item("b.txt", "The second text.")]
+    assert "1 updated" in sync.ok("sync", SITE)
+    assert json.loads(sync.ok("diff", "1", "2", "--json"))["changed"] == [path]
+    assert "removed" in sync.ok("remove", path)
+    sync.refused(2, "No document", "read", path)
+    assert sync("purge", path, "--yes")[0] == 0
 
 
 def test_what_cannot_be_synced_is_said(sync: Out) -> None:

@@ -22,6 +22,13 @@ def with_box(box: str, more: str = "") -> bytes:
     return pdf_of(f"/MediaBox [{box}] {more} /Contents 4 0 R".encode(), [_stream(b"", b"0 0 m 600 700 l S")])
 
 
+def with_glyph(glyph: str, drawing: str) -> bytes:
+    """One page, in whose font the byte 1 is the glyph of that name, such as `u1F600`."""
+    font = f"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding << /Differences [1 /{glyph}] >> >>"
+    page = _BOX + b" /Contents 4 0 R /Resources << /Font << /F 5 0 R >> >>"
+    return pdf_of(page, [_stream(b"", drawing.encode()), font.encode()])
+
+
 def nested(depth: int, width: int) -> bytes:
     """A form that draws another `width` times, and so on: `width ** (depth - 1)` lines from a file of few bytes."""
     form = b"/Type /XObject /Subtype /Form /BBox [0 0 612 792] "

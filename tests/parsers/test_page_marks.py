@@ -15,7 +15,7 @@ from openbook.parsers.page_image import draw
 from openbook.parsers.page_marks import WHOLE, PageMarks, find, page_quote
 from openbook.parsers.pdf import open_pdf, parse_pdf
 
-from .hostile_pdfs import pdf_of
+from .hostile_pdfs import pdf_of, with_glyph
 from .samples import make_pdf
 
 LETTER = "/MediaBox [0 0 612 792]"
@@ -146,13 +146,21 @@ def test_hyphens_ligatures_superscripts_and_cells() -> None:
         lines(["Mast"]) + lines(["12 m"], "200 740") + lines(["Hull"], "50 726") + lines(["40 m"], "200 726")
     )
     assert one(cells, "12 m\nHull" if "12 m\nHull" in parse_pdf(cells, "a.pdf").text else "Hull 40 m")
-    ligature = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding << /Differences [1 /ffi] >> >>"
-    drawing = b"BT /F 11 Tf 50 740 Td (An o\001ce and more) Tj ET"
-    page = b"/MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /F 5 0 R >> >>"
-    stream = b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawing), drawing)
-    data = pdf_of(page, [stream, ligature])
+    data = with_glyph("ffi", "BT /F 11 Tf 50 740 Td (An o\001ce and more) Tj ET")
     office = parse_pdf(data, "a.pdf").text.split()[1]
     assert [each.strip() for each in one(data, office)] == [office]
+
+
+def test_characters_beyond_the_first_plane_move_no_mark() -> None:
+    data = with_glyph("u1F600", lines(["A \1 and \1\1 are faces.", "The last word \1 stays"]))
+    content = parse_pdf(data, "a.pdf")
+    assert content.text == "A \U0001f600 and \U0001f600\U0001f600 are faces.\nThe last word \U0001f600 stays"
+    assert one(data, "are faces.\nThe last word") == ["are faces.", "The last word"]
+    assert one(data, "stays") == ["stays"]
+    older = content.text[:-4]  # as parser version 12 left it
+    quote = page_quote(1, older, older.index("last"), older.index("word"))
+    assert quote
+    assert words(data, find(data, [quote])[0]) == ["last"]
 
 
 def test_another_text_than_the_pages_is_not_located() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from openbook.parsers.pdf import parse_pdf
 
+from .hostile_pdfs import with_glyph
 from .samples import make_pdf, page_texts, titles
 
 
@@ -42,6 +43,12 @@ def test_words_broken_at_a_lines_end_are_joined() -> None:
     # PDFium marks the hyphen itself once it sees the word go on in the next line.
     content = parse_pdf(make_pdf([["The rules of distri-", "bution bind the crew.", "Third line."]]), "a.pdf")
     assert content.text == "The rules of distribution\nbind the crew.\nThird line."
+
+
+@pytest.mark.parametrize("height", [740, 7400])  # on the page, and outside it
+def test_no_text_is_lost_to_characters_of_two_units(height: int) -> None:
+    content = parse_pdf(with_glyph("u1F600", f"BT /F 11 Tf 50 {height} Td (\1 \1 \1 and the last word) Tj ET"), "a.pdf")
+    assert content.text == "\U0001f600 \U0001f600 \U0001f600 and the last word"
 
 
 def test_metadata() -> None:

@@ -16,12 +16,12 @@ export const isUpload = (path) => UPLOADED.test(path);
 function entry(document) {
   const { path, title, media_type: kind } = document;
   const name = baseName(path);
-  const dot = name.lastIndexOf(".");
+  const ending = /[^.]\.(\w{1,8})$/.exec(name.split(/[?#]/)[0])?.[1]; // of an address without its query
   const uploads = UPLOADED.exec(path)?.[1];
   return {
     ...document, name, isUploaded: Boolean(uploads),
-    folder: uploads ?? path.slice(0, Math.max(0, path.length - name.length - 1)),
-    type: (dot > 0 ? name.slice(dot + 1) : kind.split("/").pop()).toLowerCase(),
+    folder: uploads ?? path.slice(0, Math.max(0, path.lastIndexOf("/"))),
+    type: (ending ?? kind.split("/").pop()).toLowerCase(),
     words: `${name}\n${title}`.toLowerCase(),
   };
 }
@@ -98,7 +98,8 @@ export function contents(list, folder) {
   const start = isWithin(folder, top) ? top.length + 1 : 0;
   const parts = folder.length > start && !isUpload ? folder.slice(start).split("/") : [];
   const crumbs = parts.map((name, i) => ({ name, path: folder.slice(0, start) + parts.slice(0, i + 1).join("/") }));
-  return { at, inside, crumbs, isUpload: Boolean(folder) && isUpload, folders: named.sort((a, b) => a.isUploaded - b.isUploaded || order(a.name, b.name)) };
+  return { at, inside, crumbs: crumbs.filter((each) => each.name), // none for what is empty in `https://`
+     isUpload: Boolean(folder) && isUpload, folders: named.sort((a, b) => a.isUploaded - b.isUploaded || order(a.name, b.name)) };
 }
 
 // --- what is shown ---

@@ -13,6 +13,7 @@ const WINDOW = 24000; // characters that are fetched at a time
 const BEFORE = 6000; // of them, those before what is cited
 const MOST_SPANS = 20;
 const MOST_WORDS = 2000; // characters of a selection to ask about
+const MOST_ORIGIN = 200; // characters of an address that are shown
 const PDF = "application/pdf";
 
 /** `query`: version, base, page, and `start` and `end` or `spans=10-20,40-60` of what is cited. `below`: the view to go back to. */
@@ -32,6 +33,12 @@ export function Reader({ path, query, below }) {
       onClose=${() => route.get().view === "document" && leave(below)}>
     <${Document} key=${`${path}\n${JSON.stringify(query)}`} path=${path} query=${query} close=${close} />
   </dialog>`;
+}
+
+/** Where a document came from: a link only to web pages, to which the browser tells nothing of this one. */
+function Origin({ of }) {
+  const words = html`<bdi>${of.length > MOST_ORIGIN ? `${of.slice(0, MOST_ORIGIN)}…` : of}</bdi>`;
+  return /^https?:\/\/[^\s/]/i.test(of) ? html`<a href=${of} title=${of} target="_blank" rel="noopener noreferrer nofollow">${words}</a>` : words;
 }
 
 /** To the view below; back in the browser's history where that is the same. */
@@ -115,7 +122,7 @@ function Document({ path, query, close }) {
     const given = typeof next === "function" ? next(old) : next;
     return given === old ? old : { ...old, ...given };
   }, {
-    pieces: [], total: 0, version: 0, newest: 0, kind: "", last: 0, problem: "", note: "", isBusy: false,
+    pieces: [], total: 0, version: 0, newest: 0, kind: "", origin: "", last: 0, problem: "", note: "", isBusy: false,
     showsPage: false, canDraw: true, page: 1, marks: [], stops: spans.map((_, span) => ({ span, page: null })), at: 0, shown: 0,
     isStored: false, selected: "", copied: "",
   });
@@ -132,7 +139,7 @@ function Document({ path, query, close }) {
     const start = at <= 2 * BEFORE ? 0 : at - BEFORE;
     const found = await get("/v1/documents/text", { ...where, start, length: WINDOW });
     const piece = pieceOf(found, [at, Math.min(until, found.end)], "head tail");
-    change({ pieces: [piece], total: found.total, version: found.version, kind: found.media_type, isBusy: false, ...more(found) });
+    change({ pieces: [piece], total: found.total, version: found.version, kind: found.media_type, origin: found.origin, isBusy: false, ...more(found) });
     return found;
   };
 
@@ -265,14 +272,14 @@ function Document({ path, query, close }) {
     if (wanted !== chosen) chooseBase(wanted).catch(() => null);
   };
 
-  const { pieces, problem, note, stops, at, showsPage, page, last, kind, version, newest, selected } = state;
+  const { pieces, problem, note, stops, at, showsPage, page, last, kind, origin, version, newest, selected } = state;
   const isPdf = kind === PDF && state.canDraw;
   const facts = version ? [t("Version {version}", { version }), count(state.total, "{n} character", "{n} characters"), last > 0 && kind === PDF && count(last, "{n} page", "{n} pages")] : [];
   const wordsOf = (span) => pieces.map((each) => Array.from(each.text).slice(Math.max(0, spans[span][0] - each.start), Math.max(0, spans[span][1] - each.start)).join("")).join("").slice(0, 200);
   return html`<div class=${isPdf && showsPage ? "document shows-page" : "document"}>
     <header class="head">
       <div><h2 id="reader-title" tabindex="-1" autofocus=${true} dir="auto" title=${path}>${baseName(path)}</h2>
-        <p class="soft">${[folderName(path), ...facts].filter(Boolean).join(" · ")}</p></div>
+        <p class="soft">${[folderName(path), ...facts].filter(Boolean).join(" · ")}${origin ? html` · <${Origin} of=${origin} />` : null}</p></div>
       <button type="button" class="quiet" aria-label=${t("Close")} title=${t("Close")} onClick=${close}>✕</button>
     </header>
     ${newest > version && version ? html`<p class="older">${t("Version {version}; the newest is {newest}.", { version, newest })}${" "}

@@ -72,8 +72,8 @@ export function size(bytes) {
   return `${rounded(n, n < 10 && unit !== "B" ? 1 : 0)} ${unit}`;
 }
 
-/** The name of a file without its folders. */
-export const baseName = (path) => path.split("/").pop();
+/** The name of a file without its folders; of an address that ends with a slash, its last part with the slash. */
+export const baseName = (path) => /[^/]*\/?$/.exec(path)[0];
 
 /** Where a file lies, in a few words: its last folders. */
 export function folderName(path) {

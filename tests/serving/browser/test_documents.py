@@ -13,7 +13,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.updates import sync_folders, to_sync
 from openbook.signatures import PurgeProof, verify_signed
+from openbook.sources import Item, registry
+from openbook.testing import HashEmbedder
+from openbook.testing.sources import FAKE, HELD
 from tests.serving.browser.conftest import expect, go
 from tests.serving.conftest import OPENED, QUESTION, SECRET, TOWER, Running, Serve, add_file, path_of
 
@@ -511,6 +515,48 @@ def test_a_document_with_a_label_is_there_for_its_holders_alone(keyed: Running, 
     sign_in(page, keyed.key("read"))
     expect(page.locator(".title")).to_contain_text("2 documents")
     expect(page.locator(".details")).to_have_count(0)
+
+
+def test_documents_from_addresses_have_names_and_say_where_they_came_from(
+    server: Running, base: KnowledgeBase, open_page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.SCHEMES, "fake", FAKE)
+    origins = {
+        "": ("docs/", "https://example.org/docs/?a=1&b='\"#<b>"),
+        "a b?x=1#y": ("a b?x=1#y", "javascript:alert(1)"),
+        "100% of 'x' \"y\".txt": ("100% of 'x' \"y\".txt", ""),
+    }
+    held = [
+        Item(
+            f"fake://site/docs/{name}",
+            origin,
+            lambda: [b"The gate is red."],
+            metadata={"url": origin} if origin else {},
+        )
+        for name, (_, origin) in origins.items()
+    ]
+    monkeypatch.setitem(HELD, "fake://site/docs", held)
+    sync_folders(base, [to_sync(base, "fake://site/docs")], HashEmbedder())
+    page = open_documents(open_page, server)
+    page.locator("a.is-folder", has_text="fake://site/docs").click()
+    expect(page.locator(".file .of-name a")).to_have_count(3)
+    assert sorted(names(page)) == sorted(shown for shown, _ in origins.values())
+    assert page.locator(".crumbs a, .crumbs [aria-current]").filter(has_text=re.compile(r"^\s*$")).count() == 0
+    for shown, origin in origins.values():
+        page.locator(".file .of-name a").get_by_text(shown, exact=True).click()
+        expect(page.locator("#details-title")).to_have_text(shown)
+        page.locator(".details").get_by_role("link", name="Open", exact=True).click()
+        reader = page.get_by_role("dialog")
+        expect(reader.locator("#reader-title")).to_have_text(shown)
+        expect(reader.locator("#reader-text")).to_contain_text("The gate is red.")
+        expect(reader.locator(".head bdi")).to_have_text(origin or "fake://site/docs")
+        links = reader.locator(".head a")
+        expect(links).to_have_count(int(origin.startswith("https:")))
+        if origin.startswith("https:"):
+            assert links.get_attribute("href") == origin
+            assert "noreferrer" in links.get_attribute("rel")
+        page.keyboard.press("Escape")
+        expect(reader).to_have_count(0)
 
 
 def test_a_hostile_document_is_text_and_nothing_else(
