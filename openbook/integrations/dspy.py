@@ -21,3 +21,7 @@ class OpenBookRM(dspy.Retrieve):
     def forward(self, query: str, k: int | None = None) -> list[dotdict]:
         hits = found(self._view, query, self.k if k is None else k)
         return [dotdict(long_text=text, **place) for text, place in hits]
+
+    def dump_state(self, **_: Any) -> dict[str, Any]:
+        """To save a program. DSPy passes `json_mode`, which its own `Retrieve` refuses."""
+        return {"k": self.k}

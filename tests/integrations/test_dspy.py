@@ -21,6 +21,17 @@ def test_passages_and_where_they_stand(kb: openbook.Library) -> None:
         assert dspy.Retrieve(k=3)(QUESTION).passages == texts
 
 
+def test_a_program_with_it_is_copied_saved_and_loaded(kb: openbook.Library) -> None:
+    program = dspy.Module()
+    program.rm = OpenBookRM(kb, k=2)
+    passages = program.rm(QUESTION)
+    assert program.deepcopy().rm(QUESTION) == passages
+    program.save("program.json")
+    program.rm.k = 1
+    program.load("program.json")
+    assert program.rm(QUESTION) == passages
+
+
 def test_the_program_of_the_docs(kb: openbook.Library, capsys: pytest.CaptureFixture[str]) -> None:
     exec(programs()["DSPy"], {})
     assert kb.search(QUESTION, 1)[0].passage.text[:20] in capsys.readouterr().out
