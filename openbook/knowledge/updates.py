@@ -221,7 +221,8 @@ def _of_source(
     found: list[FoundFile | Verdict] = []
     for each in fetched.found:
         name = _path_of(each)
-        if (owner := origins.get(name)) in others:
+        owner = origins.get(name)
+        if owner is not None and owner in others:
             reason = f"the document of this name came from {owner}"
             if lacking := batch.labels - others[owner]:
                 reason += f", so it lacks {', '.join(sorted(lacking))}: exclude it there, or give that source the label"
