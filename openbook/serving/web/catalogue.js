@@ -98,7 +98,7 @@ export function contents(list, folder) {
   const start = isWithin(folder, top) ? top.length + 1 : 0;
   const parts = folder.length > start && !isUpload ? folder.slice(start).split("/") : [];
   const crumbs = parts.map((name, i) => ({ name, path: folder.slice(0, start) + parts.slice(0, i + 1).join("/") }));
-  return { at, inside, crumbs: crumbs.filter((each) => each.name), // none for what is empty in `https://`
+  return { at, inside, crumbs: crumbs.filter((each) => each.name), // none for the empty part after a scheme
      isUpload: Boolean(folder) && isUpload, folders: named.sort((a, b) => a.isUploaded - b.isUploaded || order(a.name, b.name)) };
 }
 
