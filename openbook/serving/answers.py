@@ -18,6 +18,8 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook.answer import CLOSED_BOOK, ask
+from openbook.errors import QuestionError
+from openbook.inference.json_grammar import checked_schema
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
@@ -160,17 +162,26 @@ async def respond(
         unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
     if body.choices > 1 and not options.decoding.temperature:
         unused.append(f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.")
+    param, sent = body.wanted_format
+    wanted = sent and sent.wanted
+    if wanted is not None and body.stops:
+        unused.append("'stop' is ignored. It could end an answer before its JSON is complete.")
+        options = replace(options, decoding=replace(options.decoding, stop=()))
     seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
     seeds = seeds if options.decoding.temperature else seeds[:1]
 
     def work(stop: Stop, listener: Listener = Listener()) -> list[ServedAnswer]:
+        try:
+            schema = "" if wanted is None else checked_schema(wanted)
+        except QuestionError as error:
+            raise invalid(str(error), param) from error
         corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
             corpus = Corpus(base, service.embedder, scope)
         found = list[ServedAnswer]()
         for seed in seeds:
-            seeded = replace(options, decoding=replace(options.decoding, seed=seed))
+            seeded = replace(options, decoding=replace(options.decoding, seed=seed, schema=schema))
             answer = answered(call, conversation.question, corpus, seeded, stop, Listener() if found else listener)
             values = {each.name: getattr(answer, each.name) for each in fields(answer)}
             if base is not None and not base.shows_all_to(call.caller.labels):

@@ -207,13 +207,13 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
 WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"n": 9}, 400, "above_limit", "n"),
     ({"n": 0}, 400, "invalid_value", "n"),
-    ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format"),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
 ]
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
     ({"background": True}, 400, "invalid_value", "background"),
-    ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format.type"),
+    ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format"),
     ({"previous_response_id": "resp_1"}, 400, "invalid_value", "previous_response_id"),
 ]
 
