@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,17 +46,24 @@ _OPTIONS: Any = {
 
 
 def checked_schema(schema: dict[str, Any]) -> str:
-    """The schema's JSON, for `Decoding.schema`. Raises QuestionError if answers cannot be held to it."""
-    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-    if len(text.encode()) > MAX_SCHEMA_BYTES:
+    """Its JSON, for `Decoding.schema`. Objects that list properties and do not allow others explicitly have no others.
+
+    Raises QuestionError if answers cannot be held to it.
+    """
+    text = json.dumps(schema)
+    if len(text) > MAX_SCHEMA_BYTES:
         raise QuestionError(f"The schema is too large. It may have at most {MAX_SCHEMA_BYTES:,} bytes.")
+    schema = json.loads(text)
     parts, rest = 0, list[tuple[str, Any]]([("", schema)])
     while rest:
         place, each = rest.pop()
         parts += 1
         if not isinstance(each, dict):
             continue  # true and false are schemas; llguidance refuses anything else
-        parts += len(each["required"]) if isinstance(each.get("required"), list) else 0
+        required, properties = each.get("required", []), each.get("properties")
+        parts += len(required) if isinstance(required, list) else 0
+        if isinstance(properties, dict) and isinstance(required, list) and {*map(str, required)} <= properties.keys():
+            each.setdefault("additionalProperties", False)
         unknown = [key for key in each if key not in _KEYWORDS]
         alone = [key for key in ("$ref", "anyOf") if key in each and not {key, *_NOTES} >= each.keys()]
         if unknown or alone:
@@ -67,18 +75,28 @@ def checked_schema(schema: dict[str, Any]) -> str:
             raise QuestionError(
                 f"The schema refers to {str(each['$ref'])[:100]!r}. It can refer to its own $defs only."
             )
-        for key in each:
-            if key in _NAMED and isinstance(each[key], dict):
-                rest += [(f"{place}.{key}.{name}", value) for name, value in each[key].items()]
-            elif key in _MANY and isinstance(each[key], list):
-                rest += [(f"{place}.{key}[{i}]", value) for i, value in enumerate(each[key])]
-            elif key in _ONE:
-                rest.append((f"{place}.{key}", each[key]))
+        rest += _parts(place, each)
         if parts + len(rest) > MAX_PARTS:
             raise QuestionError(f"The schema has too many properties. With all parts, it may have {MAX_PARTS}.")
-    if problem := _llguidance().LLMatcher.validate_grammar(_grammar(text)):
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    try:
+        problem = _llguidance().LLMatcher.validate_grammar(_grammar(text))
+    except ValueError as error:
+        problem = str(error)
+    if problem:
         raise QuestionError(f"The schema cannot be used: {problem.splitlines()[0][:300]}.")
     return text
+
+
+def _parts(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas inside a schema, with their places."""
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            yield from ((f"{place}.{key}.{name}", each) for name, each in value.items())
+        elif key in _MANY and isinstance(value, list):
+            yield from ((f"{place}.{key}[{i}]", each) for i, each in enumerate(value))
+        elif key in _ONE:
+            yield f"{place}.{key}", value
 
 
 def _llguidance() -> Any:
