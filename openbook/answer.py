@@ -19,6 +19,7 @@ from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
+from openbook.inference.json_grammar import check_schema_text
 from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
 from openbook.overview import KINDS, comparison, summary
 from openbook.parallel import Cancelled, Listener, never
@@ -106,7 +107,9 @@ def ask(
     if listener.on_text and not decoding.schema:
         preview = TextPreview(listener.on_text, abstentions if corpus else [])
         listener = replace(listener, on_text=preview.feed)
-    asked = with_instruction(question, options.instruction, decoding.schema)
+    # A trained reader is asked as in training; its grammar alone makes the JSON.
+    stated = "" if model.reader and corpus else decoding.schema
+    asked = with_instruction(question, options.instruction, stated)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, listener, searched=found.searched)
     text, declined = final_answer(reading, model, decoding.schema)
     completion = reading.completion
@@ -280,7 +283,11 @@ def answer_again(
     if receipt.strategy in STRATEGIES:
         strategy_of(receipt.strategy, model, receipt.decoding)
     schema = receipt.decoding.schema
-    question = with_instruction(checked_question(receipt.question), receipt.instruction, schema)
+    question = checked_question(receipt.question)
+    if schema:
+        check_schema_text(schema)
+    stated = "" if model.reader and receipt.strategy != CLOSED_BOOK else schema
+    question = with_instruction(question, receipt.instruction, stated)
     reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, Listener(cancelled=cancelled))
     return final_answer(reading, model, schema)[0], reading.completion
 

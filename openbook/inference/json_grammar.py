@@ -88,6 +88,17 @@ def checked_schema(schema: dict[str, Any]) -> str:
     return text
 
 
+def check_schema_text(text: str) -> None:
+    """Raises QuestionError unless `text` is the JSON of a schema that `checked_schema` takes."""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise QuestionError("The schema of the answer is not JSON.") from error
+    if not isinstance(schema, dict):
+        raise QuestionError("The schema of the answer is not an object.")
+    checked_schema(schema)
+
+
 def _parts(place: str, schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The schemas inside a schema, with their places."""
     for key, value in schema.items():

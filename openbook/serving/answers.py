@@ -162,19 +162,17 @@ async def respond(
         unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
     if body.choices > 1 and not options.decoding.temperature:
         unused.append(f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.")
-    param, sent = body.wanted_format
-    wanted = sent and sent.wanted
-    if wanted is not None and body.stops:
+    in_json = body.wanted_schema is not None
+    if in_json and trained and base is not None:
+        unused.append("This model was not trained to write JSON. Its values may be wrong or cut.")
+    if in_json and body.stops:
         unused.append("'stop' is ignored. It could end an answer before its JSON is complete.")
         options = replace(options, decoding=replace(options.decoding, stop=()))
     seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
     seeds = seeds if options.decoding.temperature else seeds[:1]
 
     def work(stop: Stop, listener: Listener = Listener()) -> list[ServedAnswer]:
-        try:
-            schema = "" if wanted is None else checked_schema(wanted)
-        except QuestionError as error:
-            raise invalid(str(error), param) from error
+        schema = _schema(body)
         corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
@@ -196,6 +194,14 @@ async def respond(
     return StreamingResponse(
         _ending_with_error(first, events, shape), headers=_STREAM_HEADERS, media_type=shape.media_type
     )
+
+
+def _schema(body: AnswerBody) -> str:
+    """For `Decoding`. Compiles it, which may take a second. Raises ApiError."""
+    try:
+        return "" if body.wanted_schema is None else checked_schema(body.wanted_schema)
+    except QuestionError as error:
+        raise invalid(str(error), body.wanted_format[0]) from error
 
 
 def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:

@@ -58,7 +58,7 @@ class ResponseBody(AnswerBody):
 
     @property
     def wanted_format(self) -> tuple[str, AnswerFormat | None]:
-        return "text.format", self.text and self.text.format
+        return "text.format", self.text.format if self.text else None
 
 
 class OutputText(Reply):

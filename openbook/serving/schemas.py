@@ -303,6 +303,12 @@ class AnswerBody(Sampling, Asking):
         return "", None
 
     @property
+    def wanted_schema(self) -> dict[str, Any] | None:
+        """The schema of an answer that is JSON."""
+        sent = self.wanted_format[1]
+        return sent.wanted if sent else None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         unused = ("'stream_options' is ignored. The answer is not streamed.",)
         return super().warnings + unused * bool(self.stream_options and not self.stream)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,7 @@ from openbook.models import ModelReference
 from openbook.records import Decoding
 from openbook.replay import replay
 from openbook.retrieval import Corpus, Options
-from openbook.testing import PROMPT, HashEmbedder
+from openbook.testing import PROMPT, HashEmbedder, echo_model
 from tests.conftest import base_with, open_engine
 
 
@@ -146,6 +147,14 @@ def test_a_schema_that_cannot_be_held_is_refused(schema: dict[str, Any], message
     with pytest.raises(QuestionError) as refused:
         checked_schema(schema)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"not":{}}'])
+def test_a_receipt_with_a_schema_that_was_never_accepted_is_not_answered_again(text: str) -> None:
+    receipt = ask("Why?", echo_model()).receipt
+    receipt = dataclasses.replace(receipt, decoding=Decoding(schema=text)).sealed()
+    with pytest.raises(QuestionError, match="schema"):
+        replay(receipt, echo_model(), None)
 
 
 def test_the_order_of_properties_stays_and_the_callers_schema_is_not_changed() -> None:

@@ -418,8 +418,8 @@ def test_json_says_that_the_documents_do_not_hold_the_answer(server: Running, pa
 
 @pytest.mark.parametrize("path", PATHS)
 def test_json_that_is_cut_is_said_to_be(server: Running, path: str) -> None:
-    limit = "max_tokens" if path == CHAT else "max_output_tokens"
-    answer = answer_of(server.ask(QUESTION, path=path, **{limit: 4}, **FORMATS[path]))
+    limit: dict[str, Any] = {"max_tokens" if path == CHAT else "max_output_tokens": 4}
+    answer = answer_of(server.ask(QUESTION, path=path, **limit, **FORMATS[path]))
     assert (answer["finish_reason"], answer["declined"]) == ("length", False)
     assert "its JSON is not complete" in answer["notes"][-1]
 
