@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from openbook import __version__
-from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.answer_text import TextPreview, json_prose, json_says_nothing, says_nothing_found, tidied, tidy
 from openbook.certainty import Signals, certainty
 from openbook.config import STRATEGIES
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
+from openbook.inference.json_grammar import check_schema_text
 from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
 from openbook.overview import KINDS, comparison, summary
 from openbook.parallel import Cancelled, Listener, never
@@ -103,11 +104,14 @@ def ask(
 
     # 2) Read: as many of the best as fit into the context, with a note if some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
-    show = TextPreview(listener.on_text, abstentions if corpus else []).feed if listener.on_text else None
-    asked = with_instruction(question, options.instruction)
-    listener = replace(listener, on_text=show)
+    if listener.on_text and not decoding.schema:
+        preview = TextPreview(listener.on_text, abstentions if corpus else [])
+        listener = replace(listener, on_text=preview.feed)
+    # A trained reader is asked as in training; its grammar alone makes the JSON.
+    stated = "" if model.reader and corpus else decoding.schema
+    asked = with_instruction(question, options.instruction, stated)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, listener, searched=found.searched)
-    text, declined = final_answer(reading, model)
+    text, declined = final_answer(reading, model, decoding.schema)
     completion = reading.completion
 
     # 3) Cite and judge: the nearest quote of each sentence, and how certain the answer is.
@@ -118,7 +122,7 @@ def ask(
         nearest = closest(question, [hit.passage for hit in reading.hits], corpus.embedder.embed_passages)
         word = "not found"
     elif corpus is not None:
-        quoted = cite(text, question, reading, corpus.embedder)
+        quoted = cite(text, question, reading, corpus.embedder, decoding.schema)
         sure, word = how_certain(text, quoted, reading)
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
@@ -137,7 +141,7 @@ def ask(
         passages=tuple(reading.hits),
         receipt=receipt,
         timings=replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started),
-        notes=(*declared, *reading.notes, *found.notes, *_cut_short(completion)),
+        notes=(*declared, *reading.notes, *found.notes, *_cut_short(completion, decoding.schema)),
         finish_reason=completion.finish_reason if completion else "end",
         prompt_tokens=completion.prompt_tokens if completion else 0,
         answer_tokens=completion.answer_tokens if completion else 0,
@@ -215,7 +219,8 @@ def pack(
     most = model.parallel_passages if parallel else len(hits)
     notes = [f"{most} of {len(hits)} passages read: no more can lie side by side."] if most < len(hits) else []
     hits = hits[:most]
-    citing = model.identity.evidence == "claimed"  # a server's model; the models that run here are small
+    # A server's model; the models that run here are small.
+    citing = model.identity.evidence == "claimed" and not decoding.schema
     for count in range(len(hits), 0, -1):
         kept = list(hits[:count])
         passages = [hit.passage for hit in kept]
@@ -226,8 +231,13 @@ def pack(
     raise _too_long(tokens, model, decoding)
 
 
-def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
-    """Return (the answer as shown, whether the model declined)."""
+def final_answer(reading: Reading, model: FrozenModel, schema: str = "") -> tuple[str, bool]:
+    """Return (the answer as shown, whether the model declined). `schema`: see `Decoding`; then nothing is `null`."""
+    if schema:
+        text = reading.completion.text if reading.completion else ""
+        cut = _cut_short(reading.completion)
+        declined = reading.strategy != CLOSED_BOOK and not cut and (not text or json_says_nothing(text))
+        return (text or ("" if cut else "null")), declined
     text = tidy(reading.completion.text) if reading.completion else ""
     if reading.strategy == CLOSED_BOOK:
         return text, False
@@ -235,8 +245,9 @@ def final_answer(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     return (ABSTENTION if declined else text), declined
 
 
-def cite(text: str, question: str, reading: Reading, embedder: Embedder) -> AnswerSupport:
-    marks = tidied(reading.completion.text)[1] if reading.completion else []
+def cite(text: str, question: str, reading: Reading, embedder: Embedder, schema: str = "") -> AnswerSupport:
+    marks = tidied(reading.completion.text)[1] if reading.completion and not schema else []
+    text = json_prose(text) if schema else text
     sources = [hit.passage for hit in reading.sources]
     return cite_sentences(text, question, sources, embed=embedder.embed_passages, marks=marks, framing=FRAMING)
 
@@ -271,9 +282,14 @@ def answer_again(
         raise QuestionError(f"The receipt has the unknown strategy {receipt.strategy!r}; there are {', '.join(known)}.")
     if receipt.strategy in STRATEGIES:
         strategy_of(receipt.strategy, model, receipt.decoding)
-    question = with_instruction(checked_question(receipt.question), receipt.instruction)
+    schema = receipt.decoding.schema
+    question = checked_question(receipt.question)
+    if schema:
+        check_schema_text(schema)
+    stated = "" if model.reader and receipt.strategy != CLOSED_BOOK else schema
+    question = with_instruction(question, receipt.instruction, stated)
     reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, Listener(cancelled=cancelled))
-    return final_answer(reading, model)[0], reading.completion
+    return final_answer(reading, model, schema)[0], reading.completion
 
 
 def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
@@ -297,12 +313,13 @@ def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> l
     return [note] if count else []
 
 
-def _cut_short(completion: Completion | None) -> tuple[str, ...]:
+def _cut_short(completion: Completion | None, schema: str = "") -> tuple[str, ...]:
     if completion is None or completion.finish_reason in ("end", "stop"):
         return ()
     if completion.finish_reason == "cancelled":
         return ("Cancelled before the answer was complete.",)
-    return ("The answer was cut off at the longest length allowed (max_tokens).",)
+    broken = ", so its JSON is not complete" if schema else ""
+    return (f"The answer was cut off at the longest length allowed (max_tokens){broken}.",)
 
 
 def _streamed(stream: Generator[str, None, _Result], listener: Listener) -> tuple[_Result, Timings]:

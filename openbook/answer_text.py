@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from openbook.records import ReaderFormat
@@ -28,6 +30,9 @@ _CODE_OR_MARK = re.compile(
     r"(?P<code>```.*?(?:```|\Z)|`[^`\n]*`)"
     rf"|(?:(?<=[\s.,;:!?)\]\"'*\u201d\u2019])|^)[ \t]*(?P<mark>{_NUMBERS})|(?<=\w)(?P<close>{_NUMBERS})(?=[.!?,;:]+(?:\s|\Z)|\s*(?:\n|\Z))",
     re.DOTALL,
+)
+_JSON_PART = re.compile(
+    r'"(?:[^"\\]|\\.)*"\s*:|"(?P<text>(?:[^"\\]|\\.)*)(?:"|\\?\Z)|[{}\[\],:]\s*|\bnull\b', re.DOTALL
 )
 _UNDECIDED = re.compile(r"\s*+(?:\[[\d,;\s]*+\]?+[.!?,;:]*+)*+[.!?,;:]*+\s*+\Z")
 
@@ -65,6 +70,29 @@ def tidied(text: str) -> tuple[str, list[Mark]]:
     kept += text[at:]
     plain, lead = kept.strip(), len(kept) - len(kept.lstrip())
     return plain, [(min(max(place - lead, 0), len(plain)), numbers) for place, numbers in marks]
+
+
+def json_prose(text: str) -> str:
+    """What JSON states, for citing: its texts, numbers and booleans, each on a line and at its place in `text`."""
+    return _JSON_PART.sub(
+        lambda part: (part["text"] and f" {part['text']} "[: len(part[0])]) or "\n" * len(part[0]), text
+    )
+
+
+def json_says_nothing(text: str) -> bool:
+    """True if all values in JSON are null, empty, or say that the passages do not hold the answer."""
+    found, rest = list[object](), list[object]()
+    with suppress(ValueError, RecursionError):  # cut off
+        rest.append(json.loads(text))
+    while rest:
+        each = rest.pop()
+        if isinstance(each, dict | list):
+            rest += each.values() if isinstance(each, dict) else each
+        else:
+            found.append(each)
+    return bool(found) and all(
+        each in (None, "") or (isinstance(each, str) and says_nothing_found(each)) for each in found
+    )
 
 
 def _label_end(text: str) -> int:

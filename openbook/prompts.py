@@ -6,6 +6,7 @@ Training uses these functions, so that a trained reader is asked exactly as in t
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,9 +59,13 @@ def without_noise(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", " ").strip()
 
 
-def with_instruction(question: str, instruction: str) -> str:
-    """The instruction follows the passages, so that kept states serve any instruction."""
-    return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
+def with_instruction(question: str, instruction: str, schema: str = "") -> str:
+    """Both follow the passages, so that kept states serve any instruction. `schema`: see `Decoding`."""
+    question += f"\n\nHow to answer: {instruction.strip()}" if instruction.strip() else ""
+    if not schema:
+        return question
+    names = ", ".join(map(repr, json.loads(schema).get("properties", {})))
+    return f"{question}\n\nAnswer in JSON{f', with the properties {names}' if names else ''}."
 
 
 def open_book_prompt(

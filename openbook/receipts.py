@@ -21,7 +21,7 @@ from openbook.files import last_line_feed, storage_errors
 from openbook.locks import exclusive_lock
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
-FORMATS = (1, 2, 3, 4)  # that are read; the last is written
+FORMATS = (1, 2, 3, 4, 5)  # that are read; the last is written
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
@@ -71,6 +71,8 @@ def is_altered(receipt: Receipt) -> bool:
     if receipt.format < 3 and receipt.instruction:
         return True
     if receipt.format < 4 and (receipt.confidence or receipt.certainty is not None):
+        return True
+    if receipt.format < 5 and receipt.decoding.schema:
         return True
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 

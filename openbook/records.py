@@ -184,7 +184,8 @@ class BatchEmbedder(Embedder, Protocol):
 class Decoding:
     """Token sampling. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
 
-    `quote`: the answer is a verbatim span of its passage.
+    `quote`: the answer is a verbatim span of its passage. `schema`: it is JSON of this JSON schema, as
+    `inference.json_grammar.checked_schema` returns it.
     """
 
     temperature: float = 0.0
@@ -193,6 +194,7 @@ class Decoding:
     max_tokens: int = 400
     stop: tuple[str, ...] = ()
     quote: bool = False
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +315,8 @@ class Receipt:
             if self.format < first:
                 for name in names:
                     del fields[name]
+        if self.format < 5:
+            del fields["decoding"]["schema"]
         return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 

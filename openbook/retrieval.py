@@ -91,7 +91,9 @@ def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options
         hits = ranked_hits(query_of(topic), corpus, options, strategy)[1].current
         return hits[0].passage.document if near_enough(hits[:1], options) else None
 
-    overview = None if model.reader else overview_of(question, corpus.documents, best_document)
+    overview = (
+        None if model.reader or options.decoding.schema else overview_of(question, corpus.documents, best_document)
+    )
     if overview is not None:
         kind, documents = overview
         version = corpus.base.kept_version(corpus.scope.as_of)
@@ -133,6 +135,8 @@ def strategy_of(
     wanted: Strategy, model: FrozenModel, decoding: Decoding
 ) -> Literal["each", "parallel", "checked", "together"]:
     """Raises QuestionError if the model cannot read that way."""
+    if decoding.quote and decoding.schema:
+        raise QuestionError("An answer is a verbatim quote or JSON, not both. Leave out the quote or the format.")
     if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
         raise QuestionError(
             "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.answer_text import TextPreview, printable, says_nothing_found, tidied, tidy
+from openbook.answer_text import (
+    TextPreview,
+    json_prose,
+    json_says_nothing,
+    printable,
+    says_nothing_found,
+    tidied,
+    tidy,
+)
 from openbook.prompts import ABSTENTION
 
 WORDS = ["ns", "wer", "Not", " stated", "The", "[2, 3]", "```", *"A:a.x[1] \t`\n"]
@@ -106,3 +116,30 @@ def test_answers_are_not_taken_for_abstentions(text: str) -> None:
 
 def test_control_characters_become_spaces() -> None:
     assert printable("a\x1b[31mb\x9b\u202ec\td\n") == "a [31mb  c\td\n"
+
+
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each))
+)
+def test_what_json_states_stays_at_its_place(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    for cut in (text, text[: len(text) // 2]):
+        prose = json_prose(cut)
+        assert len(prose) == len(cut)
+        assert all(new == old or new in " \n" for new, old in zip(prose, cut, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "declines"),
+    [
+        ('{"who": "Ann: [1]", "of": [3, null], "x": {"a\\"b": true}}', ["Ann: [1]", "3", "true"], False),
+        ('{"who": null, "of": ""}', [], True),
+        ('["The passages do not say.", "not stated"]', ["The passages do not say.", "not stated"], True),
+        ('{"who": "The passages do not say.", "of": 0}', ["The passages do not say.", "0"], False),
+        ('{"who": "The passages do not', ["The passages do not"], False),
+        ("{}", [], False),
+    ],
+)
+def test_what_json_states_and_whether_it_states_nothing(text: str, lines: list[str], declines: bool) -> None:
+    assert [line.strip() for line in json_prose(text).split("\n") if line.strip()] == lines
+    assert json_says_nothing(text) is declines

@@ -106,7 +106,12 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
 
 @pytest.mark.parametrize(
     ("added", "version"),
-    [({"instruction": "In French."}, 3), ({"certainty": 0.0}, 4), ({"confidence": "likely"}, 4)],
+    [
+        ({"instruction": "In French."}, 3),
+        ({"certainty": 0.0}, 4),
+        ({"confidence": "likely"}, 4),
+        ({"decoding": Decoding(schema="{}")}, 5),
+    ],
 )
 def test_what_a_format_does_not_have_yet_cannot_be_added_to_a_receipt_of_it(
     added: dict[str, Any], version: int
@@ -133,7 +138,7 @@ def test_an_answer_that_is_not_that_of_its_receipt_is_refused() -> None:
 
 
 def test_a_receipt_of_a_later_format_is_refused() -> None:
-    with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3, 4"):
+    with pytest.raises(ReceiptError, match="has format 99; this version of OpenBook reads 1, 2, 3, 4, 5"):
         parse_receipt(canonical_json(dataclasses.asdict(dataclasses.replace(receipt_of(0), format=99))))
 
 

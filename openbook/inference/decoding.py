@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from openbook.inference.json_grammar import JsonGrammar
 from openbook.records import Decoding, Digest, FinishReason, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def request_digest(model: Digest, prompt: Digest, decoding: Decoding) -> Digest:
     parts = {"model": model, "prompt": prompt, "temperature": decoding.temperature, "top_p": decoding.top_p}
     parts |= {"seed": decoding.seed, "max_tokens": decoding.max_tokens, "stop": list(decoding.stop)}
     parts |= {"quote": True} if decoding.quote else {}
+    parts |= {"schema": decoding.schema} if decoding.schema else {}
     return sha256_hex(canonical_json(parts))
 
 
@@ -126,9 +128,16 @@ class AnswerDecoder:
     Setting `finish` ends the answer; text held back as a possible stop string is lost.
     """
 
-    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        decoding: Decoding,
+        request: Digest,
+        spans: Spans | None,
+        grammar: JsonGrammar | None = None,
+    ) -> None:
         self._vocabulary, self._decoding, self._request = vocabulary, decoding, request
-        self._spans, self._written = spans, b""
+        self._spans, self._grammar, self._written = spans, grammar, b""
         self._stream, self._pieces = TextStream(decoding.stop), list[str]()
         self._log_probs: list[float] = []
         self.token = -1
@@ -154,6 +163,8 @@ class AnswerDecoder:
                 self.finish = "end"
                 return self._flushed("")
             logits = possible
+        if self._grammar is not None:
+            logits = np.where(self._grammar.allowed(), logits, np.float32(-np.inf))
         self.token, log_prob = choose_token(logits, self._decoding, self._request, len(self._log_probs))
         self._log_probs.append(log_prob)
         piece = ""
@@ -165,6 +176,8 @@ class AnswerDecoder:
             piece = self._stream.feed(content)
             if self._stream.stopped:
                 self.finish = "stop"
+            elif self._grammar is not None and self._grammar.accept(self.token):
+                self.finish = "end"
             elif len(self._log_probs) >= self._decoding.max_tokens:
                 self.finish = "length"
         return self._flushed(piece)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -25,6 +26,7 @@ from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
+from openbook.inference.json_grammar import JsonGrammar, json_tokenizer
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import choose, enough, score_of
@@ -36,6 +38,7 @@ from openbook.prompts import text_of_block
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
+    from llguidance import LLTokenizer
     from numpy.typing import NDArray
 
 CALL_TOKENS = 256  # long enough for full speed, short enough to notice a cancel
@@ -132,7 +135,10 @@ class LlamaCppEngine:
                             request.decoder.finish = "end"
                     if request.decoder.finish is None:
                         logits = self._declining(prompt, logits)
-                        yield from self._write(context, request, logits, 0, look)
+                        if decoding.schema and prompt.passages and int(np.argmax(logits)) == self._abstention_token:
+                            request.decoder.finish = "end"  # the schema has no place for the abstention
+                        else:
+                            yield from self._write(context, request, logits, 0, look)
             except Aborted:  # also while waiting for a context
                 request.decoder.finish = "cancelled"
             return replace(self._completion([request], 0), stated=stated)
@@ -283,8 +289,13 @@ class LlamaCppEngine:
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
         digest = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
-        decoder = AnswerDecoder(self._model, decoding, digest, spans)
+        grammar = JsonGrammar(self._json_tokenizer, decoding.schema) if decoding.schema else None
+        decoder = AnswerDecoder(self._model, decoding, digest, spans, grammar)
         return _Request(prompt, blocks, prefixes, prompt_digest, decoder)
+
+    @cached_property
+    def _json_tokenizer(self) -> LLTokenizer:
+        return json_tokenizer(self._model)
 
     def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]]) -> _Prefix:
         weights = "adapter" if self._adapts(prompt) else "base"

@@ -137,6 +137,9 @@ class OpenAIEngine:
         body: dict[str, Any] = {"model": self.identity.name, "messages": messages, "stream": True, **self._no_thinking}
         body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         body["max_tokens"] = decoding.max_tokens
+        if decoding.schema:
+            wanted = {"name": "answer", "schema": json.loads(decoding.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": wanted}
         server, extensions = f"The server of {self.identity.name}", {"trace": hang_up.trace}
         url = f"{self._base_url}/chat/completions"
         try:

@@ -18,6 +18,8 @@ from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook.answer import CLOSED_BOOK, ask
+from openbook.errors import QuestionError
+from openbook.inference.json_grammar import checked_schema
 from openbook.knowledge import KnowledgeBase
 from openbook.parallel import Listener
 from openbook.prompts import checked_question
@@ -160,17 +162,24 @@ async def respond(
         unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
     if body.choices > 1 and not options.decoding.temperature:
         unused.append(f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.")
+    in_json = body.wanted_schema is not None
+    if in_json and trained and base is not None:
+        unused.append("This model was not trained to write JSON. Its values may be wrong or cut.")
+    if in_json and body.stops:
+        unused.append("'stop' is ignored. It could end an answer before its JSON is complete.")
+        options = replace(options, decoding=replace(options.decoding, stop=()))
     seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
     seeds = seeds if options.decoding.temperature else seeds[:1]
 
     def work(stop: Stop, listener: Listener = Listener()) -> list[ServedAnswer]:
+        schema = _schema(body)
         corpus = None
         if base is not None:
             scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
             corpus = Corpus(base, service.embedder, scope)
         found = list[ServedAnswer]()
         for seed in seeds:
-            seeded = replace(options, decoding=replace(options.decoding, seed=seed))
+            seeded = replace(options, decoding=replace(options.decoding, seed=seed, schema=schema))
             answer = answered(call, conversation.question, corpus, seeded, stop, Listener() if found else listener)
             values = {each.name: getattr(answer, each.name) for each in fields(answer)}
             if base is not None and not base.shows_all_to(call.caller.labels):
@@ -185,6 +194,14 @@ async def respond(
     return StreamingResponse(
         _ending_with_error(first, events, shape), headers=_STREAM_HEADERS, media_type=shape.media_type
     )
+
+
+def _schema(body: AnswerBody) -> str:
+    """For `Decoding`. Compiles it, which may take a second. Raises ApiError."""
+    try:
+        return "" if body.wanted_schema is None else checked_schema(body.wanted_schema)
+    except QuestionError as error:
+        raise invalid(str(error), body.wanted_format[0]) from error
 
 
 def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
+from openbook.prompts import ABSTENTION
 from openbook.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import (
     Conversation,
@@ -21,7 +22,7 @@ from openbook.serving.answers import (
     url_citations,
 )
 from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, Message, PlainFormat, Reply, ServedAnswer
+from openbook.serving.schemas import ABSENT, NO_TOOLS, AnswerBody, AnswerFormat, Message, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
 
 router = APIRouter(route_class=Route)
@@ -32,12 +33,16 @@ class ChatBody(AnswerBody):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     n: int | None = Field(default=None, ge=1)
     function_call: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
-    response_format: PlainFormat | None = None
+    response_format: AnswerFormat | None = None
     modalities: list[Literal["text"]] | None = None
 
     @property
     def choices(self) -> int:
         return self.n or 1
+
+    @property
+    def wanted_format(self) -> tuple[str, AnswerFormat | None]:
+        return "response_format", self.response_format
 
 
 class Usage(Reply):
@@ -47,11 +52,14 @@ class Usage(Reply):
 
 
 class ChatMessage(Reply):
-    """`annotations`: the source of each sentence, with the address of the quote on the server's web page."""
+    """`annotations`: the source of each sentence, with the address of the quote on the server's web page.
+
+    `refusal`: an answer that should be JSON says that the documents do not hold it.
+    """
 
     role: Literal["assistant"] = "assistant"
     content: str
-    refusal: None = None
+    refusal: str | None = None
     annotations: list[dict[str, Any]]
 
 
@@ -118,7 +126,7 @@ class ChatShape(EventShape):
         choices = [
             ChatChoice(
                 index=i,
-                message=ChatMessage(content=each.answer, annotations=self.cite(each)),
+                message=ChatMessage(content=each.answer, annotations=self.cite(each), refusal=_refusal(each)),
                 finish_reason=finish(each),
                 openbook=None if each is answers[0] else each,
             )
@@ -147,8 +155,8 @@ class ChatShape(EventShape):
         return last + b"data: [DONE]\n\n"
 
     def _sources(self, answer: Answer) -> dict[str, Any]:
-        found = self.cite(answer)
-        return {"annotations": found} if found else {}
+        found = {"annotations": self.cite(answer), "refusal": _refusal(answer)}
+        return {key: value for key, value in found.items() if value}
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None, index: int = 0, **more: Any) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -156,6 +164,10 @@ class ChatShape(EventShape):
 
     def _event(self, **more: Any) -> bytes:
         return event({**self.head, "object": "chat.completion.chunk", **more})
+
+
+def _refusal(answer: Answer) -> str | None:
+    return ABSTENTION if answer.declined and answer.receipt.decoding.schema else None
 
 
 def for_all(answers: Sequence[ServedAnswer], choices: int) -> Sequence[ServedAnswer]:

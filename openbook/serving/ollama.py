@@ -25,13 +25,13 @@ from openbook.serving.models import served_models
 from openbook.serving.schemas import (
     ABSENT,
     AnswerBody,
+    AnswerFormat,
     Asking,
     LenientBody,
     Message,
     Reply,
     Sampling,
     ServedAnswer,
-    refused_unless,
 )
 from openbook.serving.service import Call, CurrentCall, Route, needs, stream_of
 
@@ -67,7 +67,6 @@ def _no_images(value: list[str] | None) -> list[str] | None:
 
 
 _NoImages: TypeAlias = Annotated[list[str] | None, AfterValidator(_no_images)]
-_Format: TypeAlias = Annotated[Literal[""], refused_unless("", because="the model cannot be held to a format")]
 
 
 class OllamaOptions(Sampling):
@@ -77,7 +76,7 @@ class OllamaOptions(Sampling):
 
 
 class OllamaBody(Asking):
-    format: _Format | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
     options: OllamaOptions | None = None
 
 
@@ -101,6 +100,11 @@ class _AsOpenAI(AnswerBody):
 
     num_predict: int | None
     said: tuple[str, ...]
+    format: AnswerFormat | None
+
+    @property
+    def wanted_format(self) -> tuple[str, AnswerFormat | None]:
+        return "format", self.format
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -150,8 +154,13 @@ async def _answer(call: Call, body: OllamaBody, conversation: Conversation, *, i
         num_predict=max(options.num_predict or 0, 0),
         openbook=body.openbook,
         said=body.warnings,
+        format=_format(body.format) if body.format else None,
     )
     return await respond(call, asked, conversation, "num_predict", OllamaShape(body.model, is_chat))
+
+
+def _format(sent: str | dict[str, Any]) -> AnswerFormat:
+    return AnswerFormat(type="json_object") if isinstance(sent, str) else AnswerFormat(type="json_schema", schema=sent)
 
 
 def _name(model: str) -> str:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from openbook.records import Answer
 from openbook.serving.answers import Conversation, EventShape, cited_sentences, event, request_id, respond
 from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
+from openbook.serving.schemas import ABSENT, AnswerBody, AnswerFormat, LenientBody, Message, Reply, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
 from openbook.serving.vector_stores import file_id_of
 
@@ -33,7 +33,7 @@ class ResponseMessage(Message):
 
 
 class TextOptions(LenientBody):
-    format: PlainFormat | None = None
+    format: AnswerFormat | None = None
 
 
 def _keep_nothing(value: object) -> None:
@@ -55,6 +55,10 @@ class ResponseBody(AnswerBody):
     previous_response_id: _NothingKept = None
     conversation: _NothingKept = None
     prompt: _NothingKept = None
+
+    @property
+    def wanted_format(self) -> tuple[str, AnswerFormat | None]:
+        return "text.format", self.text.format if self.text else None
 
 
 class OutputText(Reply):
@@ -100,7 +104,7 @@ class Response(Reply):
     previous_response_id: None = None
     store: Literal[False] = False
     temperature: float
-    text: dict[str, Any] = {"format": {"type": "text"}}
+    text: dict[str, Any]
     tool_choice: Literal["none"] = "none"
     tools: list[Any] = []
     top_p: float
@@ -184,7 +188,7 @@ class ResponseShape(EventShape):
 
     def _response(self, status: _Status, **more: Any) -> Response:
         """The response. Before the answer, equal requests differ only in `created_at`."""
-        body = self.body
+        body, sent = self.body, self.body.wanted_format[1]
         return Response(
             id=f"resp_{self.id}",
             created_at=self.created,
@@ -194,6 +198,7 @@ class ResponseShape(EventShape):
             model=body.model,
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
+            text={"format": sent.model_dump(by_alias=True, exclude_none=True) if sent else {"type": "text"}},
             **more,
         )
 

@@ -298,13 +298,50 @@ class AnswerBody(Sampling, Asking):
         return 1
 
     @property
+    def wanted_format(self) -> tuple[str, AnswerFormat | None]:
+        """The name of the body's parameter, and its value."""
+        return "", None
+
+    @property
+    def wanted_schema(self) -> dict[str, Any] | None:
+        """The schema of an answer that is JSON."""
+        sent = self.wanted_format[1]
+        return sent.wanted if sent else None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         unused = ("'stream_options' is ignored. The answer is not streamed.",)
         return super().warnings + unused * bool(self.stream_options and not self.stream)
 
 
-class PlainFormat(Body):
-    type: Annotated[Literal["text"], refused_unless("text", because="the model cannot be held to a format")]
+class NamedSchema(LenientBody):
+    """`strict` changes nothing: an answer always fits its schema."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class AnswerFormat(NamedSchema):
+    """Text, any JSON object, or JSON of a schema, which `/v1/chat/completions` takes in `json_schema`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")  # type: ignore[assignment]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        if self.type == "json_schema" and self.wanted is None:
+            raise PydanticCustomError("no_schema", "the type 'json_schema' needs a schema")
+        return self
+
+    @property
+    def wanted(self) -> dict[str, Any] | None:
+        """The schema of the answer; None for text."""
+        if self.type == "json_schema":
+            return self.json_schema.schema_ if self.json_schema else self.schema_
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 # --- parameters of addresses ------------------------------------------------------------------------------------------

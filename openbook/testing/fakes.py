@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Generator, Sequence
@@ -40,7 +41,10 @@ def _words(text: str) -> list[str]:
 
 
 class EchoEngine:
-    """Answers with the passages' sentence that shares most words with the question, or with `otherwise`."""
+    """Answers with the passages' sentence that shares most words with the question, or with `otherwise`.
+
+    For a schema it puts the sentence into each property, which must be texts; instead of `otherwise` it writes nothing.
+    """
 
     identity = ModelIdentity(name="echo", digest=sha256_hex(b"openbook echo engine 1"), evidence="verified")
     numeric_class = "echo"
@@ -59,7 +63,11 @@ class EchoEngine:
         tokens = self.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens > self.context_tokens:
             raise ContextOverflow(f"{tokens} + {decoding.max_tokens} tokens do not fit into {self.context_tokens}.")
-        answer = re.findall(r"\S+\s*", self._answer(prompt))
+        text = self._answer(prompt)
+        if decoding.schema:
+            names = json.loads(decoding.schema).get("properties", ["answer"])
+            text = "" if text == self._otherwise else json.dumps(dict.fromkeys(names, text), ensure_ascii=False)
+        answer = re.findall(r"\S+\s*", text)
         stream, pieces, used = TextStream(decoding.stop), [], 0
         finish: FinishReason = "end" if len(answer) <= decoding.max_tokens else "length"
         for word in answer[: decoding.max_tokens]:

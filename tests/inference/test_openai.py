@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from openbook.errors import ConfigError, ContextOverflow, EngineError
 from openbook.inference import Engine, connect_model
 from openbook.inference.openai import LeadingThoughts, OpenAIEngine
+from openbook.parallel import never
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EchoEngine, EngineSuite
 from tests.conftest import served
@@ -233,6 +234,14 @@ def test_servers_are_asked_not_to_think_until_they_refuse_to_be_asked(base_url: 
     kept = {"reasoning_effort", "chat_template_kwargs"} - {name}
     assert asked == [{"reasoning_effort", "chat_template_kwargs"}, kept, kept]
     model.close()
+
+
+def test_a_server_is_asked_for_json_of_the_schema(base_url: str) -> None:
+    with closing(OpenAIEngine("echo", base_url=base_url)) as engine:
+        list(engine.generate(PROMPT, Decoding(schema='{"type":"object"}'), never))
+        assert FakeServer.requests[-1]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        list(engine.generate(PROMPT, Decoding(), never))
+        assert "response_format" not in FakeServer.requests[-1]
 
 
 def test_no_server_is_a_sentence() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -19,7 +20,9 @@ from openbook.config import Settings
 from openbook.errors import ConfigError
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import ABSTENTION
+from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
+from openbook.replay import replay
 from openbook.retrieval import Corpus
 from openbook.serving.chat import ChatShape
 from openbook.serving.configuration import Configuration
@@ -29,6 +32,7 @@ from openbook.serving.service import resolve_model
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import (
     CHAT,
+    OPENED,
     QUESTION,
     RESPONSES,
     SAFE,
@@ -207,13 +211,20 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
 WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"n": 9}, 400, "above_limit", "n"),
     ({"n": 0}, 400, "invalid_value", "n"),
-    ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format"),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"allOf": []}}}},
+        400,
+        "invalid_value",
+        "response_format",
+    ),
+    ({"response_format": {"type": "json_object"}, "openbook": {"quote": True}}, 400, "invalid_value", None),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
 ]
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
     ({"background": True}, 400, "invalid_value", "background"),
-    ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format.type"),
+    ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format"),
     ({"previous_response_id": "resp_1"}, 400, "invalid_value", "previous_response_id"),
 ]
 
@@ -369,3 +380,54 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == whole
     assert chunks[-1].usage is not None
     assert (chunks[-2].model_extra or {})["openbook"]["answer"] == whole
+
+
+# --- answers in JSON --------------------------------------------------------------------------------------------------
+
+WHEN = {"type": "object", "properties": {"when": {"type": "string"}, "where": {"type": "string"}}}
+FORMATS: dict[str, dict[str, Any]] = {
+    CHAT: {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": WHEN}}},
+    RESPONSES: {"text": {"format": {"type": "json_schema", "name": "x", "strict": True, "schema": WHEN}}},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_in_json_is_cited_and_replayed(server: Running, path: str, stream: bool) -> None:
+    response = server.ask(QUESTION, path=path, stream=stream, stop=["bridge"], **FORMATS[path])
+    text, answer = text_and_answer(response)
+    assert (json.loads(text), text) == ({"when": OPENED, "where": OPENED}, answer["answer"])
+    assert [each["quote"] for each in answer["citations"]] == [OPENED]
+    assert [text[each["start"] : each["end"]] for each in answer["sentences"]] == [OPENED, OPENED]
+    assert [each["support"] for each in answer["sentences"]] == ["backed", "backed"]
+    assert [each.partition(" is ignored")[0] for each in answer["warnings"]] == ["'stop'"]
+    receipt = parse_receipt(json.dumps(answer["receipt"]))
+    assert json.loads(receipt.decoding.schema)["properties"] == WHEN["properties"]
+    assert replay(receipt, echo_model(), server.bases["kb"]).identical
+    other = dataclasses.replace(receipt, decoding=dataclasses.replace(receipt.decoding, schema=""))
+    assert replay(other.sealed(), echo_model(), server.bases["kb"]).differences
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_json_says_that_the_documents_do_not_hold_the_answer(server: Running, path: str, stream: bool) -> None:
+    text, answer = text_and_answer(server.ask(TOWER, path=path, stream=stream, **FORMATS[path]))
+    assert (text, answer["declined"], answer["abstained"], answer["confidence"]) == ("null", True, True, "not found")
+    assert replay(parse_receipt(json.dumps(answer["receipt"])), echo_model(), server.bases["kb"]).identical
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_json_that_is_cut_is_said_to_be(server: Running, path: str) -> None:
+    limit: dict[str, Any] = {"max_tokens" if path == CHAT else "max_output_tokens": 4}
+    answer = answer_of(server.ask(QUESTION, path=path, **limit, **FORMATS[path]))
+    assert (answer["finish_reason"], answer["declined"]) == ("length", False)
+    assert "its JSON is not complete" in answer["notes"][-1]
+
+
+@pytest.mark.parametrize("depth", [150, 400, 900])
+def test_a_deep_schema_is_refused(server: Running, depth: int) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert server.ask(QUESTION, response_format=form).status_code == 400

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from openbook.knowledge import KnowledgeBase
+from openbook.prompts import ABSTENTION
 from openbook.records import ModelIdentity
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
-from tests.serving.conftest import OPENED, QUESTION, Running, Serve, add_file, code
+from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code
 
 
 @pytest.fixture
@@ -70,6 +72,26 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     assert client.responses.create(model="echo", input=turns).output_text == OPENED  # type: ignore[arg-type]  # as its documentation does
     with pytest.raises(openai.BadRequestError, match="keeps no conversation"):
         client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
+
+
+class Opening(BaseModel):
+    when: str = Field(description="the day")
+
+
+def test_an_answer_that_is_json_is_parsed_by_the_client(client: openai.OpenAI) -> None:
+    for text, parsed in ((QUESTION, Opening(when=OPENED)), (TOWER, None)):
+        asked: Any = [{"role": "user", "content": text}]
+        message = (
+            client.chat.completions.parse(model="echo", messages=asked, response_format=Opening).choices[0].message
+        )
+        assert (message.parsed, message.refusal) == (parsed, None if parsed else ABSTENTION)
+        with client.chat.completions.stream(model="echo", messages=asked, response_format=Opening) as stream:
+            final = stream.get_final_completion().choices[0].message
+        assert (final.parsed, final.refusal, final.content) == (parsed, message.refusal, message.content)
+    for response in (client.responses.parse(model="echo", input=QUESTION, text_format=Opening),):
+        assert response.output_parsed == Opening(when=OPENED)
+    with client.responses.stream(model="echo", input=QUESTION, text_format=Opening) as events:
+        assert events.get_final_response().output_parsed == Opening(when=OPENED)
 
 
 def test_completions_whole_and_streamed(client: openai.OpenAI) -> None:
@@ -129,8 +151,13 @@ def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ollama.ResponseError, match="does not exist") as missing:
             client.chat(model="llama3", messages=asked)
         assert missing.value.status_code == 404
-        with pytest.raises(ollama.ResponseError, match="cannot be held to a format"):
-            list(client.chat(model="echo", messages=asked, format="json", stream=True))
+        parts = list(client.chat(model="echo", messages=asked, format=Opening.model_json_schema(), stream=True))
+        text = "".join(each.message.content for each in parts)
+        assert (Opening.model_validate_json(text), parts[-1].done_reason) == (Opening(when=OPENED), "stop")
+        assert json.loads(client.generate("echo", QUESTION, format="json").response) == {"answer": OPENED}
+        assert client.generate("echo", TOWER, format="json").response == "null"
+        with pytest.raises(ollama.ResponseError, match="'not' cannot be used"):
+            list(client.chat(model="echo", messages=asked, format={"not": {}}, stream=True))
 
 
 def test_times_are_kept_from_who_may_not_see_every_document(server: Running) -> None:
