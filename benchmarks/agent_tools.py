@@ -33,7 +33,7 @@ from openbook.knowledge.docs_cache import for_documents
 from openbook.records import Decoding, Embedder, Prompt
 
 ANSWERS = ROOT / "recipes" / "data" / "answers-natural.jsonl.gz"
-STEPS, RESULT_CHARS, STEP_TOKENS = 5, 1_200, 100
+STEPS, RESULT_CHARS, STEP_TOKENS = 4, 1_200, 80
 SYSTEM = """You find the answer to a question in a collection of documents. Write exactly one line, which is one of:
 search WORDS  (passages about these words)
 grep WORDS  (lines that contain exactly these words)
@@ -86,12 +86,17 @@ def asked(question: Question, model: FrozenModel, use_tool: Callable[[str, str],
         hint = "Your line:" if left > 1 else "This is the last step. Your line, which begins with answer:"
         wanted = Decoding(max_tokens=STEP_TOKENS, stop=("\n",))
         line = model.complete(Prompt(SYSTEM, (), f"{told}\n{hint}"), wanted).text.strip()
-        tool, _, argument = line.partition(" ")
+        tool, _, argument = line.replace(":", "", 1).partition(" ")
+        is_repeated = line in steps
         steps.append(line)
         if tool == "answer" or left == 1:
             answer = argument if tool == "answer" else line
             break
-        result = use_tool(tool, argument.strip())[:RESULT_CHARS]
+        result = (
+            "This step was done already. Use other words."
+            if is_repeated
+            else use_tool(tool, argument.strip())[:RESULT_CHARS]
+        )
         is_seen = is_seen or holds(result, question.stated)
         told += f"\n> {line}\n{result}\n"
     is_right = judged(question, answer, abstained=False) == "right"
