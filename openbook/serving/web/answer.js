@@ -34,7 +34,7 @@ function sureness(mode, given) {
   if (mode === "closed") return [t("No sources"), "doubtful", ""];
   const [word, kind, meaning] = confidences()[given.confidence];
   const share = given.certainty === null ? "" : ` · ${Math.round(100 * given.certainty)} %`;
-  return [word + share, kind, given.declined || share ? meaning : unmeasured()];
+  return [word + share, kind, given.declined ? "" : share ? meaning : unmeasured()]; // who declines says so
 }
 
 /**
