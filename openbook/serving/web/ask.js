@@ -79,7 +79,7 @@ function Welcome({ missing }) {
     if (loaded && bases.length) get("/v1/examples", { ...choosing(), limit: 4 }).then(({ data }) => setExamples(data), () => null);
   }, [loaded, base, asOf]);
   const version = versions.find((each) => String(each.version) === asOf) ?? versions[0];
-  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about {heading}?", { document: baseName(document), heading: heading.replace(/^[\d.]*\d[.)]\s+/, "") })
+  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about “{heading}”?", { document: baseName(document), heading: heading.replace(/^[\d.]*\d[.)]\s+/, "") })
     : t("What does {document} say?", { document: baseName(document) })));
   const holds = version && [count(version.documents, "{n} document", "{n} documents"),
     t("version {version} from {date}", { version: version.version, date: when(version.created_at) })].join(" · ");

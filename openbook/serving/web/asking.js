@@ -104,7 +104,7 @@ function messages(mode, earlier, question) {
 const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
 
 /** The filter of the API for one document, or for a folder (its path ends with "/", and "0" comes after "/"). */
-function where({ path, folder }) {
+export function where({ path, folder }) {
   return path ? `path = ${quoted(path)}` : `path >= ${quoted(folder)} and path < ${quoted(`${folder.slice(0, -1)}0`)}`;
 }
 

@@ -9,7 +9,7 @@ import { choosing, server } from "./server.js";
 import { useStore } from "./store.js";
 import { addFiles, ChooseFiles } from "./upload.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { number, size, t, when } from "./words.js";
+import { number, size, t, timely, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 const PREVIEW = 900; // characters
@@ -25,7 +25,7 @@ export function DocumentDetails({ document: shown, close }) {
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
     [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
-    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, valuesOf(value).join(", ")]),
+    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key === "version" ? t("version (of the document)") : key, valuesOf(value).map(timely).join(", ")]),
   ].filter(([, value]) => value);
   return html`<div class="details scrolls" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>

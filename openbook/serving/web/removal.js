@@ -80,7 +80,7 @@ function AboutRemoval({ documents }) {
 }
 
 /** Whether there are uploads with pictures of pages beside those that are purged. */
-const hasOtherPages = (documents) => catalogue.get().list.some((each) => each.isUploaded && each.pages && !documents.some(({ path }) => path === each.path));
+const hasOtherPages = (documents) => catalogue.get().list.some((each) => each.isUploaded && each.type === "pdf" && !documents.some(({ path }) => path === each.path));
 
 function AboutPurge({ documents }) {
   const questions = useReply(() => get("/v1/questions"), [])?.value?.data ?? [];

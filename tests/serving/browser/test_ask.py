@@ -406,8 +406,8 @@ def test_an_empty_page_says_what_there_is_to_ask(server: Running, open_page: Any
     data = [{"object": "example", "document": "/a/bridge.txt", "heading": "the mayor <b>"}]
     page.route("**/v1/examples*", lambda route: route.fulfill(json={"object": "list", "data": data}))
     page.reload()
-    page.get_by_role("button", name="What does bridge.txt say about the mayor <b>?").click()
-    expect(page.locator(".turn h3")).to_have_text("What does bridge.txt say about the mayor <b>?")
+    page.get_by_role("button", name="What does bridge.txt say about “the mayor <b>”?").click()
+    expect(page.locator(".turn h3")).to_have_text("What does bridge.txt say about “the mayor <b>”?")
     expect(page.locator(".turn .text")).to_have_attribute("aria-busy", "false")
 
 
@@ -446,6 +446,11 @@ def test_an_answer_is_copied_with_what_it_rests_on(server: Running, open_page: A
     assert page.evaluate(kept) == f"{OPENED} [1]\n\n1. “{OPENED}” (bridge.txt)\n"
     turn.get_by_role("button", name="Copy link").click()
     page.wait_for_function(f"{kept}.then(text => text.includes('#/answer/'))")
+    expect(turn).to_contain_text("Copied. The link opens in this browser only.")
+    turn.get_by_role("button", name="Keep asking this").click()
+    turn.get_by_role("link", name="Questions").click()
+    expect(page.locator(".standing > li")).to_contain_text(QUESTION)
+    expect(page.locator(".standing .state")).to_contain_text("Asked at version")
 
 
 # --- other people's words ---------------------------------------------------------------------------------------------
