@@ -205,7 +205,9 @@ def test_an_answer_says_that_its_documents_have_changed_since(server: Running, o
     expect(older).to_have_count(1)  # the document is gone
     with page.expect_request("**/v1/chat/completions") as asked_again:
         older.get_by_role("button", name="Ask again").click()
-    assert [each["content"] for each in asked_again.value.post_data_json["messages"]] == [QUESTION]  # without old answers
+    assert [each["content"] for each in asked_again.value.post_data_json["messages"]] == [
+        QUESTION
+    ]  # without old answers
     expect(page.locator(".turn")).to_have_count(4)
 
 

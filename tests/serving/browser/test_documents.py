@@ -431,7 +431,9 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     page.get_by_role("checkbox", name="Choose bridge.txt").check()
     page.get_by_role("button", name="Purge…").click()
     dialog = page.get_by_role("dialog", name="Purge bridge.txt")
-    expect(dialog).to_contain_text("Deletes 1 recorded change of an answer to your standing questions: it may quote it.")
+    expect(dialog).to_contain_text(
+        "Deletes 1 recorded change of an answer to your standing questions: it may quote it."
+    )
     purge = dialog.get_by_role("button", name="Purge for good")
     expect(purge).to_be_disabled()
     dialog.get_by_label("To purge, type").fill("bridge")
@@ -439,7 +441,9 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     dialog.get_by_label("To purge, type").fill("bridge.txt")
     purge.click()
     expect(dialog).to_contain_text("Purged, and proved")
-    expect(dialog).to_contain_text("1 recorded change of an answer to your standing questions was deleted: it may have quoted it.")
+    expect(dialog).to_contain_text(
+        "1 recorded change of an answer to your standing questions was deleted: it may have quoted it."
+    )
     with page.expect_download() as download:
         dialog.get_by_role("button", name="Download the signed proof").click()
     download.value.save_as(tmp_path / "proof.json")
