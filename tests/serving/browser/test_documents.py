@@ -73,6 +73,7 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     page.get_by_role("searchbox").fill("How high is the tower of Lund?")
     page.keyboard.press("Enter")
     expect(page.locator("#found .source").first).to_contain_text("55 metres")
+    expect(page.locator("#found .source").first.locator("mark")).to_have_text(["tower", "Lund", "high"])
     assert "55 metres" in server.ask(TOWER).json()["openbook"]["answer"]
 
 
