@@ -1,7 +1,7 @@
 // One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
-import { get, key } from "./api.js";
-import { finished } from "./asking.js";
+import { get, key, post } from "./api.js";
+import { finished, where } from "./asking.js";
 import { markdown } from "./markdown.js";
 import { usePart } from "./parts.js";
 import { href } from "./router.js";
@@ -34,7 +34,7 @@ function sureness(mode, given) {
   if (mode === "closed") return [t("No sources"), "doubtful", ""];
   const [word, kind, meaning] = confidences()[given.confidence];
   const share = given.certainty === null ? "" : ` · ${Math.round(100 * given.certainty)} %`;
-  return [word + share, kind, given.declined || share ? meaning : unmeasured()];
+  return [word + share, kind, given.declined ? "" : share ? meaning : unmeasured()]; // who declines says so
 }
 
 /**
@@ -116,8 +116,21 @@ function Below({ mode, turn, given }) {
     <p class="line tools">
       <${Copy} text=${given.answer}>${t("Copy")}<//>
       ${mode === "open" ? html`<${Copy} text=${withSources(given)}>${t("Copy with sources")}<//>` : null}
-      <${Copy} text=${address}>${t("Copy link")}<//></p>
+      <${Copy} text=${address} told=${t("Copied. The link opens in this browser only.")}>${t("Copy link")}<//>
+      ${mode === "open" ? html`<${Keep} turn=${turn} given=${given} />` : null}</p>
     ${receipt?.digest ? html`<${Details} receipt=${receipt} timings=${timings} />` : null}`;
+}
+
+/** Saves the question, so that it is asked again after every change; a follow-up as it was understood. */
+function Keep({ turn, given }) {
+  const { bases } = useStore(server);
+  const [saved, setSaved] = useState(null); // "" or a problem
+  const base = bases.find((each) => each.id === given.receipt.knowledge_base);
+  if (!base) return null;
+  const save = () => post("/v1/questions", { question: given.searched || turn.question, knowledge_base: base.name, where: turn.scope ? where(turn.scope) : undefined })
+    .then(() => setSaved(""), (error) => setSaved(error.message));
+  return saved === "" ? html`<span class="soft small kept" role="status">${t("Saved: it is asked again after every change.")} <a href=${href("questions")}>${t("Questions")}</a></span>`
+    : html`<button type="button" class="quiet small" onClick=${save}>${t("Keep asking this")}</button>${saved ? html`<span class="bad" role="alert">${saved}</span>` : null}`;
 }
 
 /** Drawn when it is first open: most are never read. */
@@ -136,16 +149,16 @@ function withSources({ answer, sentences = [], citations, closest = [] }) {
   return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
 }
 
-function Copy({ text, children }) {
+function Copy({ text, told: done = t("Copied"), children }) {
   const [told, setTold] = useState("");
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(text);
-      setTold(t("Copied"));
+      setTold(done);
     } catch { // browsers give the clipboard to HTTPS and to this machine alone
       setTold(t("This browser does not let this page copy."));
     }
-    setTimeout(() => setTold(""), 2000);
+    setTimeout(() => setTold(""), 4000);
   };
   return html`<button type="button" class="quiet small" onClick=${copy}><span role="status">${told}</span>${told ? null : children}</button>`;
 }

@@ -79,7 +79,7 @@ function Welcome({ missing }) {
     if (loaded && bases.length) get("/v1/examples", { ...choosing(), limit: 4 }).then(({ data }) => setExamples(data), () => null);
   }, [loaded, base, asOf]);
   const version = versions.find((each) => String(each.version) === asOf) ?? versions[0];
-  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about {heading}?", { document: baseName(document), heading: heading.replace(/^[\d.]*\d[.)]\s+/, "") })
+  const questions = examples.map(({ document, heading }) => (heading ? t("What does {document} say about “{heading}”?", { document: baseName(document), heading: heading.replace(/^[\d.]*\d[.)]\s+/, "") })
     : t("What does {document} say?", { document: baseName(document) })));
   const holds = version && [count(version.documents, "{n} document", "{n} documents"),
     t("version {version} from {date}", { version: version.version, date: when(version.created_at) })].join(" · ");
@@ -98,8 +98,8 @@ function Welcome({ missing }) {
   </div>`;
 }
 
-function asking(question, replaced = null) {
-  ask(question, replaced);
+function asking(question, where) {
+  ask(question, where);
   replace("ask", shown.get().id);
 }
 
@@ -128,9 +128,8 @@ function Turn({ turn, later, isLast, linked }) {
     asking(turn.question);
   };
   const repeat = () => {
-    if (!isLast) return edit(turn.question); // says what will be replaced
     choice.set({ mode: turn.modes.length > 1 ? "both" : turn.modes[0] });
-    return asking(turn.question, turn.id);
+    asking(turn.question, { again: turn.again ?? turn.id });
   };
   const failed = !answering && turn.modes.some((mode) => !finished(turn.answers[mode]));
   const open = turn.modes.includes("open");
@@ -155,7 +154,7 @@ function Editor({ turn, text, later, onInput, isBusy }) {
     event.preventDefault();
     if (!text.trim() || isBusy) return;
     onInput("");
-    asking(text.trim(), turn.id);
+    asking(text.trim(), { replaced: turn.id });
     document.getElementById("question").focus();
   };
   const id = `edit-${turn.id}`;

@@ -61,11 +61,14 @@ touched.watch(() => {
   else start({ scope });
 });
 
-/** Asks in the conversation that is shown: at its end, or in the place of the turn `replaced` and all after it. */
-export function ask(question, replaced = null) {
+/**
+ * Asks in the conversation that is shown: at its end, or in the place of the turn `replaced` and all after it. `again`: the
+ * turn whose question this is once more; it is then asked with what came before that turn.
+ */
+export function ask(question, { replaced = null, again = null } = {}) {
   const { mode } = choice.get();
   const { id, scope } = shown.get();
-  const turn = { id: newId(), question, scope, modes: mode === "both" ? ["open", "closed"] : [mode], answers: {} };
+  const turn = { id: newId(), question, scope, modes: mode === "both" ? ["open", "closed"] : [mode], answers: {}, ...(again ? { again } : {}) };
   change(id, (old) => {
     const at = replaced ? old.turns.findIndex((each) => each.id === replaced) : -1;
     return { ...old, changed: Date.now(), turns: [...(at < 0 ? old.turns : old.turns.slice(0, at)), turn] };
@@ -78,7 +81,7 @@ export const stop = () => busy.get()[shown.get().id]?.abort();
 /** Answers a turn of the conversation that is shown, or what failed or was stopped of it. */
 export async function answer(turn) {
   const { id, turns, scope } = shown.get();
-  const earlier = turns.slice(0, turns.findIndex((each) => each.id === turn.id));
+  const earlier = turns.slice(0, turns.findIndex((each) => each.id === (turn.again ?? turn.id)));
   const controller = new AbortController();
   busy.set({ [id]: controller });
   const modes = turn.modes.filter((mode) => !finished(turn.answers[mode]));
@@ -101,7 +104,7 @@ function messages(mode, earlier, question) {
 const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
 
 /** The filter of the API for one document, or for a folder (its path ends with "/", and "0" comes after "/"). */
-function where({ path, folder }) {
+export function where({ path, folder }) {
   return path ? `path = ${quoted(path)}` : `path >= ${quoted(folder)} and path < ${quoted(`${folder.slice(0, -1)}0`)}`;
 }
 

@@ -9,7 +9,7 @@ import { choosing, server } from "./server.js";
 import { useStore } from "./store.js";
 import { addFiles, ChooseFiles } from "./upload.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { number, size, t, when } from "./words.js";
+import { number, size, t, timely, when } from "./words.js";
 import { WordDiff } from "./worddiff.js";
 
 const PREVIEW = 900; // characters
@@ -25,9 +25,9 @@ export function DocumentDetails({ document: shown, close }) {
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
     [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
-    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key, valuesOf(value).join(", ")]),
+    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key === "version" ? t("version (of the document)") : key, valuesOf(value).map(timely).join(", ")]),
   ].filter(([, value]) => value);
-  return html`<div class="details" role="region" aria-labelledby="details-title">
+  return html`<div class="details scrolls" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>
     <p class="folder soft">${isUploaded ? t("uploaded") : folder}</p>
     <p class="acts"><a class="act main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
@@ -82,7 +82,9 @@ function Difference({ path, changes, before, after, compare }) {
   const reply = useReply(() => get("/v1/documents/difference", { path, before, after, knowledge_base: base }), [path, before, after]);
   const choose = (label, value, change) => html`<label class="inline"><span class="soft">${label}</span>
     <select value=${value} onChange=${(event) => change(Number(event.target.value))}>${[...new Set([...changes.map((each) => each.version), before])].sort((a, b) => b - a).map((each) => html`<option value=${each}>${each}</option>`)}</select></label>`;
-  return html`<div class="difference" aria-live="polite">
+  const root = useRef(null);
+  useEffect(() => reply && root.current.scrollIntoView({ block: "nearest" }), [reply]);
+  return html`<div class="difference" aria-live="polite" ref=${root}>
     <p class="line">${choose(t("From version"), before, (value) => compare([value, after]))} ${choose(t("to"), after, (value) => compare([before, value]))}</p>
     ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? reply.value.pieces.every((each) => each.kind === "same" || each.kind === "skipped") ? html`<p class="soft">${t("Both texts are the same.")}</p>` : html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
   </div>`;

@@ -147,7 +147,7 @@ function Summary() {
 function Empty() {
   const sync = useSyncCommand();
   return html`<div class="drop"><p><strong>${t("Drop files here")}</strong> <span class="soft">${t("or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Choose files")}<//></p>
-    <p class="soft">${t("PDF, Office, HTML, Markdown, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
+    <p class="soft">${t("PDF, Office, images, HTML, Markdown, CSV, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
     ${sync ? html`<p class="soft">${t("Folders are kept up to date on the server with:")} <${Command} text=${sync} /></p>` : null}</div>`;
 }
 
@@ -182,12 +182,20 @@ function Search({ typed, setTyped, search, folder }) {
   </form>`;
 }
 
+/** `text` with the longer words of a search marked; the search itself goes by meaning, too. */
+function withWords(text, search) {
+  const all = search.match(/[\p{L}\p{N}]+/gu) ?? [];
+  const long = all.filter((each) => each.length > 3);
+  const some = long.length ? long : all;
+  return some.length ? text.split(new RegExp(`(?<![\\p{L}\\p{N}])(${some.join("|")})(?![\\p{L}\\p{N}])`, "giu")).map((part, i) => (i % 2 ? html`<mark>${part}</mark>` : part)) : text;
+}
+
 function Passages({ words, folder, close }) {
   const { base, asOf } = useStore(server);
   const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: inFolder(folder), ...choosing() }), [words, folder, base, asOf]);
   const found = reply?.value;
   return html`<div id="found" role="region" aria-label=${t("Passages")} aria-live="polite">
-    <p class="line"><strong>${found ? count(found.data.length, "{n} passage for “{words}”", "{n} passages for “{words}”").replace("{words}", words) : t("Searching…")}</strong>
+    <p class="line"><strong>${found ? count(found.data.length, "{n} passage near “{words}”", "{n} passages near “{words}”").replace("{words}", words) : t("Searching…")}</strong>
       <span class="spring"></span><button type="button" class="quiet" onClick=${close}>${t("Close")}</button></p>
     ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : null}
     ${found?.data.map(({ passage }) => {
@@ -195,7 +203,7 @@ function Passages({ words, folder, close }) {
       const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
       return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
         <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
-        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${plainLine(document, text)}</blockquote></div>`;
+        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${withWords(plainLine(document, text), words)}</blockquote></div>`;
     })}</div>`;
 }
 

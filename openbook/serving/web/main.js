@@ -82,15 +82,13 @@ new MutationObserver(() => isLost() && setTimeout(keepFocus, 100)) // what is dr
   .observe(document.body, { subtree: true, childList: true, attributeFilter: ["disabled"] });
 
 function Header({ view }) {
-  const nav = useRef(null);
-  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view]);
   const { models, closed, name: chosen } = useStore(server);
   const names = { ask: t("Ask"), documents: t("Documents"), versions: t("Versions"), questions: t("Questions"), model: t("Model") };
   const identity = models.find(({ id }) => id === closed)?.openbook;
   const choose = (event) => chooseLanguage(event.target.value).catch(() => server.set({ problem: t("The server cannot be reached. Is it still running?") }));
   return html`<header class="bar">
     <h1 class="brand"><img src="/web/icon.svg" alt="" width="24" height="24" />OpenBook</h1>
-    <nav ref=${nav} aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
+    <nav aria-label=${t("Parts of this page")}>${Object.entries(names).map(([name, words]) =>
       html`<a href=${href(name)} aria-current=${view === name ? "page" : undefined}>${words}${name === "questions" ? html` <${Unseen} />` : null}</a>`)}</nav>
     <div class="bar-end">
       <${Activity} />

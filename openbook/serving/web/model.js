@@ -1,4 +1,4 @@
-// Which model answers and what it was trained on; receipts by their digest.
+// Which model answers and where it comes from; receipts by their digest.
 
 import { get } from "./api.js";
 import { Digest, evidenceOf, Receipt, Replay } from "./receipt.js";
@@ -17,7 +17,7 @@ export function Model() {
     <h2 id="model-title">${t("Model")}</h2>
     <p class="soft">${t("Its weights never change while it answers. The digest covers tensors, tokenizer and chat template.")}</p>
     <ul class="rows models">${models.map((each) => html`<${OneModel} ...${each} />`)}</ul>
-    <h3>${t("What this model was trained on")}</h3>
+    <h3>${t("Where this model comes from")}</h3>
     ${lineage?.problem ? html`<p class="soft">${lineage.problem}</p>` : null}
     ${lineage?.data ? html`<ol class="lineage">${lineage.data.map((each, i) => html`<${Made} ...${each} isFirst=${i === 0} />`)}</ol>` : null}
     <h3>${t("Look up a receipt")}</h3>

@@ -38,14 +38,15 @@ export function Questions() {
       ${data?.length ? html`<button type="button" class="quiet" onClick=${() => send("/v1/questions/check", {})}>${t("Check now")}</button>` : null}
     </form>` : html`<p>${t("This server has no knowledge base.")}</p>`}
     ${refused || problem ? html`<p class="bad" role="alert">${refused || problem}</p>` : null}
-    ${data && !data.length ? html`<p class="soft empty">${t("No questions yet. Save one whose answer you want to hold, such as a price, a deadline or a rule.")}</p>` : null}
+    ${data && !data.length ? html`<p class="soft empty">${t("No questions yet. Save one whose answer should not change unnoticed, such as a price, a deadline or a rule.")}</p>` : null}
     <ul class="standing">${(data ?? []).map((each) => html`<${Standing} key=${each.id} ...${each} isOneBase=${bases.length < 2} remove=${() => send("/v1/questions/remove", { id: each.id })} />`)}</ul>
   </section>`;
 }
 
 function Standing({ question, knowledge_base: base, where, state, version, asked_at: at, error, answer, receipt, changes, isOneBase, remove }) {
-  const words = { new: t("Being asked…"), same: t("Unchanged"), changed: t("Changed"), failed: t("Could not be asked") };
-  const kind = { same: "good", changed: "doubtful", failed: "bad" }[state] ?? "";
+  const isFirst = state === "same" && !changes.length;
+  const words = { new: t("Being asked…"), same: isFirst ? t("Asked at version {version}", { version }) : t("Unchanged"), changed: t("Changed"), failed: t("Could not be asked") };
+  const kind = isFirst ? "" : { same: "good", changed: "doubtful", failed: "bad" }[state] ?? "";
   return html`<li class="answer">
     <header><h3 dir="auto">${question}</h3><span class="state ${kind}">${words[state]}</span></header>
     ${answer ? html`<p class="text" dir="auto">${answer}</p>` : null}

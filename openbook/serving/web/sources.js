@@ -54,13 +54,14 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
   const place = [cited.page && t("page {n}", { n: cited.page }), parts.join(" › ")].filter(Boolean).join(" · ");
   const backs = { backed: t("backs this sentence"), near: t("resembles this sentence") };
   const words = useMemo(() => plainOf(cited, passage, brief), [cited, passage, brief]);
-  const part = brief ? beginning(words.after) : snippet(words);
+  const shown = (text) => (number ? html`<mark>${text}</mark>` : text); // what is near was not cited
+  const part = brief ? beginning(words.after) : snippet(words, shown);
   const isWhole = whole || part.isWhole;
   return html`<li class=${`source${lit ? " lit" : ""}`}>
     <a class="link" ref=${head} title=${cited.document} href=${href("document", cited.document, { ...link, start: cited.start, end: cited.end, page: cited.page })}>
       ${number ? html`<span class="number">${number}</span>` : null}<span class="path">${baseName(cited.document)}</span><span class="folder soft">${folderName(cited.document)}</span></a>
     ${place || support ? html`<p class="soft where">${support ? html`<span class=${`support ${support}`}>${backs[support]}</span>${place ? " · " : ""}` : null}${place}</p>` : null}
-    <blockquote dir="auto">${whole ? [lined(words.before).trimStart(), words.quote && html`<mark>${lined(words.quote)}</mark>`, lined(words.after).trimEnd()] : part.nodes}</blockquote>
+    <blockquote dir="auto">${whole ? [lined(words.before).trimStart(), words.quote && shown(lined(words.quote)), lined(words.after).trimEnd()] : part.nodes}</blockquote>
     ${part.isWhole ? null : html`<button type="button" class="quiet small" aria-expanded=${isWhole} onClick=${() => setWhole(!whole)}>${whole ? t("Show less") : t("Show the passage")}</button>`}
   </li>`;
 }
@@ -73,12 +74,12 @@ function plainOf(cited, passage, brief) {
 }
 
 /** The whole quote, with the words around it. */
-function snippet({ before, quote, after }) {
+function snippet({ before, quote, after }, shown) {
   const [head, tail] = [flat(before).replace(/^[\s·]+/, ""), flat(after).replace(/[\s·]+$/, "")];
   const [first, last] = [Array.from(head), Array.from(tail)];
   const nodes = [
     first.length > AROUND ? `… ${first.slice(-AROUND).join("").replace(/^\S*\s?/, "")}` : head, // whole words
-    html`<mark>${flat(quote).replace(/^[\s·]+|[\s·]+$/g, "")}</mark>`,
+    shown(flat(quote).replace(/^[\s·]+|[\s·]+$/g, "")),
     last.length > AROUND ? `${last.slice(0, AROUND).join("").replace(/\s?\S*$/, "")} …` : tail,
   ];
   return { nodes, isWhole: first.length <= AROUND && last.length <= AROUND };

@@ -10,8 +10,8 @@ import { count, number, size, t } from "./words.js";
 
 const AT_ONCE = 32; // files of one request, and so of one version
 const MAX_BYTES = 32e6; // of one request, unless one file alone has more; the server takes 100 million
-const PARTS = 12; // requests for what was chosen, if that is not too much: a file's verdict comes with its request
-const LONG = 8; // files, from which on the list scrolls
+const PARTS = 3; // requests for what was chosen, if that is not too much: each makes a version, and a file's verdict comes with its own
+const LONG = 12; // files that are seen at once; more scroll
 const FATAL = [0, 401, 403, 429]; // no answer, no right, too many: the other requests would fail, too
 
 /**
@@ -27,23 +27,25 @@ export function useUploads() {
 
 let made = 0;
 
-/** Which files go together, in their order: places in `files`. */
+/** Which files go together, in their order and with about as many bytes: places in `files`. */
 function parts(files) {
-  const bytes = files.reduce((sum, { file }) => sum + file.size, 0);
-  const most = Math.min(AT_ONCE, Math.ceil(files.length / PARTS));
-  const mostBytes = Math.min(MAX_BYTES, Math.max(1e6, bytes / PARTS));
+  const waiting = files.map((row, place) => ({ ...row, place })).filter((row) => row.kind === "waiting");
+  const all = waiting.reduce((sum, { file }) => sum + file.size + 1, 0);
+  const n = Math.max(PARTS, Math.ceil(waiting.length / AT_ONCE), Math.ceil(all / MAX_BYTES));
   const found = [];
-  let sum = 0;
-  files.forEach(({ file, kind }, place) => {
-    if (kind !== "waiting") return;
-    sum += file.size;
-    if (!found.length || found.at(-1).length >= most || sum > mostBytes) {
-      found.push([]);
-      sum = file.size;
+  let before = 0;
+  for (const { file, place } of waiting) {
+    const part = Math.floor((n * (before + (file.size + 1) / 2)) / all); // where its middle lies
+    const last = found.at(-1);
+    if (last?.part === part && last.places.length < AT_ONCE && last.bytes + file.size <= MAX_BYTES) {
+      last.places.push(place);
+      last.bytes += file.size;
+    } else {
+      found.push({ part, places: [place], bytes: file.size });
     }
-    found.at(-1).push(place);
-  });
-  return found;
+    before += file.size + 1;
+  }
+  return found.map(({ places }) => places);
 }
 
 /** Ends when all are read. Raises nothing. */
@@ -172,9 +174,11 @@ function Upload({ id, base, before, files, isBusy, stop }) {
   const problems = [...new Set(rows.map((row) => row.problem).filter(Boolean))];
   const close = () => uploads.set((old) => old.filter((each) => each.id !== id));
   if (!rows.length) return null;
+  const list = (some) => html`<ul class=${some.length > LONG ? "rows scrolls" : "rows"} ...${some.length > LONG ? { tabindex: 0, "aria-label": t("Files"), role: "list" } : {}}>${some.map((row) =>
+    html`<li><span class="path">${row.file.name}</span> <${State} ...${row} remedy=${unread.find((each) => each.path === row.verdict?.path)?.remedy} /></li>`)}</ul>`;
   return html`<div class="upload">
     <div class="line"><p role="status"><strong>${rows.length === 1 ? (n ? t("The file is in.") : isBusy ? t("Adding the file…") : t("The file is not in."))
-        : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
+        : !isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
       <span class="soft">${[bad && rows.length > 1 && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
         !isBusy && version > 0 && t("Version {version} of the knowledge base.", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
       <span class="spring"></span>
@@ -183,8 +187,8 @@ function Upload({ id, base, before, files, isBusy, stop }) {
       ${isBusy ? null : html`<button type="button" class="quiet" onClick=${close}>${t("Clear")}</button>`}</div>
     ${rows.length > 1 && isBusy ? html`<progress max=${rows.length} value=${n + bad} aria-label=${t("Files that were read")}></progress>` : null}
     ${problems.map((each) => html`<p class="bad" role="alert">${each}</p>`)}
-    <ul class="rows" ...${rows.length > LONG ? { tabindex: 0, "aria-label": t("Files"), role: "list" } : {}}>${rows.map((row) => html`<li><span class="path">${row.file.name}</span>
-      <${State} ...${row} remedy=${unread.find((each) => each.path === row.verdict?.path)?.remedy} /></li>`)}</ul>
+    ${isBusy || rows.length === 1 ? list(rows) : html`${n ? html`<details><summary>${t("Files")}</summary>${list(rows.filter(isIn))}</details>` : null}
+      ${n < rows.length ? list(rows.filter((row) => !isIn(row))) : null}`}
   </div>`;
 }
 

@@ -30,13 +30,14 @@ export function Versions({ query }) {
     ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => { replace("versions"); told(chooseBase(event.target.value)); }}>
       ${bases.map((each, i) => html`<option value=${i ? each.name : ""}>${each.name}</option>`)}</select></label>` : null}
     ${problem ? html`<p class="bad" role="alert">${problem}</p>` : null}
+    ${versions.length > 1 ? html`<${ThenAndNow} key=${base} before=${before} after=${after} versions=${versions} compare=${compare} />
+      <h3>${t("All versions")}</h3>` : null}
     <div class="scroll"><table>
       <thead><tr><th scope="col">${t("Version")}</th><th scope="col">${t("From")}</th><th scope="col">${t("Documents")}</th><th scope="col">${t("Compare")}</th><td></td></tr></thead>
       <tbody id="rows">${versions.map((each, i) => html`<${Row} key=${each.version} ...${each} isNewest=${i === 0} before=${before} after=${after} compare=${compare} />`)}</tbody>
     </table></div>
     ${versions.length > 1 ? html`<p class="line"><button type="button" onClick=${() => compare({})}>${t("Show what differs")}</button></p>` : null}
     ${isCompared && versions.length ? html`<${Difference} key=${`${base} ${before} ${after}`} before=${before} after=${after} />` : null}
-    ${versions.length > 1 ? html`<${ThenAndNow} key=${base} before=${before} after=${after} versions=${versions} compare=${compare} />` : null}
   </section>`;
 }
 

@@ -53,6 +53,12 @@ export const when = (iso) => date(iso, "short");
 
 export const day = (iso) => date(iso);
 
+/** A text, or the time that it is; of midnight the day alone, as it was written. */
+export function timely(text) {
+  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) || Number.isNaN(Date.parse(text))) return text;
+  return /T00:00(:00(\.0+)?)?(Z|\+00:00)?$/.test(text) ? day(`${text.slice(0, 10)}T12:00`) : when(text);
+}
+
 const rounded = (n, digits) => format(digits, (name) => new Intl.NumberFormat(name, { maximumFractionDigits: digits })).format(n);
 
 export const number = (n) => rounded(n, 0);
