@@ -115,6 +115,7 @@ class Resources:
     ) -> None:
         self.settings, self.docs, self.announce, self.stages = settings, docs, announce, stages
         self.report: Report | None = None  # of `docs`, if their files were read now
+        self._held_documents = False
         self._lock = threading.RLock()
         self._base: KnowledgeBase | None = None
         self._embedder = embedder
@@ -177,14 +178,17 @@ class Resources:
         return base
 
     def check_holds_documents(self, as_of: str | int | None = None) -> None:
-        """Raise KnowledgeBaseInvalid if there are no documents to ask, UnknownVersion."""
+        """Raise KnowledgeBaseInvalid if there are no documents to ask, UnknownVersion. What is emptied later is asked, and the answer declines."""
         from openbook.knowledge.versions import resolve_version
 
         base = self.base()
+        if as_of is None and self._held_documents:
+            return
         if base.is_empty(None if as_of is None else resolve_version(base, str(as_of))):
             where = str(self.settings.kb_place) if self.docs is None else ", ".join(map(str, self.docs))
             where = where if as_of is None else f"version {as_of} of {where}"
             raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
+        self._held_documents = self._held_documents or as_of is None
 
     def close(self) -> None:
         with self._lock:
