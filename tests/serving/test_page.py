@@ -83,7 +83,7 @@ def test_the_page_needs_no_key_and_no_other_file_is_given_out(keyed: Running) ->
 
 
 def test_the_page_is_small() -> None:
-    assert sum(path.stat().st_size for path in FILES if path.parent.name != "words") < 320_000
+    assert sum(path.stat().st_size for path in FILES if path.parent.name != "words") < 325_000
 
 
 def test_a_browser_that_has_a_file_gets_it_no_second_time(server: Running) -> None:
