@@ -114,6 +114,7 @@ class Site:
             headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **_authorization(start.host)},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(30.0, connect=10.0),
+            limits=httpx.Limits(max_keepalive_connections=0),  # a server may close one just when it is used again
         )
         self.close = self._client.close
 
