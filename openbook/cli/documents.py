@@ -187,11 +187,14 @@ def sync(
     if folder is None and not Path(str(settings.kb_place), SOURCES_FILE).exists():
         context.open_base(settings)  # creates none; only what is named does
     base, embedder = context.ensure_base(settings)
-    if folder is not None:
-        folders = [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
-    elif not (folders := all_to_sync(base, settings.ocr)):
-        raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
 
+    def find() -> list[SyncedFolder]:
+        if folder is None:
+            return all_to_sync(base, settings.ocr)
+        return [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
+
+    if not (folders := find()):
+        raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
     if watch and not every and all(each.address for each in folders):
         raise ConfigError("--watch follows folders. To fetch addresses again and again: --every 10m")
 
@@ -200,27 +203,35 @@ def sync(
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, which, at_work, replace(options, progress=progress))
         _show(report, settings.kb_place, as_json)
-        roots = {each.name for each in which}
-        if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
-            what = "folders and addresses" if any(each.address for each in which) else "folders"
-            raise KnowledgeError(f"{len(failed)} of {len(which)} {what} could not be synced: {failed[0].reason}.")
+        _refuse_unsynced(report, which)
         if not (lenient or watch or every):
             _refuse_failed(report)
 
     with context.joined(cluster):
         if watch or every:
             with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
-                _keep_syncing(folders, run, every, watch=watch)
+                _keep_syncing(find, run, every, watch=watch)
         else:
             run(folders)
 
 
+def _refuse_unsynced(report: Report, which: list[SyncedFolder]) -> None:
+    roots = {each.name for each in which}
+    if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
+        raise KnowledgeError(f"{len(failed)} of {len(which)} could not be synced: {failed[0].reason}.")
+
+
 def _keep_syncing(
-    folders: list[SyncedFolder], run: Callable[[list[SyncedFolder]], None], every_s: float | None, *, watch: bool
+    find: Callable[[], list[SyncedFolder]],
+    run: Callable[[list[SyncedFolder]], None],
+    every_s: float | None,
+    *,
+    watch: bool,
 ) -> None:
-    """Run now, then folders after every change if `watch`, and all `every_s`. Then also retry refused runs."""
+    """Run now, then folders after every change if `watch`, and `every_s` all that `find` finds then. Then also retry refused runs."""
     from openbook.knowledge.ingest.watch import folder_changes
 
+    folders = find()
     watched = [each for each in folders if watch and not each.address]
     changes = folder_changes([each.folder for each in watched]) if watched else _ticks()
     next(changes, 0)  # no change is missed from here on
@@ -231,19 +242,21 @@ def _keep_syncing(
     due: list[SyncedFolder] = []
     not_before, next_s = 0.0, time.monotonic() + (every_s or math.inf)
     for changed in changes:
-        if time.monotonic() >= next_s:
-            due, next_s = folders, time.monotonic() + (every_s or math.inf)
-        elif changed and not due:
+        is_time = time.monotonic() >= next_s
+        if changed and not due:
             due = watched
-        if not due or time.monotonic() < not_before:
+        if not (due or is_time) or time.monotonic() < not_before:
             continue
         try:
+            if is_time:
+                next_s = time.monotonic() + (every_s or math.inf)
+                due = folders = find()
             what = "something changed" if due is watched else "syncing again"
             display.note(f"{datetime.now().astimezone():%H:%M:%S}: {what}.")
             run(due)
             due = []
-        except (KnowledgeError, SourceError, StorageError) as error:
-            if due is folders and every_s and not isinstance(error, KnowledgeBaseBusy | StorageError):
+        except (ConfigError, KnowledgeError, SourceError, StorageError) as error:
+            if due is not watched and every_s and not isinstance(error, KnowledgeBaseBusy | StorageError):
                 due = []  # a source that is away is not asked more often than `every_s`
                 display.note(f"{error} The next sync tries again.")
             else:

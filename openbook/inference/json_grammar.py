@@ -67,7 +67,7 @@ def checked_schema(schema: dict[str, Any]) -> str:
         unknown = [key for key in each if key not in _KEYWORDS]
         alone = [key for key in ("$ref", "anyOf") if key in each and not {key, *_NOTES} >= each.keys()]
         if unknown or alone:
-            why = "keyword is not supported" if unknown else "keyword cannot stand beside others"
+            why = "keyword is not supported" if unknown else "keyword cannot have others next to it"
             raise QuestionError(
                 f"The schema's {f'{place}.{(unknown or alone)[0]}'.lstrip('.')[:200]!r} cannot be used: this {why}."
             )

@@ -20,7 +20,7 @@ from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, 
 from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.long_run import LongRun, in_slices
 from openbook.knowledge.ingest.mirror import (
-    Fetched,
+    FetchResult,
     declared_sources,
     fetch,
     forget_mirror,
@@ -135,7 +135,7 @@ def sync_folders(
     """
     absolute = [replace(each, folder=Path(os.path.abspath(each.folder))) for each in folders]
     asked = {each.folder: each for each in absolute}
-    fetched: dict[Path, Fetched | OpenBookError] = {}
+    fetched: dict[Path, FetchResult | OpenBookError] = {}
     for each in absolute:
         if each.address:
             try:
@@ -211,7 +211,7 @@ def _origins(live: LiveDocuments) -> dict[str, str]:
 def _of_source(
     batch: FileBatch,
     address: str,
-    fetched: Fetched | OpenBookError,
+    fetched: FetchResult | OpenBookError,
     origins: dict[str, str],
     others: Mapping[str, frozenset[str]],
 ) -> FileBatch:

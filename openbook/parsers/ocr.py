@@ -24,7 +24,7 @@ from openbook.parsers.pdf import confidence_of, parse_pdf
 from openbook.records import Content
 
 MAX_PAGES = 500  # of one file
-PAGE_TIMEOUT_S = 40.0  # of Tesseract; less than the time for a file, which counts anew after each page
+PAGE_TIMEOUT_S = 40.0  # of Tesseract; less than the time for a file, which begins again after each page
 MAX_PIXELS = 40_000_000  # of a page as drawn; A4 has 9 million
 NO_OCR = "none"  # the setting that turns OCR off
 NO_TESSERACT = "needs OCR, and Tesseract is not installed"
@@ -71,7 +71,7 @@ def _tesseract_languages() -> list[str]:
 
 
 def ocr_pdf(data: bytes, name: str, engine: str, progress: Callable[[], None]) -> Content:
-    """As `parse_pdf`, with the text of scanned pages. `progress` is called while it goes on.
+    """As `parse_pdf`, with the text of scanned pages. `progress` is called during OCR.
 
     Raises UnreadableFile if there is a scanned page and Tesseract is missing, lacks a language, or fails; or if no page
     has text.

@@ -30,7 +30,7 @@ _TO_READ: Any = refused_unless("assistants", "user_data", because="files are doc
 _FILES = "/v1/vector_stores/{vector_store_id}/files"
 
 
-class Listed(Reply, Generic[_T]):
+class ListPage(Reply, Generic[_T]):
     """`has_more`: pass `last_id` as `after` for the next page."""
 
     object: Literal["list"] = "list"
@@ -65,7 +65,7 @@ class StoreFile(Reply):
     attributes: dict[str, str | int | float | bool]
 
 
-class Deleted(Reply):
+class Deletion(Reply):
     id: str
     object: Literal["file", "vector_store.file.deleted"]
     deleted: Literal[True] = True
@@ -154,9 +154,9 @@ async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_ty
 
 
 @router.get("/v1/files", **needs("read"))
-async def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> Listed[File]:
+async def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> ListPage[File]:
     """The documents that the caller may see, ordered by path."""
-    return Listed[File](**await _page(call, call.service.base(query.knowledge_base), query, _file))
+    return ListPage[File](**await _page(call, call.service.base(query.knowledge_base), query, _file))
 
 
 @router.get("/v1/files/{file_id}", **needs("read"))
@@ -174,11 +174,11 @@ async def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQue
 
 
 @router.delete("/v1/files/{file_id}", **needs("write"))
-async def delete_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Deleted:
+async def delete_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Deletion:
     """Remove a document in a new version; older versions keep it until a purge."""
     info = await _find(call, call.service.base(query.knowledge_base), file_id)
     await remove_documents(call, DocumentsBody(documents=[info.path], knowledge_base=query.knowledge_base))
-    return Deleted(id=file_id, object="file")
+    return Deletion(id=file_id, object="file")
 
 
 async def _page(
@@ -234,21 +234,20 @@ class VectorStore(Reply):
 
 
 @router.get("/v1/vector_stores", **needs("read"))
-async def list_vector_stores(call: CurrentCall) -> Listed[VectorStore]:
+async def list_vector_stores(call: CurrentCall) -> ListPage[VectorStore]:
     """The knowledge bases of this server, on one page."""
     names = list(call.service.bases)
     data = await call.compute(lambda stop: [_store(call, name) for name in stop.each(names)])
     first, last = (names[0], names[-1]) if names else (None, None)
-    return Listed[VectorStore](data=data, first_id=first, last_id=last, has_more=False)
+    return ListPage[VectorStore](data=data, first_id=first, last_id=last, has_more=False)
 
 
 @router.post("/v1/vector_stores", **needs("write"))
 async def create_vector_store(call: CurrentCall) -> VectorStore:
     """Refused: the server's operator makes knowledge bases."""
     message = (
-        "A vector store is a knowledge base of this server, and no request makes one. Use one that GET /v1/vector_stores "
-        "lists, with filters for a part of it, or ask the server's operator, who makes one with: openbook sync FOLDER "
-        "--kb PLACE"
+        "A vector store is a knowledge base of this server, and no request makes one. GET /v1/vector_stores lists those that "
+        "there are; filters choose a part. The server's operator makes another with: openbook sync FOLDER --kb PLACE"
     )
     raise invalid(message, code="unsupported_operation")
 
@@ -257,7 +256,7 @@ async def create_vector_store(call: CurrentCall) -> VectorStore:
 async def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
     """One knowledge base."""
     _base(call, vector_store_id)
-    return next(each for each in (await list_vector_stores(call)).data if each.id == vector_store_id)
+    return await call.compute(lambda stop: _store(call, vector_store_id))
 
 
 def _store(call: Call, name: str) -> VectorStore:
@@ -291,10 +290,10 @@ async def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFil
 @router.get(_FILES, **needs("read"))
 async def list_store_files(
     call: CurrentCall, vector_store_id: str, query: Annotated[FilesQuery, Query()]
-) -> Listed[StoreFile]:
+) -> ListPage[StoreFile]:
     """The documents that the caller may see, ordered by path."""
     base = _base(call, vector_store_id)
-    return Listed[StoreFile](**await _page(call, base, query, lambda info: _store_file(vector_store_id, info)))
+    return ListPage[StoreFile](**await _page(call, base, query, lambda info: _store_file(vector_store_id, info)))
 
 
 @router.get(_FILES + "/{file_id}", **needs("read"))
@@ -304,11 +303,11 @@ async def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: 
 
 
 @router.delete(_FILES + "/{file_id}", **needs("write"))
-async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> Deleted:
+async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> Deletion:
     """Remove a document, as `DELETE /v1/files` does: a file is nowhere but in its knowledge base."""
     _base(call, vector_store_id)
     await delete_file(call, file_id, FileQuery(knowledge_base=vector_store_id))
-    return Deleted(id=file_id, object="vector_store.file.deleted")
+    return Deletion(id=file_id, object="vector_store.file.deleted")
 
 
 # --- searching --------------------------------------------------------------------------------------------------------

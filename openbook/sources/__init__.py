@@ -38,7 +38,7 @@ class KnownItem:
     file: Path
 
 
-class Known(dict[str, KnownItem]):
+class KnownItems(dict[str, KnownItem]):
     """Known items by name. `scratch`: a folder for folders of this run; the next run, or a purge, deletes what a killed run left there."""
 
     scratch: Path | None = None

@@ -22,7 +22,7 @@ from lxml import etree
 from openbook.errors import SourceError
 from openbook.records import Verdict
 from openbook.sources import Item, KnownItem
-from openbook.sources.site import Answer, FetchError, Kept, Site
+from openbook.sources.site import Answer, FetchError, PageRecord, Site
 
 _PAGE = jinja2.Template(
     '<!doctype html>\n<meta charset="utf-8">\n<title>{{ title }}</title>\n<h1>{{ title }}</h1>\n'
@@ -39,7 +39,7 @@ class FeedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str
 
     def items(self, known: Mapping[str, KnownItem]) -> Iterator[Item | Verdict]:
-        kept = {name: Kept.of(item) for name, item in known.items()}
+        kept = {name: PageRecord.of(item) for name, item in known.items()}
         sizes = Counter((each.etag, each.modified) for each in kept.values())
         # A killed run may have kept only some entries of an answer: its marks would hide the others.
         whole = (each for each in kept.values() if each.via and sizes[each.etag, each.modified] == each.entries)
@@ -105,5 +105,5 @@ def _entries(start: str, feed: Any, answer: Answer) -> Iterator[Item]:
         with suppress(KeyError, TypeError, ValueError, OverflowError):
             when = entry["updated_parsed" if "updated_parsed" in entry else "published_parsed"]
             metadata["modified"] = datetime.fromtimestamp(calendar.timegm(when), UTC).isoformat()
-        new = Kept(**answer.marks, via=answer.address, metadata=metadata, entries=len(named))
+        new = PageRecord(**answer.marks, via=answer.address, metadata=metadata, entries=len(named))
         yield Item(name, hashlib.sha256(data).hexdigest(), partial(iter, [data]), ".html", metadata, kept=new.text())

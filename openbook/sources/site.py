@@ -40,7 +40,7 @@ class FetchError(Exception):
         self.address = address
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class PageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix."""
 
     etag: str = ""
@@ -52,7 +52,7 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     entries: int = 0  # of the feed that held it
 
     @classmethod
-    def of(cls, item: KnownItem) -> Kept:
+    def of(cls, item: KnownItem) -> PageRecord:
         with suppress(msgspec.DecodeError):
             return msgspec.json.decode(item.kept, type=cls)
         return cls()
@@ -140,11 +140,11 @@ class Site:
         return bool(self.robots.can_fetch(address, AGENT))
 
     @contextmanager
-    def get(self, address: str, known: Mapping[str, Kept]) -> Generator[Answer, None, None]:
+    def get(self, address: str, known: Mapping[str, PageRecord]) -> Generator[Answer, None, None]:
         """The answer, after redirects; with bytes if its status is 200. Raises FetchError."""
         has_paused = False
         for _ in range(_MAX_HOPS):
-            before, pause_s = known.get(address, Kept()), 0
+            before, pause_s = known.get(address, PageRecord()), 0
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
             if (wait_s := self._next_s - time.monotonic()) > 0:

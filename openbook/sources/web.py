@@ -27,7 +27,7 @@ from trafilatura.metadata import extract_metadata
 from openbook.errors import SourceError
 from openbook.records import Verdict
 from openbook.sources import Item, KnownItem
-from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, Kept, Site
+from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, PageRecord, Site
 
 _MAX_FAILURES = 10  # without an answer between them
 _MIN_CHARS = 30  # with less text in a page, its scripts would write it
@@ -87,7 +87,7 @@ class WebSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Crawl:
     def __init__(self, site: Site, known: Mapping[str, KnownItem], pages: int) -> None:
         self._site, self._known, self._pages = site, known, pages
-        self._kept = {name: Kept.of(item) for name, item in known.items()}
+        self._kept = {name: PageRecord.of(item) for name, item in known.items()}
         self._behind = {kept.via: name for name, kept in self._kept.items() if kept.via}
         self._met: set[str] = set()
         self._sitemaps: set[str] = set()
@@ -174,7 +174,7 @@ class _Crawl:
 
     def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
         name, data = answer.address, answer.head
-        before, known = self._kept.get(name, Kept()), self._known.get(name)
+        before, known = self._kept.get(name, PageRecord()), self._known.get(name)
         marks: dict[str, Any] = answer.marks if answer.status == 200 else {}
         marks["via"] = asked if asked != name else before.via
         fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
@@ -199,7 +199,7 @@ class _Crawl:
             if not suffix:
                 raise FetchError(name, "holds nearly no text without JavaScript")
         self._met.add(name)
-        new = Kept(**marks, suffix=suffix, links=links, metadata=metadata)
+        new = PageRecord(**marks, suffix=suffix, links=links, metadata=metadata)
         yield Item(name, fingerprint, lambda: itertools.chain([data], answer.rest), suffix, metadata, kept=new.text())
         return links
 

@@ -185,7 +185,7 @@ def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(docs: Path, 
     shutil.rmtree(other)
     (docs / "new.txt").write_text("The harbour has four cranes.")
     code, stdout, stderr = out("sync")
-    assert (code, "1 added" in stdout, "1 of 2 folders could not be synced" in stderr) == (4, True, True)
+    assert (code, "1 added" in stdout, "1 of 2 could not be synced" in stderr) == (4, True, True)
     assert "Soon gone" in out.ok("search", "soon gone", "-n", "1")
 
 

@@ -95,7 +95,7 @@ def test_one_of_several_that_fails_ends_with_4_and_a_failed_item_with_8(sync: Ou
     sync.ok("sync", SITE)
     HELD[SITE] = [ValueError("a bug")]
     code, _, stderr = sync("sync")
-    assert (code, "1 of 2 folders and addresses could not be synced" in " ".join(stderr.split())) == (4, True)
+    assert (code, "1 of 2 could not be synced" in " ".join(stderr.split())) == (4, True)
 
     def cut() -> Iterator[bytes]:
         raise OSError("the line is cut")

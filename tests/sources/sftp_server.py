@@ -66,7 +66,7 @@ def sftp_server(folder: Path, key: paramiko.PKey) -> Iterator[int]:
                 transport.set_subsystem_handler("sftp", paramiko.SFTPServer, files)
                 try:
                     transport.start_server(server=_Login())
-                except (paramiko.SSHException, EOFError):  # the client refused the key
+                except (paramiko.SSHException, EOFError, OSError):  # the client refused the key
                     transport.close()
 
         thread = threading.Thread(target=serve)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import SourceError
-from openbook.sources import Item, Known
+from openbook.sources import Item, KnownItems
 from openbook.sources.git import GitSource
 from openbook.sources.registry import open_source
 from openbook.testing import check_source
@@ -84,7 +84,7 @@ def test_only_what_changed_is_read(partial: str, git: Git, repo: Path) -> None:
 
 
 def test_its_folder_lies_where_a_killed_run_is_cleared(repo: Path, tmp_path: Path) -> None:
-    known = Known()
+    known = KnownItems()
     known.scratch = tmp_path / "mirror"
     known.scratch.mkdir()
     listing = GitSource(f"git+file://{repo}").items(known)

@@ -16,6 +16,7 @@ from openbook.knowledge.store.schema import FILE_NAME as KB_FILE
 from openbook.parsers import irregular_file_reason, opened, os_reason, unsupported_reason
 from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
+from openbook.sources.files import is_left_out
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 LEFT_OUT_BY = "left out by "  # prefix of the reason when a glob excludes a file
@@ -26,7 +27,6 @@ _NO_STAR = re.compile(r"\\.|\[[^\]]*\]")
 # A regular expression may try each character of a name for each * in it, and each part of a path for each part `**`.
 _MAX_STARS = 2  # of a line: parts `**`, and * beyond the first of a name
 _MAX_STARS_IN_ALL = 100  # of a file: * beyond the first of a name
-_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _URL = re.compile(r"[\s'\"]*([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
@@ -187,7 +187,7 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
             elif folder:
                 inner = passed.below(path, path.relative_to(root).as_posix())
                 with os.scandir(path) as entries:
-                    kept = [each for each in entries if not each.name.startswith(".") and each.name not in _LEFT_OUT]
+                    kept = [each for each in entries if not is_left_out(each.name)]
                 for child in sorted(kept, key=lambda each: each.name, reverse=True):  # they are taken from the end
                     waiting.append((path / child.name, os.path.join(real, child.name), child, inner))  # noqa: PTH118
             elif entry and entry.is_symlink():

@@ -46,7 +46,7 @@ from openbook.locks import delete_abandoned, exclusive_lock
 from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
-from openbook.sources import Item, Known, KnownItem, Source
+from openbook.sources import Item, KnownItem, KnownItems, Source
 from openbook.sources.registry import COMMON, is_address, open_source
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
@@ -84,7 +84,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchResult:
     """What is at a source now; `before`: names of the items that were there."""
 
     found: tuple[FoundFile | Verdict, ...]
@@ -155,7 +155,7 @@ def named(connection: Connection, paths: Sequence[str], name: str) -> list[str]:
     return sorted({path for (path,) in rows if is_address(path)}.intersection(paths)) or resolve(paths, name)
 
 
-def fetch(wanted: SyncedFolder, options: RunOptions = RunOptions(), limits: FetchLimits = FetchLimits()) -> Fetched:
+def fetch(wanted: SyncedFolder, options: RunOptions = RunOptions(), limits: FetchLimits = FetchLimits()) -> FetchResult:
     """Bring the mirror of a source up to date.
 
     Raises SourceError, and then nothing is gone from the mirror; ConfigError; KnowledgeBaseBusy while another process fetches from it;
@@ -164,7 +164,7 @@ def fetch(wanted: SyncedFolder, options: RunOptions = RunOptions(), limits: Fetc
     source = open_source(wanted.address, wanted.options)
     with opened_mirror(wanted.folder, wanted.address) as mirror:
         before = frozenset(mirror.entries)
-        return Fetched(tuple(_Run(mirror, wanted, options, limits).found_at(source)), before)
+        return FetchResult(tuple(_Run(mirror, wanted, options, limits).found_at(source)), before)
 
 
 def forget_mirror(folder: Path, address: str) -> bool:
@@ -212,8 +212,8 @@ class Mirror:
     def close(self) -> None:
         self._lines.close()
 
-    def known(self) -> Known:
-        found = Known()
+    def known(self) -> KnownItems:
+        found = KnownItems()
         found.scratch = self.folder
         for name, each in self.entries.items():
             if each.file:

@@ -1,4 +1,4 @@
-// The conversations of this browser: beside what is asked, or in a drawer on narrow screens.
+// The conversations of this browser: next to what is asked, or in a drawer on narrow screens.
 
 import { download } from "./api.js";
 import { busy, change, leave, shown } from "./asking.js";

@@ -65,16 +65,16 @@ let had = []; // the element that had the focus, and all around it
 document.addEventListener("focusin", ({ target }) => {
   for (had = []; target; target = target.parentElement) had.push(target);
 });
-document.addEventListener("pointerdown", () => { had = []; }, true); // whoever presses beside all wants no focus
+document.addEventListener("pointerdown", () => { had = []; }, true); // a click on nothing takes the focus away
 
 const isLost = () => had.length > 0 && (document.activeElement === document.body || document.activeElement.disabled);
 
-/** Where that element is gone or disabled, a button beside it gets the focus, or the nearest heading. */
+/** Where that element is gone or disabled, a button next to it gets the focus, or the nearest heading. */
 function keepFocus() {
   if (!isLost()) return;
   const [last] = had;
-  const beside = last.isConnected && last.disabled && [...last.parentElement.children].find((each) => each.matches("button:enabled"));
-  if (beside) beside.focus();
+  const next = last.isConnected && last.disabled && [...last.parentElement.children].find((each) => each.matches("button:enabled"));
+  if (next) next.focus();
   else focusOn(had.find((each) => each.isConnected && each.querySelector("h2, h3"))?.querySelector("h2, h3"));
 }
 

@@ -79,7 +79,7 @@ function AboutRemoval({ documents }) {
     <${Names} documents=${documents} />`;
 }
 
-/** Whether there are uploads with pictures of pages beside those that are purged. */
+/** Whether there are uploads with pictures of pages other than those that are purged. */
 const hasOtherPages = (documents) => catalogue.get().list.some((each) => each.isUploaded && each.type === "pdf" && !documents.some(({ path }) => path === each.path));
 
 function AboutPurge({ documents }) {

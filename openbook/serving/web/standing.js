@@ -30,7 +30,7 @@ export function seen() {
   standing.set({ unseen: 0 });
 }
 
-/** The number of changed answers beside the view's name. */
+/** The number of changed answers next to the view's name. */
 export function Unseen() {
   const { unseen } = useStore(standing);
   return unseen ? html`<span class="unseen-changes" title=${count(unseen, "{n} answer changed", "{n} answers changed")}>${unseen}<span class="unseen"> ${t("changed")}</span></span>` : null;
