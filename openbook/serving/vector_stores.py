@@ -237,7 +237,7 @@ class VectorStore(Reply):
 async def list_vector_stores(call: CurrentCall) -> ListPage[VectorStore]:
     """The knowledge bases of this server, on one page."""
     names = list(call.service.bases)
-    data = await call.compute(lambda stop: [_store(call, name) for name in stop.each(names)])
+    data = await call.compute(lambda stop: [_store(call, name, stop) for name in names])
     first, last = (names[0], names[-1]) if names else (None, None)
     return ListPage[VectorStore](data=data, first_id=first, last_id=last, has_more=False)
 
@@ -256,10 +256,11 @@ async def create_vector_store(call: CurrentCall) -> VectorStore:
 async def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
     """One knowledge base."""
     _base(call, vector_store_id)
-    return await call.compute(lambda stop: _store(call, vector_store_id))
+    return await call.compute(lambda stop: _store(call, vector_store_id, stop))
 
 
-def _store(call: Call, name: str) -> VectorStore:
+def _store(call: Call, name: str, stop: Stop) -> VectorStore:
+    stop.check()
     base, scope = call.service.bases[name], call.caller.scope()
     with base.snapshot():
         count, size, (oldest, newest) = base.count(scope), base.source_bytes(scope), times(base)

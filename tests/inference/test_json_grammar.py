@@ -128,7 +128,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"items": {"oneOf": []}}, "'items.oneOf'"),
         ({"allOf": [{}]}, "'allOf'"),
         ({"not": {}}, "'not'"),
-        ({"anyOf": [{}], "type": "object"}, "'anyOf' cannot be used: this keyword cannot stand beside"),
+        ({"anyOf": [{}], "type": "object"}, "'anyOf' cannot be used: this keyword cannot have others next to it"),
         ({"x-guidance": {"lenient": True}}, "'x-guidance'"),
         ({"$ref": "http://example.com/x.json"}, "refers to 'http://example.com/x.json'"),
         ({"$ref": "#/examples/0", "examples": [{"pattern": "a"}]}, "refers to '#/examples/0'"),
