@@ -26,7 +26,6 @@ from openbook.prompts import checked_question
 from openbook.receipts import append_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
-from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
 from openbook.serving.schemas import INT64, AnswerBody, Message, Reply, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, scope_of
@@ -171,7 +170,7 @@ async def respond(
     seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
     seeds = seeds if options.decoding.temperature else seeds[:1]
 
-    def work(stop: Stop, listener: Listener = Listener()) -> list[ServedAnswer]:
+    def work(call: Call, listener: Listener = Listener()) -> list[ServedAnswer]:
         schema = _schema(body)
         corpus = None
         if base is not None:
@@ -180,7 +179,7 @@ async def respond(
         found = list[ServedAnswer]()
         for seed in seeds:
             seeded = replace(options, decoding=replace(options.decoding, seed=seed, schema=schema))
-            answer = answered(call, conversation.question, corpus, seeded, stop, Listener() if found else listener)
+            answer = answered(call, conversation.question, corpus, seeded, Listener() if found else listener)
             values = {each.name: getattr(answer, each.name) for each in fields(answer)}
             if base is not None and not base.shows_all_to(call.caller.labels):
                 values["timings"] = None  # times would reveal documents that the caller may not see
@@ -229,10 +228,10 @@ def answered(
     question: str,
     corpus: Corpus | None,
     options: Options,
-    stop: Stop,
     listener: Listener = Listener(),
 ) -> Answer:
     """Answer on a worker thread and log the receipt. No `corpus`: closed-book. Raises as `ask` and `Stop.check` do."""
+    stop = call.stop
     call.service.answers.add(id(stop))
     try:
         answer = ask(question, call.model, corpus, options, replace(listener, cancelled=stop))
@@ -282,7 +281,7 @@ def event(value: dict[str, Any], name: str = "") -> bytes:
 
 
 async def _events(
-    call: Call, work: Callable[[Stop, Listener], list[ServedAnswer]], shape: Shape, progress: ProgressEvent | None
+    call: Call, work: Callable[[Call, Listener], list[ServedAnswer]], shape: Shape, progress: ProgressEvent | None
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()
@@ -305,7 +304,7 @@ async def _events(
             tell("reading", done=done, total=total)
 
     listener = Listener(show, found, reading) if progress else Listener(show)
-    task = asyncio.create_task(call.compute(lambda stop: work(stop, listener), lambda: tell("waiting")))
+    task = asyncio.create_task(call.compute(lambda call: work(call, listener), lambda: tell("waiting")))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         shown, begun = "", False

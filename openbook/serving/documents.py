@@ -22,7 +22,6 @@ from openbook.knowledge.versions import history
 from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.records import MetadataValue
 from openbook.serving.auth import Caller
-from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
@@ -104,20 +103,15 @@ class Documents(OfVersion):
 
 
 @router.get("/v1/documents", **needs("read"))
-async def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Query()]) -> Documents:
+def list_documents(call: CurrentCall, query: Annotated[DocumentsQuery, Query()]) -> Documents:
     """The documents that the caller may see, ordered by path."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
-
-    def work(stop: Stop) -> Documents:
-        scope = scope_of(base, call.caller, query.as_of, query.where)
-        stop.check()
-        with base.snapshot():
-            version = base.kept_version(scope.as_of)
-            found = list(base.document_info(None, scope, after=query.after or "", limit=limit + 1).values())
-        data = [Document(**{**each._asdict(), "metadata": dict(each.metadata)}) for each in found[:limit]]
-        return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(found) > limit)
-
-    return await call.compute(work)
+    scope = scope_of(base, call.caller, query.as_of, query.where)
+    with base.snapshot():
+        version = base.kept_version(scope.as_of)
+        found = list(base.document_info(None, scope, after=query.after or "", limit=limit + 1).values())
+    data = [Document(**{**each._asdict(), "metadata": dict(each.metadata)}) for each in found[:limit]]
+    return Documents(knowledge_base=base.id, version=version, data=data, has_more=len(found) > limit)
 
 
 class TextQuery(PathQuery):
@@ -161,41 +155,36 @@ class DocumentText(Reply):
 
 
 @router.get("/v1/documents/text", **needs("read"))
-async def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> DocumentText:
+def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> DocumentText:
     """Part of a document's text. `pages` says where each page begins, if it has any."""
     base = call.service.base(query.knowledge_base)
     most = call.service.configuration.bounds.text_chars
     length = query.length or most
     check_at_most(length, most, "characters", "length")
-
-    def work(stop: Stop) -> DocumentText:
-        stop.check()
-        with base.snapshot():
-            path, version, stored = query.found(base, call.caller)
-            spans = base.spans(stored)
-            said = dict(base.document_info([path], call.caller.scope(version))[path].metadata)
-        start = min(query.start, len(stored.text))
-        end = min(start + length, len(stored.text))
-        pages = [
-            Page(page=page, start=begin)
-            for (page, begin), (_, until) in pairwise([*page_starts(spans), (0, end)])
-            if begin < end and until > start
-        ]
-        return DocumentText(
-            knowledge_base=base.id,
-            version=version,
-            path=path,
-            media_type=stored.media_type,
-            start=start,
-            end=end,
-            total=len(stored.text),
-            text=stored.text[start:end],
-            pages=pages,
-            headings=[Heading.model_validate(each) for each in headings_between(stored.text, spans, start, end)],
-            origin=next((each for key in ("url", "source") if isinstance(each := said.get(key), str)), ""),
-        )
-
-    return await call.compute(work)
+    with base.snapshot():
+        path, version, stored = query.found(base, call.caller)
+        spans = base.spans(stored)
+        said = dict(base.document_info([path], call.caller.scope(version))[path].metadata)
+    start = min(query.start, len(stored.text))
+    end = min(start + length, len(stored.text))
+    pages = [
+        Page(page=page, start=begin)
+        for (page, begin), (_, until) in pairwise([*page_starts(spans), (0, end)])
+        if begin < end and until > start
+    ]
+    return DocumentText(
+        knowledge_base=base.id,
+        version=version,
+        path=path,
+        media_type=stored.media_type,
+        start=start,
+        end=end,
+        total=len(stored.text),
+        text=stored.text[start:end],
+        pages=pages,
+        headings=[Heading.model_validate(each) for each in headings_between(stored.text, spans, start, end)],
+        origin=next((each for key in ("url", "source") if isinstance(each := said.get(key), str)), ""),
+    )
 
 
 class ExamplesQuery(Body):
@@ -219,21 +208,16 @@ class Examples(OfVersion):
 
 
 @router.get("/v1/examples", **needs("read"))
-async def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> Examples:
+def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> Examples:
     """Headings of documents that the caller may see, one a document, for questions to begin with."""
     base = call.service.base(query.knowledge_base)
     check_at_most(query.limit, _MAX_EXAMPLES, "examples", "limit")
-
-    def work(stop: Stop) -> Examples:
-        stop.check()
-        with base.snapshot():
-            scope = scope_of(base, call.caller, query.as_of)
-            version = base.kept_version(scope.as_of)
-            found = examples(base, scope, query.limit)
-        data = [Example(document=document, heading=heading) for document, heading in found]
-        return Examples(knowledge_base=base.id, version=version, data=data)
-
-    return await call.compute(work)
+    with base.snapshot():
+        scope = scope_of(base, call.caller, query.as_of)
+        version = base.kept_version(scope.as_of)
+        found = examples(base, scope, query.limit)
+    data = [Example(document=document, heading=heading) for document, heading in found]
+    return Examples(knowledge_base=base.id, version=version, data=data)
 
 
 class FileRemedy(Reply):
@@ -252,28 +236,23 @@ class FileRemedies(OfVersion):
 
 
 @router.get("/v1/verdicts", **needs("admin"))
-async def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRemedies:
+def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRemedies:
     """Files that are not in the knowledge base, or only with an older text, and what helps. Of uploads only the caller's own."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
     uploads = _uploads(call)
     own = f"{uploads}{base.id}/{call.caller.id}/"
-
-    def work(stop: Stop) -> FileRemedies:
-        stop.check()
-        with base.snapshot():
-            version, found = base.version, refused_files(base, call.caller.labels)
-        shown = [each for each in found if each.path.startswith(own) or not each.path.startswith(uploads)]
-        data = [
-            FileRemedy(
-                **each._asdict(),
-                # The server has deleted an uploaded file, so that its path is of no use.
-                remedy=remedy(each.reason, "FILE" if each.path.startswith(own) else each.path, base.store.place),
-            )
-            for each in shown[:limit]
-        ]
-        return FileRemedies(knowledge_base=base.id, version=version, data=data)
-
-    return await call.compute(work)
+    with base.snapshot():
+        version, found = base.version, refused_files(base, call.caller.labels)
+    shown = [each for each in found if each.path.startswith(own) or not each.path.startswith(uploads)]
+    data = [
+        FileRemedy(
+            **each._asdict(),
+            # The server has deleted an uploaded file, so that its path is of no use.
+            remedy=remedy(each.reason, "FILE" if each.path.startswith(own) else each.path, base.store.place),
+        )
+        for each in shown[:limit]
+    ]
+    return FileRemedies(knowledge_base=base.id, version=version, data=data)
 
 
 class VerdictsBody(Body):
@@ -289,7 +268,7 @@ async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts
     base = call.service.base(body.knowledge_base)
     own = f"{_uploads(call)}{base.id}/{call.caller.id}/"
 
-    def work(stop: Stop) -> FileVerdicts:
+    def work(_: Call) -> FileVerdicts:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
         for path in body.paths:
             if path not in mine:
@@ -323,7 +302,7 @@ async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdic
     """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
-    def work(stop: Stop) -> tuple[list[str], int]:
+    def work(_: Call) -> tuple[list[str], int]:
         paths = body.meant(base.documents(call.caller.scope()))
         return paths, remove(base, paths).version
 
@@ -366,7 +345,7 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
-    def work(stop: Stop) -> PurgeReply:
+    def work(_: Call) -> PurgeReply:
         shows_all = base.shows_all_to(call.caller.labels)  # a label may go with the documents
         public_key(settings.home)  # raises before anything is deleted
         finish_purge_everywhere(base, settings)

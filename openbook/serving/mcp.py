@@ -35,7 +35,6 @@ from openbook.library import View
 from openbook.parallel import Listener
 from openbook.retrieval import Corpus, Options
 from openbook.serving.answers import answered
-from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ClientGone, api_error
 from openbook.serving.mcp_tools import MAX_PART, PROMPTS, TOOLS, Sight, read
 from openbook.serving.service import Call, CurrentCall, Route, Service, needs, scope_of
@@ -173,10 +172,10 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
         call, base = called
         options = Options.of(service.configuration.settings)
 
-        def for_caller(stop: Stop) -> _Result:
+        def for_caller(call: Call) -> _Result:
             corpus = Corpus(base, service.embedder, scope_of(base, call.caller, None if as_of == "" else as_of, where))
-            ask = partial(answered, call, corpus=corpus, options=options, stop=stop)
-            return work(Sight(base, corpus.scope, lambda: corpus, ask, stop.check))
+            ask = partial(answered, call, corpus=corpus, options=options)
+            return work(Sight(base, corpus.scope, lambda: corpus, ask, call.stop.check))
 
         try:
             return await call.compute(for_caller)

@@ -12,8 +12,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
-from openbook.models.lineage import Node, ancestors_of
-from openbook.serving.concurrency import Stop
+from openbook.models.lineage import ancestors_of
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ABSENT, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs
@@ -77,19 +76,15 @@ async def models(call: CurrentCall) -> Models:
 
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))
-async def lineage(call: CurrentCall, name: str) -> Lineage:
+def lineage(call: CurrentCall, name: str) -> Lineage:
     """The answering model's training history: the model first, then its ancestors."""
     identity = call.resolve(name)[0].model.identity
-
-    def work(stop: Stop) -> list[Node]:
-        store = ModelStore(call.service.configuration.settings.models_dir)
-        for each in stop.each(store.all_models()):
-            if each.digest == identity.digest:
-                return ancestors_of(store, each)
-        message = f"This server does not know what {name} was trained on: the model is not in this server's store."
-        raise ApiError(404, message, code="lineage_unknown", param="model")
-
-    return Lineage(id=name, data=[Ancestor.model_validate(each) for each in await call.compute(work)])
+    store = ModelStore(call.service.configuration.settings.models_dir)
+    for each in call.stop.each(store.all_models()):
+        if each.digest == identity.digest:
+            return Lineage(id=name, data=[Ancestor.model_validate(node) for node in ancestors_of(store, each)])
+    message = f"This server does not know what {name} was trained on: the model is not in this server's store."
+    raise ApiError(404, message, code="lineage_unknown", param="model")
 
 
 @router.get("/v1/models/{name:path}", **needs("read"))

@@ -18,7 +18,6 @@ from openbook.knowledge.store.names import display_path
 from openbook.parsers.page_marks import WHOLE, find_marks, page_quote
 from openbook.parsers.page_marks import PageMarks as FoundMarks
 from openbook.parsers.sandbox import Limits
-from openbook.serving.concurrency import Stop
 from openbook.serving.documents import PathQuery
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Count, Offset, Reply
@@ -38,26 +37,20 @@ class PageQuery(PathQuery):
 
 
 @router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
-async def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
+def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as an image, if the file has not changed since its text was read.
 
     Fails with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (uploaded, and gone since a purge), `file_unreadable` (usually
     deleted), `file_changed` (its bytes differ) or `page_not_drawn` (damaged, or over a limit).
     """
     base = call.service.base(query.knowledge_base)
-
     kept = kept_uploads(call.service.configuration.settings, base)
+    path, _, stored = query.found(base, call.caller)
 
-    def work(stop: Stop) -> bytes:
-        path, _, stored = query.found(base, call.caller)
+    def draw(limits: Limits) -> bytes:
+        return pictures.page_picture(path, stored, query.page, limits, call.stop, kept, base.folder)
 
-        def draw(limits: Limits) -> bytes:
-            return pictures.page_picture(path, stored, query.page, limits, stop, kept, base.folder)
-
-        return _made(call, path, stop, draw)
-
-    picture = await call.compute(work)
-    return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
+    return Response(_made(call, path, draw), headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
 class MarksQuery(PathQuery):
@@ -88,56 +81,51 @@ class Marks(Reply):
 
 
 @router.get("/v1/documents/marks", **needs("read"))
-async def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Marks:
+def marks(call: CurrentCall, query: Annotated[MarksQuery, Query()]) -> Marks:
     """Where part of a PDF's text stands on the pictures of its pages. Fails as `/v1/documents/page` does."""
     base, most = call.service.base(query.knowledge_base), call.service.configuration.bounds.text_chars
     if not query.start < query.end:
         raise invalid(f"end must be greater than start ({query.start:,}), not {query.end:,}.", "end")
     check_at_most(query.end - query.start, most, "characters after start", "end")
-
     kept = kept_uploads(call.service.configuration.settings, base)
+    with base.snapshot():
+        path, version, stored = query.found(base, call.caller)
+        begins = page_starts(base.spans(stored))
+    text = stored.text
+    if query.end > len(text):
+        raise invalid(f"end may be at most {len(text):,}, the length of the text, not {query.end:,}.", "end")
+    found = (
+        page_quote(page, text[begin:until], max(query.start - begin, 0), query.end - begin)
+        for (page, begin), (_, until) in pairwise([*begins, (0, len(text))])
+        if begin < query.end and until > query.start
+    )
+    quotes = [quote for quote in found if quote]
 
-    def work(stop: Stop) -> Marks:
-        with base.snapshot():
-            path, version, stored = query.found(base, call.caller)
-            begins = page_starts(base.spans(stored))
-        text = stored.text
-        if query.end > len(text):
-            raise invalid(f"end may be at most {len(text):,}, the length of the text, not {query.end:,}.", "end")
-        found = (
-            page_quote(page, text[begin:until], max(query.start - begin, 0), query.end - begin)
-            for (page, begin), (_, until) in pairwise([*begins, (0, len(text))])
-            if begin < query.end and until > query.start
+    def make(limits: Limits) -> list[FoundMarks]:
+        return pictures.from_file(
+            path, stored, limits, lambda data: find_marks(data, quotes, limits, call.stop), kept, base.folder
         )
-        quotes = [quote for quote in found if quote]
 
-        def make(limits: Limits) -> list[FoundMarks]:
-            return pictures.from_file(
-                path, stored, limits, lambda data: find_marks(data, quotes, limits, stop), kept, base.folder
-            )
-
-        pages = [
-            PageMarks(
-                page=quote.page,
-                width=each.width,
-                height=each.height,
-                rectangles=[(a / WHOLE, b / WHOLE, c / WHOLE, d / WHOLE) for a, b, c, d in each.rectangles],
-                found=bool(each.rectangles),
-            )
-            for quote, each in zip(quotes, _made(call, path, stop, make), strict=True)
-        ]
-        return Marks(path=path, version=version, pages=pages)
-
-    return await call.compute(work)
+    pages = [
+        PageMarks(
+            page=quote.page,
+            width=each.width,
+            height=each.height,
+            rectangles=[(a / WHOLE, b / WHOLE, c / WHOLE, d / WHOLE) for a, b, c, d in each.rectangles],
+            found=bool(each.rectangles),
+        )
+        for quote, each in zip(quotes, _made(call, path, make), strict=True)
+    ]
+    return Marks(path=path, version=version, pages=pages)
 
 
-def _made(call: Call, path: str, stop: Stop, make: Callable[[Limits], _T]) -> _T:
+def _made(call: Call, path: str, make: Callable[[Limits], _T]) -> _T:
     """What `make` returns. Raises ApiError for its NoPicture."""
     configuration = call.service.configuration
     try:
         return make(replace(configuration.ingest.limits, timeout_s=configuration.bounds.picture_s))
     except NoPicture as error:
-        stop.check()
+        call.stop.check()
         if error.code == "page_not_found":
             raise ApiError(404, str(error), code=error.code, param="page") from error
         uploads = display_path(Path(os.path.abspath(configuration.settings.uploads_dir))) + "/"

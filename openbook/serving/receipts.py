@@ -12,8 +12,7 @@ from fastapi import APIRouter
 from openbook import receipts
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
-from openbook.replay import ReplayResult, may_see, replay
-from openbook.serving.concurrency import Stop
+from openbook.replay import may_see, replay
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Body, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs
@@ -42,41 +41,31 @@ class Replay(Reply):
 
 
 @router.get("/v1/receipts/{digest}", **needs("read"))
-async def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
+def receipt(call: CurrentCall, digest: str) -> KeptReceipt:
     """The receipt with that digest."""
-
-    def work(stop: Stop) -> Receipt:
-        found, base = _found(call, digest, stop)
-        if not may_see(base, found, call.caller.labels):
-            raise _no_such_receipt()
-        return found
-
-    found = await call.compute(work)
+    found, base = _found(call, digest)
+    if not may_see(base, found, call.caller.labels):
+        raise _no_such_receipt()
     return KeptReceipt(id=found.digest, receipt=found)
 
 
 @router.post("/v1/replay", **needs("read"))
-async def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
+def replay_receipt(call: CurrentCall, body: ReplayBody) -> Replay:
     """Answer again, with the receipt's model, if it is served, and the receipt's passages."""
-
-    def work(stop: Stop) -> ReplayResult:
-        found, base = _found(call, body.id, stop)
-        made_by = (each for each in call.models.values() if each.identity.digest == found.model.digest)
-        result = replay(found, next(made_by, call.model), base, call.caller.labels, stop)
-        stop.check()
-        if result.gone:  # or hidden from this caller: the sentences name documents
-            raise _no_such_receipt()
-        return result
-
-    result = await call.compute(work)
+    found, base = _found(call, body.id)
+    made_by = (each for each in call.models.values() if each.identity.digest == found.model.digest)
+    result = replay(found, next(made_by, call.model), base, call.caller.labels, call.stop)
+    call.stop.check()
+    if result.gone:  # or hidden from this caller: the sentences name documents
+        raise _no_such_receipt()
     differences = list(result.differences)
     return Replay(id=body.id, identical=result.identical, differences=differences, answer=result.answer)
 
 
-def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBase | None]:
+def _found(call: Call, digest: Digest) -> tuple[Receipt, KnowledgeBase | None]:
     """The receipt, and its knowledge base. Raises the same ApiError for missing and hidden receipts."""
     log = call.service.configuration.receipts
-    found = receipts.find_receipt(log, digest, stop.check) if log else None
+    found = receipts.find_receipt(log, digest, call.stop.check) if log else None
     if found is None or not call.caller.labels >= set(found.labels):
         raise _no_such_receipt()
     return found, next((base for base in call.service.bases.values() if base.id == found.knowledge_base), None)

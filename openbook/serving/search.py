@@ -11,8 +11,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from openbook.prompts import checked_question
-from openbook.records import EmbedderIdentity, Hit, Passage
-from openbook.serving.concurrency import Stop
+from openbook.records import EmbedderIdentity, Passage
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import LenientBody, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CurrentCall, Route, needs, scope_of
@@ -50,19 +49,15 @@ class FoundPassages(OfVersion):
 
 
 @router.post("/v1/search", **needs("read"))
-async def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
+def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
     check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
     query = checked_question(body.query)
     base = service.base(body.knowledge_base)
-
-    def work(stop: Stop) -> tuple[int, list[Hit]]:
-        scope = scope_of(base, call.caller, body.as_of, body.where)
-        stop.check()
-        return base.search(query, service.embedder, body.limit, scope)
-
-    version, hits = await call.compute(work)
+    version, hits = base.search(
+        query, service.embedder, body.limit, scope_of(base, call.caller, body.as_of, body.where)
+    )
     data = [FoundPassage.model_validate(hit) for hit in hits]
     return FoundPassages(knowledge_base=base.id, version=version, data=data)
 
@@ -104,7 +99,7 @@ class Embeddings(Reply):
 
 
 @router.post("/v1/embeddings", **needs("read"))
-async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
+def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
     """Vectors as those of the knowledge base's passages."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity
@@ -119,18 +114,15 @@ async def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
     check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "characters a text", "input")
     if not texts or not all(texts):
         raise invalid("Invalid 'input': it must have at least one text, and no text may be empty.", "input")
-
-    def work(stop: Stop) -> tuple[list[Any], int]:
-        groups = (texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE))
-        rows = [row for group in stop.each(groups) for row in embedder.embed_passages(group)]
-        return rows, sum(map(embedder.count_tokens, texts))
+    groups = (texts[at : at + _EMBEDDED_AT_ONCE] for at in range(0, len(texts), _EMBEDDED_AT_ONCE))
+    rows = [row for group in call.stop.each(groups) for row in embedder.embed_passages(group)]
+    tokens = sum(map(embedder.count_tokens, texts))
 
     def shown(row: Any) -> str | list[float]:
         if body.encoding_format == "base64":
             return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
         return [float(x) for x in row]
 
-    rows, tokens = await call.compute(work)
     return Embeddings(
         data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
         model=identity.name,

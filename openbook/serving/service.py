@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial, wraps
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
@@ -85,13 +88,17 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `model` answers all of it. `models`: those that it may name instead, by name; the default is first."""
+    """One request. `model` answers all of it. `models`: those that it may name instead, by name; the default is first.
+
+    `stop` ends its work on a thread.
+    """
 
     service: Service
     model: FrozenModel
     models: Mapping[str, FrozenModel]
     request: Request
     caller: Caller
+    stop: Stop
 
     def resolve(self, name: str) -> tuple[Call, str]:
         """This call with the model of that name, and the name's suffix: a knowledge base, CLOSED_BOOK, or empty. Raises ApiError."""
@@ -99,20 +106,20 @@ class Call:
         served, suffix = resolve_model(name, list(self.models), service.bases, service.configuration.settings.aliases)
         return replace(self, model=self.models[served]), suffix
 
-    async def compute(self, work: Callable[[Stop], _T], on_wait: Callable[[], None] = silent) -> _T:
+    async def compute(self, work: Callable[[Call], _T], on_wait: Callable[[], None] = silent) -> _T:
         """Run `work` in a `reading` place, as `run` does. `on_wait`: see `Places.place`."""
         return await self.run(self.service.reading, work, on_wait=on_wait)
 
     async def run(
         self,
         places: Places | None,
-        work: Callable[[Stop], _T],
+        work: Callable[[Call], _T],
         limit_s: float | None = None,
         *,
         until_done: bool = False,
         on_wait: Callable[[], None] = silent,
     ) -> _T:
-        """Run `work` on a thread, in one of `places`. The request's body must have been read.
+        """Run `work` on a thread, in one of `places`, with this call. The request's body must have been read.
 
         `until_done`: work that has begun finishes even if the client leaves: half a change is worse than an unreported
         one. Raises ClientGone, ApiError and what `work` raises.
@@ -124,7 +131,7 @@ class Call:
             async with places.place(self.caller.id, on_wait) if places else nullcontext():
                 stop.check()
                 stop.start()
-                running = asyncio.get_running_loop().run_in_executor(service.pool, work, stop)
+                running = asyncio.get_running_loop().run_in_executor(service.pool, work, replace(self, stop=stop))
                 return await (asyncio.shield(running) if until_done else running)
         finally:
             stop.client_gone.set()
@@ -137,7 +144,8 @@ async def _call(request: Request) -> AsyncIterator[Call]:
     service: Service = request.app.state.service
     with ExitStack() as stack:
         models = [stack.enter_context(each.lease()) for each in service.models]
-        yield Call(service, models[0], {each.identity.name: each for each in models}, request, request.state.caller)
+        named, never = {each.identity.name: each for each in models}, Stop(math.inf, service.ends)
+        yield Call(service, models[0], named, request, request.state.caller, never)
 
 
 def resolve_model(
@@ -180,7 +188,13 @@ def stream_of(kind: str) -> dict[int | str, Any]:
 
 
 class Route(APIRoute):
-    """Checks key and content type before the body is read, and formats errors as OpenAI's API does."""
+    """Checks key and content type before the body is read, and formats errors as OpenAI's API does.
+
+    An endpoint that is no coroutine runs in `Call.compute`.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
+        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else _computed(endpoint), **more)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -218,6 +232,14 @@ class Route(APIRoute):
         keys = Counter(key for key, _ in request.query_params.multi_items())
         if twice := next((key for key, times in keys.items() if times > 1), None):
             raise invalid(f"The parameter {twice[:100]!r} is given more than once; send it once.", twice[:100])
+
+
+def _computed(work: Callable[..., _T]) -> Callable[..., Coroutine[Any, Any, _T]]:
+    @wraps(work)
+    async def endpoint(call: Call, **arguments: Any) -> _T:
+        return await call.compute(partial(work, **arguments))
+
+    return endpoint
 
 
 class _StrictRequest(Request):

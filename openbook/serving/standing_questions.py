@@ -108,45 +108,33 @@ class RemovedQuestion(Reply):
 
 
 @router.get("/v1/questions", **needs("read"))
-async def list_questions(call: CurrentCall) -> SavedQuestions:
+def list_questions(call: CurrentCall) -> SavedQuestions:
     """The standing questions that the caller's key saved, with their answers and how these changed."""
-
-    def work(stop: Stop) -> SavedQuestions:
-        data = []
-        for name, base in call.service.bases.items():
-            store = QuestionStore(call.service.configuration.settings, base.id)
-            for question in stop.each(store.questions(call.caller.id)):
-                answer = visible(store.answer(question), call.caller.labels, base)
-                data.append(SavedQuestion(**described(question, answer, name)))
-        return SavedQuestions(data=data)
-
-    return await call.compute(work)
+    data = []
+    for name, base in call.service.bases.items():
+        store = QuestionStore(call.service.configuration.settings, base.id)
+        for question in call.stop.each(store.questions(call.caller.id)):
+            answer = visible(store.answer(question), call.caller.labels, base)
+            data.append(SavedQuestion(**described(question, answer, name)))
+    return SavedQuestions(data=data)
 
 
 @router.post("/v1/questions", **needs("read"))
-async def save_question(call: CurrentCall, body: QuestionBody) -> SavedQuestion:
+def save_question(call: CurrentCall, body: QuestionBody) -> SavedQuestion:
     """Save a question. It is asked in the background, now and after every new version."""
     base = call.service.base(body.knowledge_base)
     name = next(name for name, each in call.service.bases.items() if each is base)
-
-    def work(stop: Stop) -> SavedQuestion:
-        store = QuestionStore(call.service.configuration.settings, base.id)
-        question = store.add(call.caller.id, body.question, body.where)
-        answer = visible(store.answer(question), call.caller.labels, base)
-        return SavedQuestion(**described(question, answer, name))
-
-    return await call.compute(work)
+    store = QuestionStore(call.service.configuration.settings, base.id)
+    question = store.add(call.caller.id, body.question, body.where)
+    answer = visible(store.answer(question), call.caller.labels, base)
+    return SavedQuestion(**described(question, answer, name))
 
 
 @router.post("/v1/questions/remove", **needs("read"))
-async def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestion:
+def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestion:
     """Delete one of the caller's questions, with its answer."""
-
-    def work(stop: Stop) -> bool:
-        stores = [QuestionStore(call.service.configuration.settings, base.id) for base in call.service.bases.values()]
-        return any(store.remove(call.caller.id, body.id) for store in stores)
-
-    if not await call.compute(work):
+    stores = (QuestionStore(call.service.configuration.settings, base.id) for base in call.service.bases.values())
+    if not any(store.remove(call.caller.id, body.id) for store in stores):
         raise ApiError(404, f"There is no question {body.id[:100]!r}.", code="question_not_found", param="id")
     return RemovedQuestion(id=body.id)
 
@@ -157,12 +145,15 @@ async def check_questions(call: CurrentCall, body: CheckBody) -> SavedQuestions:
 
     It does not wait for the webhook, to which changes are posted in the background.
     """
-    run: _Run[StandingAnswer | None] = partial(call.run, call.service.reading, limit_s=math.inf)
+
+    def run(work: Callable[[Stop], StandingAnswer | None]) -> Awaitable[StandingAnswer | None]:
+        return call.run(call.service.reading, lambda own: work(own.stop), math.inf)
+
     for name, base in call.service.bases.items():
         while not await _check(call.service, name, base, call.caller.id, call.caller.labels, run):
-            await call.run(None, Stop.check)  # raises if the client has left
+            await call.run(None, lambda call: call.stop.check())  # raises if the client has left
             await asyncio.sleep(_POLL_S)
-    return await list_questions(call)
+    return await call.compute(list_questions)
 
 
 def recorded_changes(call: Call) -> int:

@@ -26,10 +26,9 @@ from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
-from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, FileVerdict, FileVerdicts
-from openbook.serving.service import FORM, CurrentCall, Route, needs
+from openbook.serving.service import FORM, Call, CurrentCall, Route, needs
 
 MAX_NAME_BYTES = 200
 
@@ -73,8 +72,8 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
     settings = service.configuration.settings
     folder = settings.uploads_dir / base.id / call.caller.id
 
-    def work(stop: Stop) -> tuple[int, list[Verdict]]:
-        checked = replace(options, check_cancelled=stop.check)
+    def work(call: Call) -> tuple[int, list[Verdict]]:
+        checked = replace(options, check_cancelled=call.stop.check)
         return add_uploads(base, service.embedder, folder, files, checked, kept_uploads(settings, base))
 
     version, verdicts = await call.run(None, work, service.configuration.bounds.upload_s)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from fastapi import APIRouter, Form, Query, Response, UploadFile
 from pydantic import Field
@@ -15,8 +15,6 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.versions import times
 from openbook.prompts import checked_question
-from openbook.records import Hit
-from openbook.serving.concurrency import Stop
 from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, Filter, Reply, refused_unless
@@ -38,6 +36,11 @@ class ListPage(Reply, Generic[_T]):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+    @classmethod
+    def of(cls, data: list[Any], *, has_more: bool = False) -> Self:
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=has_more)
 
 
 class File(Reply):
@@ -150,68 +153,52 @@ async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_ty
     (verdict,) = (await upload(call, body)).data
     if verdict.outcome in ("failed", "skipped"):
         raise invalid(f"The file was not taken in: {verdict.reason}", "file", "file_not_read")
-    return _file(await _find(call, call.service.base(body.knowledge_base), file_id_of(verdict.path)))
+    query = FileQuery(knowledge_base=body.knowledge_base)
+    return await call.compute(partial(retrieve_file, file_id=file_id_of(verdict.path), query=query))
 
 
 @router.get("/v1/files", **needs("read"))
-async def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> ListPage[File]:
+def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> ListPage[File]:
     """The documents that the caller may see, ordered by path."""
-    return ListPage[File](**await _page(call, call.service.base(query.knowledge_base), query, _file))
+    found, has_more = _page(call, call.service.base(query.knowledge_base), query)
+    return ListPage[File].of(list(map(_file, found)), has_more=has_more)
 
 
 @router.get("/v1/files/{file_id}", **needs("read"))
-async def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> File:
+def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> File:
     """One document."""
-    return _file(await _find(call, call.service.base(query.knowledge_base), file_id))
+    return _file(_find(call, call.service.base(query.knowledge_base), file_id))
 
 
 @router.get("/v1/files/{file_id}/content", response_class=Response, **needs("read", also=response_of("text/plain")))
-async def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Response:
+def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Response:
     """The text that was read of the file, whatever its format."""
     base = call.service.base(query.knowledge_base)
-    text = await _of_visible(call, base, file_id, base.text)
+    with base.snapshot():
+        text = base.text(_find(call, base, file_id).path)
     return Response(text, headers={"cache-control": "private, no-store"}, media_type="text/plain")
 
 
 @router.delete("/v1/files/{file_id}", **needs("write"))
 async def delete_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Deletion:
     """Remove a document in a new version; older versions keep it until a purge."""
-    info = await _find(call, call.service.base(query.knowledge_base), file_id)
+    base = call.service.base(query.knowledge_base)
+    info = await call.compute(lambda call: _find(call, base, file_id))
     await remove_documents(call, DocumentsBody(documents=[info.path], knowledge_base=query.knowledge_base))
     return Deletion(id=file_id, object="file")
 
 
-async def _page(
-    call: Call, base: KnowledgeBase, query: FilesQuery, entry: Callable[[DocumentInfo], Any]
-) -> dict[str, Any]:
+def _page(call: Call, base: KnowledgeBase, query: FilesQuery) -> tuple[list[DocumentInfo], bool]:
+    """Return (documents, whether there are more)."""
     limit, after = query.checked_limit(call), document_of(query.after) if query.after else ""
-
-    def work(stop: Stop) -> list[DocumentInfo]:
-        stop.check()
-        return list(base.document_info(None, call.caller.scope(), after=after, limit=limit + 1).values())
-
-    found = await call.compute(work)
-    data = [entry(each) for each in found[:limit]]
-    first, last = (data[0].id, data[-1].id) if data else (None, None)
-    return {"data": data, "first_id": first, "last_id": last, "has_more": len(found) > limit}
+    found = list(base.document_info(None, call.caller.scope(), after=after, limit=limit + 1).values())
+    return found[:limit], len(found) > limit
 
 
-async def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
-    scope = call.caller.scope()
-    return await _of_visible(call, base, file, lambda document: base.document_info([document], scope).get(document))
-
-
-async def _of_visible(call: Call, base: KnowledgeBase, file: str, read: Callable[[str], _T | None]) -> _T:
-    """What `read` finds of the document. Raises ApiError unless the caller may see it."""
+def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
+    """Raises ApiError unless the caller may see the document."""
     document = document_of(file)
-
-    def work(stop: Stop) -> _T | None:
-        stop.check()
-        with base.snapshot():
-            return read(document) if base.holds(document, call.caller.scope()) else None
-
-    found = await call.compute(work)
-    if found is None:
+    if (found := base.document_info([document], call.caller.scope()).get(document)) is None:
         raise _no_file(file)
     return found
 
@@ -234,12 +221,9 @@ class VectorStore(Reply):
 
 
 @router.get("/v1/vector_stores", **needs("read"))
-async def list_vector_stores(call: CurrentCall) -> ListPage[VectorStore]:
+def list_vector_stores(call: CurrentCall) -> ListPage[VectorStore]:
     """The knowledge bases of this server, on one page."""
-    names = list(call.service.bases)
-    data = await call.compute(lambda stop: [_store(call, name, stop) for name in names])
-    first, last = (names[0], names[-1]) if names else (None, None)
-    return ListPage[VectorStore](data=data, first_id=first, last_id=last, has_more=False)
+    return ListPage[VectorStore].of([retrieve_vector_store(call, name) for name in call.stop.each(call.service.bases)])
 
 
 @router.post("/v1/vector_stores", **needs("write"))
@@ -253,20 +237,14 @@ async def create_vector_store(call: CurrentCall) -> VectorStore:
 
 
 @router.get("/v1/vector_stores/{vector_store_id}", **needs("read"))
-async def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
+def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
     """One knowledge base."""
-    _base(call, vector_store_id)
-    return await call.compute(lambda stop: _store(call, vector_store_id, stop))
-
-
-def _store(call: Call, name: str, stop: Stop) -> VectorStore:
-    stop.check()
-    base, scope = call.service.bases[name], call.caller.scope()
+    base, scope = _base(call, vector_store_id), call.caller.scope()
     with base.snapshot():
         count, size, (oldest, newest) = base.count(scope), base.source_bytes(scope), times(base)
     return VectorStore(
-        id=name,
-        name=name,
+        id=vector_store_id,
+        name=vector_store_id,
         created_at=_time(oldest),
         last_active_at=_time(newest),
         usage_bytes=size,
@@ -283,24 +261,24 @@ class StoreFileBody(Body):
 
 
 @router.post(_FILES, **needs("write"))
-async def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFileBody) -> StoreFile:
+def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFileBody) -> StoreFile:
     """An uploaded file, which is in the knowledge base already."""
-    return _store_file(vector_store_id, await _find(call, _base(call, vector_store_id), body.file_id))
+    return retrieve_store_file(call, vector_store_id, body.file_id)
 
 
 @router.get(_FILES, **needs("read"))
-async def list_store_files(
+def list_store_files(
     call: CurrentCall, vector_store_id: str, query: Annotated[FilesQuery, Query()]
 ) -> ListPage[StoreFile]:
     """The documents that the caller may see, ordered by path."""
-    base = _base(call, vector_store_id)
-    return ListPage[StoreFile](**await _page(call, base, query, lambda info: _store_file(vector_store_id, info)))
+    found, has_more = _page(call, _base(call, vector_store_id), query)
+    return ListPage[StoreFile].of([_store_file(vector_store_id, each) for each in found], has_more=has_more)
 
 
 @router.get(_FILES + "/{file_id}", **needs("read"))
-async def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> StoreFile:
+def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> StoreFile:
     """One document."""
-    return _store_file(vector_store_id, await _find(call, _base(call, vector_store_id), file_id))
+    return _store_file(vector_store_id, _find(call, _base(call, vector_store_id), file_id))
 
 
 @router.delete(_FILES + "/{file_id}", **needs("write"))
@@ -338,18 +316,13 @@ class StoreHits(Reply):
 
 
 @router.post("/v1/vector_stores/{vector_store_id}/search", **needs("read"))
-async def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSearchBody) -> StoreHits:
+def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSearchBody) -> StoreHits:
     """Passages for a query, best first, as `POST /v1/search` finds them."""
     base = _base(call, vector_store_id)
     query = checked_question(body.query if isinstance(body.query, str) else body.query[0])
-
-    def work(stop: Stop) -> tuple[list[Hit], dict[str, DocumentInfo]]:
-        scope = scope_of(base, call.caller, None, body.filters.where if body.filters else "")
-        stop.check()
-        _, hits = base.search(query, call.service.embedder, body.max_num_results, scope)
-        return hits, base.document_info((hit.passage.document for hit in hits), scope)
-
-    hits, about = await call.compute(work)
+    scope = scope_of(base, call.caller, None, body.filters.where if body.filters else "")
+    _, hits = base.search(query, call.service.embedder, body.max_num_results, scope)
+    about = base.document_info((hit.passage.document for hit in hits), scope)
     data = [
         StoreHit(
             file_id=file_id_of(hit.passage.document),

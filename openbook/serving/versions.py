@@ -11,7 +11,6 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.documents import document_history
 from openbook.knowledge.versions import Difference, diff, history
 from openbook.knowledge.word_diff import word_diff
-from openbook.serving.concurrency import Stop
 from openbook.serving.documents import ListQuery, one_document
 from openbook.serving.schemas import Body, NonEmpty, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
@@ -40,16 +39,12 @@ class Versions(Reply):
 
 
 @router.get("/v1/versions", **needs("read"))
-async def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
+def versions(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> Versions:
     """The kept versions, newest first."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
-
-    def work(stop: Stop) -> list[ListedVersion]:
-        kept = stop.each(history(base)[:limit])
-        seen = (replace(each, documents=base.count(call.caller.scope(each.version))) for each in kept)
-        return [ListedVersion.model_validate(each) for each in seen]
-
-    return Versions(knowledge_base=base.id, data=await call.compute(work))
+    kept = call.stop.each(history(base)[:limit])
+    seen = (replace(each, documents=base.count(call.caller.scope(each.version))) for each in kept)
+    return Versions(knowledge_base=base.id, data=[ListedVersion.model_validate(each) for each in seen])
 
 
 class DifferenceQuery(ListQuery):
@@ -67,19 +62,15 @@ class ServedDifference(Difference):
 
 
 @router.get("/v1/versions/difference", **needs("read"))
-async def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
+def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) -> ServedDifference:
     """Changes from version `before` to `after` (default: the newest) that the caller may see, at most `limit` entries a list."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
-
-    def work(stop: Stop) -> ServedDifference:
-        before, after = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
-        found = diff(base, before, after, call.caller.scope(), stop.check)
-        values: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(found)}
-        counts = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
-        cut = {name: values[name][:limit] for name in counts}
-        return ServedDifference(**{**values, **cut}, knowledge_base=base.id, counts=counts)
-
-    return await call.compute(work)
+    before, after = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
+    found = diff(base, before, after, call.caller.scope(), call.stop.check)
+    values: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(found)}
+    counts = {name: len(value) for name, value in values.items() if isinstance(value, tuple)}
+    cut = {name: values[name][:limit] for name in counts}
+    return ServedDifference(**{**values, **cut}, knowledge_base=base.id, counts=counts)
 
 
 # --- of one document --------------------------------------------------------------------------------------------------
@@ -110,20 +101,15 @@ class DocumentHistory(Reply):
 
 
 @router.get("/v1/documents/history", **needs("read"))
-async def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Query()]) -> DocumentHistory:
+def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Query()]) -> DocumentHistory:
     """What the kept versions did to a document, newest first, also if it is removed now."""
     base = call.service.base(query.knowledge_base)
-
-    def work(stop: Stop) -> DocumentHistory:
-        stop.check()
-        path, labels = query.path, call.caller.labels
-        if not (found := document_history(base, path, labels)):
-            path = one_document(base.documents(call.caller.scope()), path)
-            found = document_history(base, path, labels)
-        data = [ServedChange.model_validate(each) for each in found[: call.service.configuration.bounds.listed]]
-        return DocumentHistory(knowledge_base=base.id, path=path, data=data)
-
-    return await call.compute(work)
+    path, labels = query.path, call.caller.labels
+    if not (found := document_history(base, path, labels)):
+        path = one_document(base.documents(call.caller.scope()), path)
+        found = document_history(base, path, labels)
+    data = [ServedChange.model_validate(each) for each in found[: call.service.configuration.bounds.listed]]
+    return DocumentHistory(knowledge_base=base.id, path=path, data=data)
 
 
 class WordsQuery(HistoryQuery):
@@ -151,26 +137,16 @@ class DocumentDifference(Reply):
 
 
 @router.get("/v1/documents/difference", **needs("read"))
-async def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Query()]) -> DocumentDifference:
+def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Query()]) -> DocumentDifference:
     """The words of a document that changed between two versions. In a version without the document, its text is empty."""
     base = call.service.base(query.knowledge_base)
-
-    def work(stop: Stop) -> DocumentDifference:
-        versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
-        stop.check()
-        scopes = [call.caller.scope(version) for version in versions]
-        with base.snapshot():
-            path = query.path
-            if not any(base.holds(path, scope) for scope in scopes):
-                path = one_document(sorted({each for scope in scopes for each in base.documents(scope)}), path)
-            before, after = (base.text(path, scope.as_of) or "" if base.holds(path, scope) else "" for scope in scopes)
-        pieces = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
-        return DocumentDifference(
-            knowledge_base=base.id,
-            path=path,
-            before=versions[0],
-            after=versions[1],
-            pieces=[ServedPiece.model_validate(each) for each in pieces],
-        )
-
-    return await call.compute(work)
+    versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
+    scopes = [call.caller.scope(version) for version in versions]
+    with base.snapshot():
+        path = query.path
+        if not any(base.holds(path, scope) for scope in scopes):
+            path = one_document(sorted({each for scope in scopes for each in base.documents(scope)}), path)
+        before, after = (base.text(path, scope.as_of) or "" if base.holds(path, scope) else "" for scope in scopes)
+    found = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
+    pieces = [ServedPiece.model_validate(each) for each in found]
+    return DocumentDifference(knowledge_base=base.id, path=path, before=versions[0], after=versions[1], pieces=pieces)
