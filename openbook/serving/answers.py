@@ -6,15 +6,12 @@ import asyncio
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import PurePosixPath
-from textwrap import shorten
-from typing import Any, ClassVar, Protocol, TypeAlias
-from urllib.parse import quote, urlencode
+from typing import Any, ClassVar, TypeAlias
 
-from fastapi import Response
 from fastapi.responses import StreamingResponse
 
 from openbook.answer import CLOSED_BOOK, ask
@@ -27,7 +24,7 @@ from openbook.receipts import append_receipt
 from openbook.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
 from openbook.retrieval import Corpus, Options
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
-from openbook.serving.schemas import INT64, AnswerBody, Message, Reply, ScopeParams, ServedAnswer
+from openbook.serving.schemas import INT64, AnswerBody, Message, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, scope_of
 
 MAX_STOPS = 32  # editors send a dozen
@@ -58,8 +55,9 @@ class Conversation:
     unread: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
+    def of(cls, call: Call, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
         """Split messages; the user's last one is the question. Raises ApiError without one. `param`: for errors."""
+        check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", param)
         last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
         if last is None:
             message = f"The question is the last message whose role is 'user'; {param} has none."
@@ -97,32 +95,28 @@ class Conversation:
 # --- answering --------------------------------------------------------------------------------------------------------
 
 
-class Shape(Protocol):
-    """A format for the answers to one question: as many as the body wants, or a single one for all."""
+class Shape(ABC):
+    """A format for the answers to one question: as many as the body wants, or a single one for all. Streams are server-sent events."""
 
-    media_type: ClassVar[str]
+    media_type: ClassVar[str] = "text/event-stream"
 
-    def whole(self, answers: Sequence[ServedAnswer]) -> Reply: ...
+    @abstractmethod
+    def whole(self, answers: Sequence[ServedAnswer]) -> Any: ...
 
     def begin(self) -> bytes:
         """The events before the text."""
+        return b""
 
+    @abstractmethod
     def piece(self, text: str) -> bytes:
         """The event for a part of the text."""
 
+    @abstractmethod
     def end(self, answers: Sequence[ServedAnswer]) -> bytes:
         """The events after the text of the first answer."""
 
     def failed(self, error: ApiError) -> bytes:
         """The last event, if the answer failed."""
-
-
-class EventShape:
-    """Server-sent events."""
-
-    media_type: ClassVar[str] = "text/event-stream"
-
-    def failed(self, error: ApiError) -> bytes:
         return event(error.body)
 
 
@@ -137,7 +131,7 @@ async def respond(
     limit: str,
     shape: Shape,
     progress: ProgressEvent | None = None,
-) -> Reply | Response:
+) -> Any:
     """Answer whole or as events. `limit`: the body's parameter for the answer's length.
 
     Raises ApiError, QuestionError before any work.
@@ -345,21 +339,6 @@ async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None], 
 def cited_sentences(answer: Answer) -> list[tuple[AnswerSentence, Citation]]:
     """Each sentence with its nearest quote."""
     return [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
-
-
-def url_citations(call: Call, answer: Answer) -> list[dict[str, Any]]:
-    """OpenAI's annotations: for each sentence its source, the quote, and the address at which the web page opens it."""
-    names, receipt, found = {base.id: name for name, base in call.service.bases.items()}, answer.receipt, []
-    for sentence, cited in cited_sentences(answer):
-        query = {"base": names.get(receipt.knowledge_base or ""), "version": receipt.knowledge_base_version}
-        query |= {"start": cited.start, "end": cited.end} | ({"page": cited.page} if cited.page else {})
-        page = f", page {cited.page}" if cited.page else ""
-        title = f"{PurePosixPath(cited.document).name}{page}: {shorten(cited.quote, 200, placeholder=' ...')}"
-        # Ends with "&", since Open WebUI appends "#:~:text=..." to it.
-        url = f"{call.request.base_url}#/document/{quote(cited.document, safe='')}?{urlencode(query)}&"
-        place = {"start_index": sentence.start, "end_index": sentence.end, "title": title, "url": url}
-        found.append({"type": "url_citation", "url_citation": place})
-    return found
 
 
 def request_id(body: AnswerBody, call: Call) -> str:

@@ -21,7 +21,6 @@ from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import (
-    chat,
     completions,
     documents,
     mcp,
@@ -55,9 +54,8 @@ _ABOUT = (
 
 
 _MODULES = (
-    chat,
-    responses,
     completions,
+    responses,
     ollama,
     search,
     models,

@@ -7,23 +7,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from openbook import __version__
 from openbook.serving import search
-from openbook.serving.answers import Conversation, respond
-from openbook.serving.chat import finish
-from openbook.serving.completions import NoSuffix
-from openbook.serving.errors import ApiError, check_at_most, invalid
+from openbook.serving.answers import Conversation, Shape, respond
+from openbook.serving.completions import finish
+from openbook.serving.errors import ApiError, invalid
 from openbook.serving.models import model as model_of
 from openbook.serving.models import served_models
 from openbook.serving.schemas import (
     ABSENT,
+    NO_IMAGES,
+    NO_SUFFIX,
     AnswerBody,
     AnswerFormat,
     Asking,
@@ -60,15 +60,6 @@ _ERRORS: dict[int | str, Any] = {
 _STREAM = {**_ERRORS, **stream_of("application/x-ndjson")}
 
 
-def _no_images(value: list[str] | None) -> list[str] | None:
-    if value:
-        raise PydanticCustomError("images", "the model reads only text")
-    return value
-
-
-_NoImages: TypeAlias = Annotated[list[str] | None, AfterValidator(_no_images)]
-
-
 class OllamaOptions(Sampling):
     """`num_predict`: below 1 is the server's own limit."""
 
@@ -81,7 +72,7 @@ class OllamaBody(Asking):
 
 
 class OllamaMessage(Message):
-    images: _NoImages = None
+    images: Annotated[list[str] | None, NO_IMAGES] = None
 
 
 class OllamaChatBody(OllamaBody):
@@ -91,8 +82,8 @@ class OllamaChatBody(OllamaBody):
 class GenerateBody(OllamaBody):
     prompt: str
     system: str | None = None
-    suffix: NoSuffix = None
-    images: _NoImages = None
+    suffix: Annotated[str | None, NO_SUFFIX] = None
+    images: Annotated[list[str] | None, NO_IMAGES] = None
 
 
 class _AsOpenAI(AnswerBody):
@@ -131,15 +122,14 @@ class OllamaAnswer(Reply):
 @router.post("/api/chat", response_model=OllamaAnswer, **needs("read", also=_STREAM))
 async def chat(call: CurrentCall, body: OllamaChatBody) -> Any:
     """Answer the user's last message from the knowledge base, as lines of JSON unless `stream` is false."""
-    check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
-    return await _answer(call, body, Conversation.of(body.messages, "messages"), is_chat=True)
+    return await _answer(call, body, Conversation.of(call, body.messages, "messages"), is_chat=True)
 
 
 @router.post("/api/generate", response_model=OllamaAnswer, **needs("read", also=_STREAM))
 async def generate(call: CurrentCall, body: GenerateBody) -> Any:
     """Answer the prompt from the knowledge base, as lines of JSON unless `stream` is false."""
     question = Message(role="user", content=body.prompt)
-    return await _answer(call, body, Conversation.of([question], "prompt", body.system), is_chat=False)
+    return await _answer(call, body, Conversation.of(call, [question], "prompt", body.system), is_chat=False)
 
 
 async def _answer(call: Call, body: OllamaBody, conversation: Conversation, *, is_chat: bool) -> Any:
@@ -169,7 +159,7 @@ def _name(model: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OllamaShape:
+class OllamaShape(Shape):
     media_type: ClassVar[str] = "application/x-ndjson"
 
     model: str
@@ -190,9 +180,6 @@ class OllamaShape:
             eval_count=answer.answer_tokens or 0,
             openbook=answer,
         )
-
-    def begin(self) -> bytes:
-        return b""
 
     def piece(self, text: str) -> bytes:
         return _json_line({**self._line(text), "done": False})
@@ -272,11 +259,11 @@ class Version(Reply):
 
 
 @router.post("/api/embed", **needs("read", also=_ERRORS))
-async def embed(call: CurrentCall, body: EmbedBody) -> OllamaEmbeddings:
+def embed(call: CurrentCall, body: EmbedBody) -> OllamaEmbeddings:
     """Vectors as those of the knowledge base's passages."""
     started = time.perf_counter_ns()
     asked = search.EmbeddingBody(model=_name(body.model), input=body.input, dimensions=body.dimensions)
-    made = await search.embeddings(call, asked)
+    made = search.embeddings(call, asked)
     rows = [each.embedding for each in made.data if isinstance(each.embedding, list)]
     return OllamaEmbeddings(
         model=body.model,

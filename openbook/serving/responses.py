@@ -9,13 +9,20 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from openbook.records import Answer
-from openbook.serving.answers import Conversation, EventShape, cited_sentences, event, request_id, respond
-from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import ABSENT, AnswerBody, AnswerFormat, LenientBody, Message, Reply, ServedAnswer
+from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
+from openbook.serving.schemas import (
+    ABSENT,
+    NOTHING_KEPT,
+    AnswerBody,
+    AnswerFormat,
+    LenientBody,
+    Message,
+    Reply,
+    ServedAnswer,
+)
 from openbook.serving.service import CurrentCall, Route, needs, stream_of
 from openbook.serving.vector_stores import file_id_of
 
@@ -36,14 +43,6 @@ class TextOptions(LenientBody):
     format: AnswerFormat | None = None
 
 
-def _keep_nothing(value: object) -> None:
-    if value is not None:
-        raise PydanticCustomError("nothing_kept", "the server keeps no conversation between requests")
-
-
-_NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
-
-
 class ResponseBody(AnswerBody):
     """`input`: the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's."""
 
@@ -52,9 +51,9 @@ class ResponseBody(AnswerBody):
     text: TextOptions | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     background: Literal[False] | None = None
-    previous_response_id: _NothingKept = None
-    conversation: _NothingKept = None
-    prompt: _NothingKept = None
+    previous_response_id: Annotated[None, NOTHING_KEPT] = None
+    conversation: Annotated[None, NOTHING_KEPT] = None
+    prompt: Annotated[None, NOTHING_KEPT] = None
 
     @property
     def wanted_format(self) -> tuple[str, AnswerFormat | None]:
@@ -120,15 +119,14 @@ async def responses(call: CurrentCall, body: ResponseBody) -> Any:
     With `stream`, the events are OpenAI's. An error is the last event.
     """
     messages = [Message(role="user", content=body.input)] if isinstance(body.input, str) else body.input
-    check_at_most(len(messages), call.service.configuration.bounds.messages, "messages", "input")
-    conversation = Conversation.of(messages, "input", body.instructions)
+    conversation = Conversation.of(call, messages, "input", body.instructions)
     shape = ResponseShape(request_id(body, call), int(time.time()), body)
     limit = "max_output_tokens" if body.max_output_tokens else "max_tokens"
     return await respond(call, body, conversation, limit, shape)
 
 
 @dataclass(slots=True)
-class ResponseShape(EventShape):
+class ResponseShape(Shape):
     """The events of one answer. `text`: what was sent so far."""
 
     id: str

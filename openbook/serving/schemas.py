@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
 
@@ -141,8 +141,27 @@ def refused_unless(*allowed: str, because: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def refused_if(is_wrong: Callable[[Any], bool], because: str) -> BeforeValidator:
+    """Refuses such values with a sentence."""
+
+    def check(value: object) -> object:
+        if is_wrong(value):
+            raise PydanticCustomError("refused", because)
+        return value
+
+    return BeforeValidator(check)
+
+
 TEXT_ONLY: Any = refused_unless("text", "input_text", "output_text", because="the model reads only text")
 NO_TOOLS: Any = refused_unless("none", "auto", because="the model cannot call tools")
+NO_IMAGES: Any = refused_if(bool, "the model reads only text")
+NO_SUFFIX: Any = refused_if(bool, "the model answers questions; it does not fill in the middle of a text")
+NOTHING_KEPT: Any = refused_if(bool, "the server keeps no conversation between requests")
+# Clients make tokens with the vocabulary of another model, so a vector of them would be of another text.
+NO_TOKENS: Any = refused_if(
+    lambda value: isinstance(value, list) and bool(value) and isinstance(value[0], int | list),
+    "tokens of another model cannot be read, so send texts, not tokens",
+)
 
 
 class TextPart(LenientBody):

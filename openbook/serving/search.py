@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from openbook.prompts import checked_question
 from openbook.records import EmbedderIdentity, Passage
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import LenientBody, OfVersion, Reply, ScopeParams
+from openbook.serving.schemas import NO_TOKENS, LenientBody, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -24,13 +23,6 @@ _EMBEDDED_AT_ONCE = 8  # texts; the client's presence is checked after each grou
 class SearchBody(ScopeParams):
     query: str
     limit: int = Field(default=10, ge=1)
-
-
-def _no_tokens(value: object) -> object:
-    """Refuse tokens: clients make them with the vocabulary of another model, so a vector of them would be of another text."""
-    if isinstance(value, list) and value and isinstance(value[0], int | list):
-        raise PydanticCustomError("tokens", "tokens of another model cannot be read, so send texts, not tokens")
-    return value
 
 
 class FoundPassage(Reply):
@@ -64,7 +56,7 @@ def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
 
 class EmbeddingBody(LenientBody):
     model: str
-    input: str | Annotated[list[str], Field(fail_fast=True), BeforeValidator(_no_tokens)]
+    input: str | Annotated[list[str], Field(fail_fast=True), NO_TOKENS]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None

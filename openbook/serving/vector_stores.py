@@ -197,10 +197,11 @@ def _page(call: Call, base: KnowledgeBase, query: FilesQuery) -> tuple[list[Docu
 
 def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
     """Raises ApiError unless the caller may see the document."""
-    document = document_of(file)
-    if (found := base.document_info([document], call.caller.scope()).get(document)) is None:
-        raise _no_file(file)
-    return found
+    document, scope = document_of(file), call.caller.scope()
+    with base.snapshot():
+        if not base.holds(document, scope):
+            raise _no_file(file)
+        return base.document_info([document], scope)[document]
 
 
 # --- vector stores ----------------------------------------------------------------------------------------------------

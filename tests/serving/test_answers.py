@@ -24,7 +24,7 @@ from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
 from openbook.replay import replay
 from openbook.retrieval import Corpus
-from openbook.serving.chat import ChatShape
+from openbook.serving.completions import ChoiceShape
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
@@ -365,7 +365,7 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     preview = TextPreview(shown.append, [ABSTENTION])
     for text in texts:
         preview.feed(text)
-    shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True, 1, lambda _: [])
+    shape = ChoiceShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, 1, True, lambda _: [])
     values = {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | {"answer": whole}
     events = [shape.piece(piece) for piece in (*shown, whole[len("".join(shown)) :]) if piece]
     stream = b"".join([shape.begin(), *events, shape.end([ServedAnswer(**values)])])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 
-from openbook.serving.chat import ChatBody
+from openbook.serving.completions import ChatBody
 from tests.serving.conftest import Running
 
 
