@@ -20,22 +20,20 @@ from openbook.knowledge.store.names import display_path, resolve
 from openbook.knowledge.updates import forget_verdicts
 from openbook.knowledge.versions import history
 from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
-from openbook.records import MetadataValue
+from openbook.records import HeadingMark, MetadataValue
 from openbook.serving.auth import Caller
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import Body, Count, FileVerdict, FileVerdicts, NonEmpty, Offset, OfVersion, Reply
+from openbook.serving.schemas import Count, FileVerdict, FileVerdicts, NonEmpty, OfBase, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 from openbook.serving.standing_questions import recorded_changes
 from openbook.signatures import public_key, sign
 
 router = APIRouter(route_class=Route)
 
-_MAX_EXAMPLES = 20
 _LISTING = "GET /v1/documents lists them."
 
 
-class ListQuery(Body):
-    knowledge_base: str | None = None
+class ListQuery(OfBase):
     limit: Count | None = None
 
     def checked_limit(self, call: Call, default: int | None = None) -> int:
@@ -46,11 +44,13 @@ class ListQuery(Body):
         return limit
 
 
-class PathQuery(Body):
+class DocumentQuery(OfBase):
     """`path`: of a document, or the end of it that no other document has."""
 
     path: NonEmpty
-    knowledge_base: str | None = None
+
+
+class PathQuery(DocumentQuery):
     as_of: str | None = None
 
     def found(self, base: KnowledgeBase, caller: Caller) -> tuple[str, int, StoredContent]:
@@ -126,14 +126,6 @@ class Page(Reply):
     start: int
 
 
-class Heading(Reply):
-    """`level`: 1 for the outermost."""
-
-    start: int
-    level: int
-    title: str
-
-
 class DocumentText(Reply):
     """Characters `start` to `end` of `total`. `media_type`: the source file's. `headings`: those known of this part.
 
@@ -150,7 +142,7 @@ class DocumentText(Reply):
     total: int
     text: str
     pages: list[Page]
-    headings: list[Heading]
+    headings: list[HeadingMark]
     origin: str
 
 
@@ -182,17 +174,14 @@ def document_text(call: CurrentCall, query: Annotated[TextQuery, Query()]) -> Do
         total=len(stored.text),
         text=stored.text[start:end],
         pages=pages,
-        headings=[Heading.model_validate(each) for each in headings_between(stored.text, spans, start, end)],
+        headings=headings_between(stored.text, spans, start, end),
         origin=next((each for key in ("url", "source") if isinstance(each := said.get(key), str)), ""),
     )
 
 
-class ExamplesQuery(Body):
-    """At most `limit` examples, of up to 20."""
-
-    knowledge_base: str | None = None
+class ExamplesQuery(OfBase):
     as_of: str | None = None
-    limit: Count = 4
+    limit: Annotated[Count, Field(le=20)] = 4
 
 
 class Example(Reply):
@@ -211,7 +200,6 @@ class Examples(OfVersion):
 def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> Examples:
     """Headings of documents that the caller may see, one a document, for questions to begin with."""
     base = call.service.base(query.knowledge_base)
-    check_at_most(query.limit, _MAX_EXAMPLES, "examples", "limit")
     with base.snapshot():
         scope = scope_of(base, call.caller, query.as_of)
         version = base.kept_version(scope.as_of)
@@ -239,7 +227,7 @@ class FileRemedies(OfVersion):
 def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRemedies:
     """Files that are not in the knowledge base, or only with an older text, and what helps. Of uploads only the caller's own."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
-    uploads = _uploads(call)
+    uploads = all_uploads(call)
     own = f"{uploads}{base.id}/{call.caller.id}/"
     with base.snapshot():
         version, found = base.version, refused_files(base, call.caller.labels)
@@ -255,18 +243,17 @@ def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRem
     return FileRemedies(knowledge_base=base.id, version=version, data=data)
 
 
-class VerdictsBody(Body):
+class VerdictsBody(OfBase):
     """`paths`: as `GET /v1/verdicts` lists them."""
 
     paths: list[str] = Field(min_length=1, max_length=1000)
-    knowledge_base: str | None = None
 
 
 @router.post("/v1/verdicts/remove", **needs("write"))
 async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts:
     """Forget uploads of the caller's own that failed. Documents stay as they are."""
     base = call.service.base(body.knowledge_base)
-    own = f"{_uploads(call)}{base.id}/{call.caller.id}/"
+    own = f"{all_uploads(call)}{base.id}/{call.caller.id}/"
 
     def work(_: Call) -> FileVerdicts:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
@@ -284,11 +271,10 @@ async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts
 # --- removing and purging ---------------------------------------------------------------------------------------------
 
 
-class DocumentsBody(Body):
+class DocumentsBody(OfBase):
     """`documents`: paths, unique ends of paths, or folders for all below."""
 
     documents: list[str] = Field(min_length=1, max_length=1000)
-    knowledge_base: str | None = None
 
     def meant(self, seen: Collection[str]) -> list[str]:
         """The paths, among those that the caller may see. Raises ApiError."""
@@ -405,6 +391,6 @@ def one_document(seen: Sequence[str], name: str) -> str:
     return found[0]
 
 
-def _uploads(call: Call) -> str:
+def all_uploads(call: Call) -> str:
     """The beginning of the path of every upload."""
     return display_path(Path(os.path.abspath(call.service.configuration.settings.uploads_dir))) + "/"

@@ -21,7 +21,6 @@ from openbook.serving.errors import ApiError, invalid
 from openbook.serving.models import model as model_of
 from openbook.serving.models import served_models
 from openbook.serving.schemas import (
-    ABSENT,
     NO_IMAGES,
     NO_SUFFIX,
     AnswerBody,
@@ -102,30 +101,13 @@ class _AsOpenAI(AnswerBody):
         return self.said
 
 
-class OllamaAnswer(Reply):
-    """Durations are nanoseconds; they are omitted where they would reveal documents that the caller may not see."""
-
-    model: str
-    created_at: str
-    message: dict[Literal["role", "content"], str] | None = ABSENT
-    response: str | None = ABSENT
-    done: bool = True
-    done_reason: Literal["stop", "length"]
-    prompt_eval_count: int
-    eval_count: int
-    total_duration: int | None = ABSENT
-    prompt_eval_duration: int | None = ABSENT
-    eval_duration: int | None = ABSENT
-    openbook: ServedAnswer
-
-
-@router.post("/api/chat", response_model=OllamaAnswer, **needs("read", also=_STREAM))
+@router.post("/api/chat", **needs("read", also=_STREAM))
 async def chat(call: CurrentCall, body: OllamaChatBody) -> Any:
     """Answer the user's last message from the knowledge base, as lines of JSON unless `stream` is false."""
     return await _answer(call, body, Conversation.of(call, body.messages, "messages"), is_chat=True)
 
 
-@router.post("/api/generate", response_model=OllamaAnswer, **needs("read", also=_STREAM))
+@router.post("/api/generate", **needs("read", also=_STREAM))
 async def generate(call: CurrentCall, body: GenerateBody) -> Any:
     """Answer the prompt from the knowledge base, as lines of JSON unless `stream` is false."""
     question = Message(role="user", content=body.prompt)
@@ -160,32 +142,35 @@ def _name(model: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OllamaShape(Shape):
+    """Durations are nanoseconds; they are omitted where they would reveal documents that the caller may not see."""
+
     media_type: ClassVar[str] = "application/x-ndjson"
 
     model: str
     is_chat: bool
 
-    def whole(self, answers: Sequence[ServedAnswer]) -> OllamaAnswer:
-        answer, times = answers[0], dict[str, Any]()
+    def whole(self, answers: Sequence[ServedAnswer]) -> dict[str, Any]:
+        answer, times = answers[0], dict[str, int]()
         if answer.timings is not None:
             first = answer.timings.first_token_s or 0.0
             times["total_duration"] = int(answer.timings.total_s * 1e9)
             times["prompt_eval_duration"] = int(first * 1e9)
             times["eval_duration"] = int((answer.timings.read_s - first) * 1e9)
-        return OllamaAnswer(
+        return {
             **self._line(answer.answer),
             **times,
-            done_reason=finish(answer),
-            prompt_eval_count=answer.prompt_tokens or 0,
-            eval_count=answer.answer_tokens or 0,
-            openbook=answer,
-        )
+            "done": True,
+            "done_reason": finish(answer),
+            "prompt_eval_count": answer.prompt_tokens or 0,
+            "eval_count": answer.answer_tokens or 0,
+            "openbook": answer.to_json(),
+        }
 
     def piece(self, text: str) -> bytes:
         return _json_line({**self._line(text), "done": False})
 
     def end(self, answers: Sequence[ServedAnswer]) -> bytes:
-        return _json_line({**self.whole(answers).model_dump(mode="json"), **self._line("")})
+        return _json_line({**self.whole(answers), **self._line("")})
 
     def failed(self, error: ApiError) -> bytes:
         return _json_line(_error(error))
@@ -201,6 +186,16 @@ def _json_line(value: dict[str, Any]) -> bytes:
 
 # --- embeddings and models --------------------------------------------------------------------------------------------
 
+# What OpenBook does not know of a model is empty. Models are identified by digest, not by date.
+_DETAILS = {
+    "format": "",
+    "family": "openbook",
+    "families": ["openbook"],
+    "parameter_size": "",
+    "quantization_level": "",
+}
+_UNKNOWN: dict[str, Any] = {"details": _DETAILS, "modified_at": "1970-01-01T00:00:00Z"}
+
 
 class EmbedBody(LenientBody):
     model: str
@@ -208,94 +203,59 @@ class EmbedBody(LenientBody):
     dimensions: int | None = Field(default=None, ge=1)
 
 
-class OllamaEmbeddings(Reply):
-    model: str
-    embeddings: list[list[float]]
-    total_duration: int
-    prompt_eval_count: int
-    openbook: search.MadeBy
-
-
-class OllamaDetails(Reply):
-    """What OpenBook does not know of a model is empty."""
-
-    format: str = ""
-    family: str = "openbook"
-    families: list[str] = ["openbook"]
-    parameter_size: str = ""
-    quantization_level: str = ""
-
-
-class OllamaModel(Reply):
-    name: str
-    model: str
-    modified_at: str = "1970-01-01T00:00:00Z"  # models are identified by digest, not by date
-    size: int = 0
-    digest: str
-    details: OllamaDetails = OllamaDetails()
-
-
-class OllamaModels(Reply):
-    models: list[OllamaModel]
-
-
 class ShowBody(LenientBody):
     model: str | None = None
     name: str | None = None
 
 
-class ModelDescription(Reply):
-    modelfile: str = ""
-    parameters: str = ""
-    template: str = ""
-    details: OllamaDetails = OllamaDetails()
-    model_info: dict[str, str | int]
-    capabilities: list[Literal["completion", "embedding"]]
-    modified_at: str = "1970-01-01T00:00:00Z"
-
-
-class Version(Reply):
-    version: str
-
-
 @router.post("/api/embed", **needs("read", also=_ERRORS))
-def embed(call: CurrentCall, body: EmbedBody) -> OllamaEmbeddings:
+def embed(call: CurrentCall, body: EmbedBody) -> dict[str, Any]:
     """Vectors as those of the knowledge base's passages."""
     started = time.perf_counter_ns()
     asked = search.EmbeddingBody(model=_name(body.model), input=body.input, dimensions=body.dimensions)
     made = search.embeddings(call, asked)
-    rows = [each.embedding for each in made.data if isinstance(each.embedding, list)]
-    return OllamaEmbeddings(
-        model=body.model,
-        embeddings=rows,
-        total_duration=time.perf_counter_ns() - started,
-        prompt_eval_count=made.usage.prompt_tokens,
-        openbook=made.openbook.model_copy(update={"warnings": body.warnings}),
-    )
+    return {
+        "model": body.model,
+        "embeddings": [each.embedding for each in made.data],
+        "total_duration": time.perf_counter_ns() - started,
+        "prompt_eval_count": made.usage.prompt_tokens,
+        "openbook": made.openbook.model_copy(update={"warnings": body.warnings}),
+    }
 
 
 @router.get("/api/ps", **needs("read", also=_ERRORS))
 @router.get("/api/tags", **needs("read", also=_ERRORS))
-async def tags(call: CurrentCall) -> OllamaModels:
+async def tags(call: CurrentCall) -> dict[str, Any]:
     """The models that a request may name."""
-    found = [OllamaModel(name=each.id, model=each.id, digest=each.openbook.digest) for each in served_models(call)]
-    return OllamaModels(models=found)
+    found = [(each.id, each.openbook.digest) for each in served_models(call)]
+    return {
+        "models": [{"name": name, "model": name, "size": 0, "digest": digest, **_UNKNOWN} for name, digest in found]
+    }
 
 
 @router.post("/api/show", **needs("read", also=_ERRORS))
-async def show(call: CurrentCall, body: ShowBody) -> ModelDescription:
+async def show(call: CurrentCall, body: ShowBody) -> dict[str, Any]:
     """What is known of one model."""
     name = body.model or body.name
     if not name:
         raise invalid("Missing required parameter: 'model'.", "model", "missing_required_parameter")
     about = (await model_of(call, _name(name))).openbook
-    length = {} if about.context_tokens is None else {"openbook.context_length": about.context_tokens}
-    size = {} if about.dimensions is None else {"openbook.embedding_length": about.dimensions}
-    kind: Literal["completion", "embedding"] = "embedding" if about.mode == "embedder" else "completion"
-    return ModelDescription(model_info={"general.architecture": "openbook", **length, **size}, capabilities=[kind])
+    info: dict[str, str | int | None] = {
+        "general.architecture": "openbook",
+        "openbook.context_length": about.context_tokens,
+        "openbook.embedding_length": about.dimensions,
+    }
+    return {
+        "modelfile": "",
+        "parameters": "",
+        "template": "",
+        "model_info": {key: value for key, value in info.items() if value is not None},
+        "capabilities": ["embedding" if about.mode == "embedder" else "completion"],
+        **_UNKNOWN,
+    }
 
 
 @router.get("/api/version", **needs("read", also=_ERRORS))
-async def version(call: CurrentCall) -> Version:
+async def version(call: CurrentCall) -> dict[str, str]:
     """The server's version."""
-    return Version(version=__version__)
+    return {"version": __version__}

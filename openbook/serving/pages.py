@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Response
@@ -14,11 +12,10 @@ from fastapi import APIRouter, Query, Response
 from openbook.errors import NoPicture
 from openbook.knowledge.cite import pictures
 from openbook.knowledge.documents import page_starts
-from openbook.knowledge.store.names import display_path
 from openbook.parsers.page_marks import WHOLE, find_marks, page_quote
 from openbook.parsers.page_marks import PageMarks as FoundMarks
 from openbook.parsers.sandbox import Limits
-from openbook.serving.documents import PathQuery
+from openbook.serving.documents import PathQuery, all_uploads
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Count, Offset, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
@@ -128,8 +125,7 @@ def _made(call: Call, path: str, make: Callable[[Limits], _T]) -> _T:
         call.stop.check()
         if error.code == "page_not_found":
             raise ApiError(404, str(error), code=error.code, param="page") from error
-        uploads = display_path(Path(os.path.abspath(configuration.settings.uploads_dir))) + "/"
-        if path.startswith(uploads) and error.code in ("file_unreadable", "file_changed"):
+        if path.startswith(all_uploads(call)) and error.code in ("file_unreadable", "file_changed"):
             message = "The page cannot be shown as a picture: this document was uploaded, and its file is not kept any more. Upload it again."
             raise ApiError(409, message, code="file_not_kept", param="path") from error
         raise ApiError(409, str(error), code=error.code, param="path") from error

@@ -100,6 +100,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class OfBase(Body):
+    """`knowledge_base`: its name; the server's first if omitted."""
+
+    knowledge_base: str | None = None
+
+
 class LenientBody(Body):
     """Unknown names are ignored with a warning."""
 
@@ -186,10 +192,9 @@ class StreamOptions(LenientBody):
     include_usage: bool | None = None
 
 
-class ScopeParams(Body):
+class ScopeParams(OfBase):
     """Restrict a request to some of the documents that its key allows. Omitted options have the server's defaults."""
 
-    knowledge_base: str | None = None
     as_of: str | int | None = None
     where: str = ""
 

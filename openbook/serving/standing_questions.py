@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ from openbook.retrieval import Corpus, Options
 from openbook.serving.auth import LOCAL
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import LOG, ApiError, api_error
-from openbook.serving.schemas import Body, NonEmpty, Reply
+from openbook.serving.schemas import Body, NonEmpty, OfBase, Reply
 from openbook.serving.service import Call, CurrentCall, Route, Service, needs
 from openbook.standing_questions import (
     QuestionStore,
@@ -44,20 +44,15 @@ _T = TypeVar("_T")
 _Run: TypeAlias = Callable[[Callable[[Stop], _T]], Awaitable[_T]]
 
 
-class QuestionBody(Body):
+class QuestionBody(OfBase):
     """`where`: only documents that match."""
 
     question: str
-    knowledge_base: str | None = None
     where: str = ""
 
 
 class QuestionId(Body):
     id: NonEmpty
-
-
-class CheckBody(Body):
-    pass
 
 
 class AnswerOfVersion(Reply):
@@ -110,13 +105,7 @@ class RemovedQuestion(Reply):
 @router.get("/v1/questions", **needs("read"))
 def list_questions(call: CurrentCall) -> SavedQuestions:
     """The standing questions that the caller's key saved, with their answers and how these changed."""
-    data = []
-    for name, base in call.service.bases.items():
-        store = QuestionStore(call.service.configuration.settings, base.id)
-        for question in call.stop.each(store.questions(call.caller.id)):
-            answer = visible(store.answer(question), call.caller.labels, base)
-            data.append(SavedQuestion(**described(question, answer, name)))
-    return SavedQuestions(data=data)
+    return SavedQuestions(data=[SavedQuestion(**described(*each)) for each in _saved(call)])
 
 
 @router.post("/v1/questions", **needs("read"))
@@ -124,23 +113,21 @@ def save_question(call: CurrentCall, body: QuestionBody) -> SavedQuestion:
     """Save a question. It is asked in the background, now and after every new version."""
     base = call.service.base(body.knowledge_base)
     name = next(name for name, each in call.service.bases.items() if each is base)
-    store = QuestionStore(call.service.configuration.settings, base.id)
+    store = _store(call.service, base)
     question = store.add(call.caller.id, body.question, body.where)
-    answer = visible(store.answer(question), call.caller.labels, base)
-    return SavedQuestion(**described(question, answer, name))
+    return SavedQuestion(**described(question, visible(store.answer(question), call.caller.labels, base), name))
 
 
 @router.post("/v1/questions/remove", **needs("read"))
 def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestion:
     """Delete one of the caller's questions, with its answer."""
-    stores = (QuestionStore(call.service.configuration.settings, base.id) for base in call.service.bases.values())
-    if not any(store.remove(call.caller.id, body.id) for store in stores):
+    if not any(_store(call.service, base).remove(call.caller.id, body.id) for base in call.service.bases.values()):
         raise ApiError(404, f"There is no question {body.id[:100]!r}.", code="question_not_found", param="id")
     return RemovedQuestion(id=body.id)
 
 
 @router.post("/v1/questions/check", **needs("read"))
-async def check_questions(call: CurrentCall, body: CheckBody) -> SavedQuestions:
+async def check_questions(call: CurrentCall, body: Body) -> SavedQuestions:
     """Ask the caller's questions now, as far as a newer version made that due. Returns all of them.
 
     It does not wait for the webhook, to which changes are posted in the background.
@@ -158,13 +145,19 @@ async def check_questions(call: CurrentCall, body: CheckBody) -> SavedQuestions:
 
 def recorded_changes(call: Call) -> int:
     """How many changes of answers are recorded for the caller. A purge deletes them."""
-    found = 0
-    for base in call.service.bases.values():
-        store = QuestionStore(call.service.configuration.settings, base.id)
-        for question in store.questions(call.caller.id):
-            answer = visible(store.answer(question), call.caller.labels, base)
-            found += len(answer.changes) if answer else 0
-    return found
+    return sum(len(answer.changes) for _, answer, _ in _saved(call) if answer)
+
+
+def _saved(call: Call) -> Iterator[tuple[StandingQuestion, StandingAnswer | None, str]]:
+    """The caller's questions with what it may see of their answers, and the name of their knowledge base."""
+    for name, base in call.service.bases.items():
+        store = _store(call.service, base)
+        for question in call.stop.each(store.questions(call.caller.id)):
+            yield question, visible(store.answer(question), call.caller.labels, base), name
+
+
+def _store(service: Service, base: KnowledgeBase) -> QuestionStore:
+    return QuestionStore(service.configuration.settings, base.id)
 
 
 # --- in the background ------------------------------------------------------------------------------------------------
@@ -189,8 +182,7 @@ async def watch(service: Service) -> None:
 
 def _due(service: Service, base: KnowledgeBase, seen: object) -> tuple[object, list[tuple[str, frozenset[str]]]]:
     """Return (what changes when there is something to ask, the owners with questions and their labels now)."""
-    configuration, key_file = service.configuration, service.authenticator.keys
-    store = QuestionStore(configuration.settings, base.id)
+    configuration, key_file, store = service.configuration, service.authenticator.keys, _store(service, base)
     found = store.stamp(base)
     if found is None:
         return None, []
@@ -214,7 +206,7 @@ async def _check(
     run: _Run[StandingAnswer | None],
 ) -> bool:
     """Ask an owner's questions one after the other, each through `run`. False: another process is asking them."""
-    store = QuestionStore(service.configuration.settings, base.id)
+    store = _store(service, base)
     changed: list[tuple[str, dict[str, Any]]] = []
     try:
         with store.checking(owner) as held:
@@ -253,12 +245,10 @@ def _ask(
 ) -> StandingAnswer | None:
     configuration = service.configuration
     corpus, options = Corpus(base, service.embedder), Options.of(configuration.settings)
-
-    def explain(error: Exception) -> str:
-        return api_error(error).message
-
     with service.models[0].lease() as model:
-        answer = ask_again(store, question, labels, corpus, model, options, cancelled=stop, explain=explain)
+        answer = ask_again(
+            store, question, labels, corpus, model, options, cancelled=stop, explain=lambda e: api_error(e).message
+        )
     given = answer and answer.given
     if answer and given and configuration.receipts and given.receipt.knowledge_base_version == answer.version:
         append_receipt(configuration.receipts, given.receipt)

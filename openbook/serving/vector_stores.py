@@ -17,7 +17,7 @@ from openbook.knowledge.versions import times
 from openbook.prompts import checked_question
 from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
 from openbook.serving.errors import ApiError, invalid
-from openbook.serving.schemas import Body, Filter, Reply, refused_unless
+from openbook.serving.schemas import Body, Filter, OfBase, Reply, refused_unless
 from openbook.serving.service import FORM, Call, CurrentCall, Route, needs, response_of, scope_of
 from openbook.serving.uploads import UploadBody, upload
 
@@ -79,10 +79,6 @@ class FilesQuery(ListQuery):
 
     after: str | None = None
     purpose: Annotated[Literal["assistants", "user_data"], _TO_READ] | None = None
-
-
-class FileQuery(Body):
-    knowledge_base: str | None = None
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -153,7 +149,7 @@ async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_ty
     (verdict,) = (await upload(call, body)).data
     if verdict.outcome in ("failed", "skipped"):
         raise invalid(f"The file was not taken in: {verdict.reason}", "file", "file_not_read")
-    query = FileQuery(knowledge_base=body.knowledge_base)
+    query = OfBase(knowledge_base=body.knowledge_base)
     return await call.compute(partial(retrieve_file, file_id=file_id_of(verdict.path), query=query))
 
 
@@ -165,13 +161,13 @@ def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> List
 
 
 @router.get("/v1/files/{file_id}", **needs("read"))
-def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> File:
+def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> File:
     """One document."""
     return _file(_find(call, call.service.base(query.knowledge_base), file_id))
 
 
 @router.get("/v1/files/{file_id}/content", response_class=Response, **needs("read", also=response_of("text/plain")))
-def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Response:
+def file_content(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> Response:
     """The text that was read of the file, whatever its format."""
     base = call.service.base(query.knowledge_base)
     with base.snapshot():
@@ -180,7 +176,7 @@ def file_content(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Qu
 
 
 @router.delete("/v1/files/{file_id}", **needs("write"))
-async def delete_file(call: CurrentCall, file_id: str, query: Annotated[FileQuery, Query()]) -> Deletion:
+async def delete_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> Deletion:
     """Remove a document in a new version; older versions keep it until a purge."""
     base = call.service.base(query.knowledge_base)
     info = await call.compute(lambda call: _find(call, base, file_id))
@@ -286,7 +282,7 @@ def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -
 async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> Deletion:
     """Remove a document, as `DELETE /v1/files` does: a file is nowhere but in its knowledge base."""
     _base(call, vector_store_id)
-    await delete_file(call, file_id, FileQuery(knowledge_base=vector_store_id))
+    await delete_file(call, file_id, OfBase(knowledge_base=vector_store_id))
     return Deletion(id=file_id, object="vector_store.file.deleted")
 
 

@@ -11,8 +11,8 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.documents import document_history
 from openbook.knowledge.versions import Difference, diff, history
 from openbook.knowledge.word_diff import word_diff
-from openbook.serving.documents import ListQuery, one_document
-from openbook.serving.schemas import Body, NonEmpty, Reply
+from openbook.serving.documents import DocumentQuery, ListQuery, one_document
+from openbook.serving.schemas import NonEmpty, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -76,13 +76,6 @@ def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) ->
 # --- of one document --------------------------------------------------------------------------------------------------
 
 
-class HistoryQuery(Body):
-    """`path`: of a document, or the end of it that no other document has."""
-
-    path: NonEmpty
-    knowledge_base: str | None = None
-
-
 class ServedChange(Reply):
     """`metadata`: its text is the same, its metadata or labels are not. `characters`: of its text in this version."""
 
@@ -101,7 +94,7 @@ class DocumentHistory(Reply):
 
 
 @router.get("/v1/documents/history", **needs("read"))
-def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Query()]) -> DocumentHistory:
+def document_versions(call: CurrentCall, query: Annotated[DocumentQuery, Query()]) -> DocumentHistory:
     """What the kept versions did to a document, newest first, also if it is removed now."""
     base = call.service.base(query.knowledge_base)
     path, labels = query.path, call.caller.labels
@@ -112,7 +105,7 @@ def document_versions(call: CurrentCall, query: Annotated[HistoryQuery, Query()]
     return DocumentHistory(knowledge_base=base.id, path=path, data=data)
 
 
-class WordsQuery(HistoryQuery):
+class WordsQuery(DocumentQuery):
     """`after`: the newest version by default."""
 
     before: NonEmpty
