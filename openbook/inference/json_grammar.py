@@ -18,22 +18,10 @@ if TYPE_CHECKING:
 
 MAX_SCHEMA_BYTES, MAX_PARTS = 16_384, 200  # compiling takes at most about a second
 # Keywords that need an intersection or a regular expression can take hours to compile.
-_ONE, _MANY, _NAMED = (
-    {"items", "additionalProperties"},
-    {"anyOf", "prefixItems"},
-    {"properties", "$defs", "definitions"},
-)
-_LIMITS = {
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-}
-_NOTES = {"title", "description", "default", "examples", "deprecated", "$schema", "$comment", "$defs", "definitions"}
+_ONE, _MANY = {"items", "additionalProperties"}, {"anyOf", "prefixItems"}
+_NAMED = {"properties", "$defs", "definitions"}
+_LIMITS = set("minimum maximum exclusiveMinimum exclusiveMaximum minLength maxLength minItems maxItems".split())
+_NOTES = set("title description default examples deprecated $schema $comment $defs definitions".split())
 _KEYWORDS = _ONE | _MANY | _NAMED | _LIMITS | _NOTES | {"type", "required", "enum", "const", "format", "$ref"}
 _REFERENCE = re.compile(r"#(?:/(?:\$defs|definitions)/[^/]+)?")
 _OPTIONS: Any = {
@@ -68,13 +56,11 @@ def checked_schema(schema: dict[str, Any]) -> str:
         alone = [key for key in ("$ref", "anyOf") if key in each and not {key, *_NOTES} >= each.keys()]
         if unknown or alone:
             why = "keyword is not supported" if unknown else "keyword cannot have others next to it"
-            raise QuestionError(
-                f"The schema's {f'{place}.{(unknown or alone)[0]}'.lstrip('.')[:200]!r} cannot be used: this {why}."
-            )
+            shown = f"{place}.{(unknown or alone)[0]}".lstrip(".")[:200]
+            raise QuestionError(f"The schema's {shown!r} cannot be used: this {why}.")
         if "$ref" in each and not (isinstance(each["$ref"], str) and _REFERENCE.fullmatch(each["$ref"])):
-            raise QuestionError(
-                f"The schema refers to {str(each['$ref'])[:100]!r}. It can refer to its own $defs only."
-            )
+            shown = str(each["$ref"])[:100]
+            raise QuestionError(f"The schema refers to {shown!r}. It can refer to its own $defs only.")
         rest += _parts(place, each)
         if parts + len(rest) > MAX_PARTS:
             raise QuestionError(f"The schema has too many properties. With all parts, it may have {MAX_PARTS}.")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import APIRouter
 
 from openbook.answer import CLOSED_BOOK
-from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import ancestors_of
@@ -90,45 +87,41 @@ def lineage(call: CurrentCall, name: str) -> Lineage:
 @router.get("/v1/models/{name:path}", **needs("read"))
 async def model(call: CurrentCall, name: str) -> Model:
     """One model, by any name that a request may use."""
-    for each in served_models(call):
-        if each.id == name:
-            return each
-    named, suffix = call.resolve(name)
-    return _model_of(call, named.model, name, {suffix: call.service.base(suffix or None)})
-
-
-def served_models(call: Call) -> list[Model]:
-    bases, embedder = call.service.bases, call.service.embedder
-    found = list[Model]()
-    for served, model in call.models.items():
-        found += [_model_of(call, model, served, bases)] if bases else []
-        if len(bases) > 1:
-            found += [_model_of(call, model, f"{served}:{name}", {name: base}) for name, base in bases.items()]
-        found.append(_model_of(call, model, f"{served}:{CLOSED_BOOK}"))
-    dimensions = embedder.identity.dimensions
-    about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
-    found.append(Model(id=embedder.identity.name, openbook=about))
-    for alias, name in call.service.configuration.settings.aliases.items():
-        if name == embedder.identity.name:
-            found.append(Model(id=alias, openbook=about))
-            continue
-        named, suffix = call.resolve(alias)
-        chosen = {suffix: bases[suffix]} if suffix in bases else bases
-        found.append(_model_of(call, named.model, alias, None if suffix == CLOSED_BOOK else chosen))
+    found = _model_of(call, name)
+    if found.openbook.mode == "open-book":
+        call.service.base(None)  # raises if there is none
     return found
 
 
-def _model_of(call: Call, model: FrozenModel, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
-    identity, is_admin = model.identity, call.caller.right == "admin"
+def served_models(call: Call) -> list[Model]:
+    bases, names = call.service.bases, list[str]()
+    for served in call.models:
+        names += [served] if bases else []
+        names += [f"{served}:{name}" for name in bases] if len(bases) > 1 else []
+        names.append(f"{served}:{CLOSED_BOOK}")
+    names.append(call.service.embedder.identity.name)
+    return [_model_of(call, name) for name in (*names, *call.service.configuration.settings.aliases)]
 
-    def named(each: str, base: KnowledgeBase) -> NamedBase:
-        return NamedBase(name=each, id=base.id, sync=sync_command(base.store.place) if is_admin else None)
 
+def _model_of(call: Call, name: str) -> Model:
+    """Raises ApiError for an unknown name."""
+    service, embedder = call.service, call.service.embedder
+    if service.configuration.settings.aliases.get(name, name) == embedder.identity.name:
+        dimensions = embedder.identity.dimensions
+        about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
+        return Model(id=name, openbook=about)
+    named, suffix = call.resolve(name)
+    bases = {suffix: service.bases[suffix]} if suffix in service.bases else service.bases
+    is_admin, is_open_book = call.caller.right == "admin", suffix != CLOSED_BOOK
+    listed = [
+        NamedBase(name=each, id=base.id, sync=sync_command(base.store.place) if is_admin else None)
+        for each, base in bases.items()
+    ]
     about = ServedModel(
-        mode="closed-book" if bases is None else "open-book",
-        digest=identity.digest,
-        evidence=identity.evidence,
-        context_tokens=model.context_tokens,
-        knowledge_bases=None if bases is None else [named(*each) for each in bases.items()],
+        mode="open-book" if is_open_book else "closed-book",
+        digest=named.model.identity.digest,
+        evidence=named.model.identity.evidence,
+        context_tokens=named.model.context_tokens,
+        knowledge_bases=listed if is_open_book else None,
     )
     return Model(id=name, openbook=about)

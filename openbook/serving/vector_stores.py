@@ -1,12 +1,13 @@
-"""/v1/files and /v1/vector_stores: documents and the served knowledge bases in the shapes of OpenAI's API."""
+"""/v1/files and /v1/vector_stores: documents and the served knowledge bases in the shapes that OpenAI documents."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Response, UploadFile
 from pydantic import Field
@@ -17,61 +18,14 @@ from openbook.knowledge.versions import times
 from openbook.prompts import checked_question
 from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
 from openbook.serving.errors import ApiError, invalid
-from openbook.serving.schemas import Body, Filter, OfBase, Reply, refused_unless
+from openbook.serving.schemas import Body, Filter, OfBase, refused_unless
 from openbook.serving.service import FORM, Call, CurrentCall, Route, needs, response_of, scope_of
 from openbook.serving.uploads import UploadBody, upload
 
 router = APIRouter(route_class=Route)
 
-_T = TypeVar("_T")
 _TO_READ: Any = refused_unless("assistants", "user_data", because="files are documents to answer from")
 _FILES = "/v1/vector_stores/{vector_store_id}/files"
-
-
-class ListPage(Reply, Generic[_T]):
-    """`has_more`: pass `last_id` as `after` for the next page."""
-
-    object: Literal["list"] = "list"
-    data: list[_T]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, data: list[Any], *, has_more: bool = False) -> Self:
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
-        return cls(data=data, first_id=first, last_id=last, has_more=has_more)
-
-
-class File(Reply):
-    """A document. `created_at`: when the version with this text was made."""
-
-    id: str
-    object: Literal["file"] = "file"
-    bytes: int
-    created_at: int
-    filename: str
-    purpose: Literal["assistants"] = "assistants"
-    status: Literal["processed"] = "processed"
-
-
-class StoreFile(Reply):
-    """`attributes`: the document's metadata without lists."""
-
-    id: str
-    object: Literal["vector_store.file"] = "vector_store.file"
-    created_at: int
-    usage_bytes: int
-    vector_store_id: str
-    status: Literal["completed"] = "completed"
-    last_error: None = None
-    attributes: dict[str, str | int | float | bool]
-
-
-class Deletion(Reply):
-    id: str
-    object: Literal["file", "vector_store.file.deleted"]
-    deleted: Literal[True] = True
 
 
 class FilesQuery(ListQuery):
@@ -118,19 +72,35 @@ def _attributes(info: DocumentInfo) -> dict[str, Any]:
     return {key: value for key, value in info.metadata if not isinstance(value, tuple)}
 
 
-def _file(info: DocumentInfo) -> File:
-    name, made = PurePosixPath(info.path).name, _time(info.created_at)
-    return File(id=file_id_of(info.path), bytes=info.bytes, created_at=made, filename=name)
+def _file(info: DocumentInfo) -> dict[str, Any]:
+    """`created_at`: when the version with this text was made."""
+    return {
+        "id": file_id_of(info.path),
+        "object": "file",
+        "bytes": info.bytes,
+        "created_at": _time(info.created_at),
+        "filename": PurePosixPath(info.path).name,
+        "purpose": "assistants",
+        "status": "processed",
+    }
 
 
-def _store_file(store: str, info: DocumentInfo) -> StoreFile:
-    return StoreFile(
-        id=file_id_of(info.path),
-        created_at=_time(info.created_at),
-        usage_bytes=info.bytes,
-        vector_store_id=store,
-        attributes=_attributes(info),
-    )
+def _store_file(store: str, info: DocumentInfo) -> dict[str, Any]:
+    return {
+        "id": file_id_of(info.path),
+        "object": "vector_store.file",
+        "created_at": _time(info.created_at),
+        "usage_bytes": info.bytes,
+        "vector_store_id": store,
+        "status": "completed",
+        "last_error": None,
+        "attributes": _attributes(info),
+    }
+
+
+def _listed(data: list[dict[str, Any]], *, has_more: bool = False) -> dict[str, Any]:
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": has_more}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -144,7 +114,7 @@ class FileBody(UploadBody):
 
 
 @router.post("/v1/files", **needs("write"))
-async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_type=FORM)]) -> File:
+async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_type=FORM)]) -> dict[str, Any]:
     """Ingest a file. Another upload of the same name by the same key replaces it in a new version."""
     (verdict,) = (await upload(call, body)).data
     if verdict.outcome in ("failed", "skipped"):
@@ -154,14 +124,13 @@ async def create_file(call: CurrentCall, body: Annotated[FileBody, Form(media_ty
 
 
 @router.get("/v1/files", **needs("read"))
-def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> ListPage[File]:
-    """The documents that the caller may see, ordered by path."""
-    found, has_more = _page(call, call.service.base(query.knowledge_base), query)
-    return ListPage[File].of(list(map(_file, found)), has_more=has_more)
+def list_files(call: CurrentCall, query: Annotated[FilesQuery, Query()]) -> dict[str, Any]:
+    """The documents that the caller may see, ordered by path. `has_more`: pass `last_id` as `after` for the next page."""
+    return _page(call, call.service.base(query.knowledge_base), query, _file)
 
 
 @router.get("/v1/files/{file_id}", **needs("read"))
-def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> File:
+def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> dict[str, Any]:
     """One document."""
     return _file(_find(call, call.service.base(query.knowledge_base), file_id))
 
@@ -176,19 +145,20 @@ def file_content(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query
 
 
 @router.delete("/v1/files/{file_id}", **needs("write"))
-async def delete_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> Deletion:
+async def delete_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> dict[str, Any]:
     """Remove a document in a new version; older versions keep it until a purge."""
     base = call.service.base(query.knowledge_base)
     info = await call.compute(lambda call: _find(call, base, file_id))
     await remove_documents(call, DocumentsBody(documents=[info.path], knowledge_base=query.knowledge_base))
-    return Deletion(id=file_id, object="file")
+    return {"id": file_id, "object": "file", "deleted": True}
 
 
-def _page(call: Call, base: KnowledgeBase, query: FilesQuery) -> tuple[list[DocumentInfo], bool]:
-    """Return (documents, whether there are more)."""
+def _page(
+    call: Call, base: KnowledgeBase, query: FilesQuery, entry: Callable[[DocumentInfo], dict[str, Any]]
+) -> dict[str, Any]:
     limit, after = query.checked_limit(call), document_of(query.after) if query.after else ""
     found = list(base.document_info(None, call.caller.scope(), after=after, limit=limit + 1).values())
-    return found[:limit], len(found) > limit
+    return _listed(list(map(entry, found[:limit])), has_more=len(found) > limit)
 
 
 def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
@@ -203,28 +173,14 @@ def _find(call: Call, base: KnowledgeBase, file: str) -> DocumentInfo:
 # --- vector stores ----------------------------------------------------------------------------------------------------
 
 
-class VectorStore(Reply):
-    """`id`: the knowledge base's name. Counts and bytes are of the documents that the caller may see."""
-
-    id: str
-    object: Literal["vector_store"] = "vector_store"
-    name: str
-    created_at: int
-    last_active_at: int
-    status: Literal["completed"] = "completed"
-    usage_bytes: int
-    file_counts: dict[str, int]
-    metadata: dict[str, str] = {}
-
-
 @router.get("/v1/vector_stores", **needs("read"))
-def list_vector_stores(call: CurrentCall) -> ListPage[VectorStore]:
+def list_vector_stores(call: CurrentCall) -> dict[str, Any]:
     """The knowledge bases of this server, on one page."""
-    return ListPage[VectorStore].of([retrieve_vector_store(call, name) for name in call.stop.each(call.service.bases)])
+    return _listed([retrieve_vector_store(call, name) for name in call.stop.each(call.service.bases)])
 
 
 @router.post("/v1/vector_stores", **needs("write"))
-async def create_vector_store(call: CurrentCall) -> VectorStore:
+async def create_vector_store(call: CurrentCall) -> None:
     """Refused: the server's operator makes knowledge bases."""
     message = (
         "A vector store is a knowledge base of this server, and no request makes one. GET /v1/vector_stores lists those that "
@@ -234,19 +190,22 @@ async def create_vector_store(call: CurrentCall) -> VectorStore:
 
 
 @router.get("/v1/vector_stores/{vector_store_id}", **needs("read"))
-def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> VectorStore:
-    """One knowledge base."""
+def retrieve_vector_store(call: CurrentCall, vector_store_id: str) -> dict[str, Any]:
+    """One knowledge base; its name is its id. Counts and bytes are of the documents that the caller may see."""
     base, scope = _base(call, vector_store_id), call.caller.scope()
     with base.snapshot():
         count, size, (oldest, newest) = base.count(scope), base.source_bytes(scope), times(base)
-    return VectorStore(
-        id=vector_store_id,
-        name=vector_store_id,
-        created_at=_time(oldest),
-        last_active_at=_time(newest),
-        usage_bytes=size,
-        file_counts={"completed": count, "total": count, "in_progress": 0, "failed": 0, "cancelled": 0},
-    )
+    return {
+        "id": vector_store_id,
+        "object": "vector_store",
+        "name": vector_store_id,
+        "created_at": _time(oldest),
+        "last_active_at": _time(newest),
+        "status": "completed",
+        "usage_bytes": size,
+        "file_counts": {"completed": count, "total": count, "in_progress": 0, "failed": 0, "cancelled": 0},
+        "metadata": {},
+    }
 
 
 class StoreFileBody(Body):
@@ -258,32 +217,29 @@ class StoreFileBody(Body):
 
 
 @router.post(_FILES, **needs("write"))
-def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFileBody) -> StoreFile:
+def add_store_file(call: CurrentCall, vector_store_id: str, body: StoreFileBody) -> dict[str, Any]:
     """An uploaded file, which is in the knowledge base already."""
     return retrieve_store_file(call, vector_store_id, body.file_id)
 
 
 @router.get(_FILES, **needs("read"))
-def list_store_files(
-    call: CurrentCall, vector_store_id: str, query: Annotated[FilesQuery, Query()]
-) -> ListPage[StoreFile]:
-    """The documents that the caller may see, ordered by path."""
-    found, has_more = _page(call, _base(call, vector_store_id), query)
-    return ListPage[StoreFile].of([_store_file(vector_store_id, each) for each in found], has_more=has_more)
+def list_store_files(call: CurrentCall, vector_store_id: str, query: Annotated[FilesQuery, Query()]) -> dict[str, Any]:
+    """The documents that the caller may see, ordered by path. Attributes are their metadata without lists."""
+    return _page(call, _base(call, vector_store_id), query, partial(_store_file, vector_store_id))
 
 
 @router.get(_FILES + "/{file_id}", **needs("read"))
-def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> StoreFile:
+def retrieve_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> dict[str, Any]:
     """One document."""
     return _store_file(vector_store_id, _find(call, _base(call, vector_store_id), file_id))
 
 
 @router.delete(_FILES + "/{file_id}", **needs("write"))
-async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> Deletion:
+async def delete_store_file(call: CurrentCall, vector_store_id: str, file_id: str) -> dict[str, Any]:
     """Remove a document, as `DELETE /v1/files` does: a file is nowhere but in its knowledge base."""
     _base(call, vector_store_id)
     await delete_file(call, file_id, OfBase(knowledge_base=vector_store_id))
-    return Deletion(id=file_id, object="vector_store.file.deleted")
+    return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
 # --- searching --------------------------------------------------------------------------------------------------------
@@ -298,22 +254,8 @@ class StoreSearchBody(Body):
     rewrite_query: Literal[False] | None = None
 
 
-class StoreHit(Reply):
-    file_id: str
-    filename: str
-    score: float
-    attributes: dict[str, str | int | float | bool]
-    content: list[dict[Literal["type", "text"], str]]
-
-
-class StoreHits(Reply):
-    object: Literal["vector_store.search_results.page"] = "vector_store.search_results.page"
-    search_query: list[str]
-    data: list[StoreHit]
-
-
 @router.post("/v1/vector_stores/{vector_store_id}/search", **needs("read"))
-def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSearchBody) -> StoreHits:
+def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSearchBody) -> dict[str, Any]:
     """Passages for a query, best first, as `POST /v1/search` finds them."""
     base = _base(call, vector_store_id)
     query = checked_question(body.query if isinstance(body.query, str) else body.query[0])
@@ -321,14 +263,14 @@ def search_vector_store(call: CurrentCall, vector_store_id: str, body: StoreSear
     _, hits = base.search(query, call.service.embedder, body.max_num_results, scope)
     about = base.document_info((hit.passage.document for hit in hits), scope)
     data = [
-        StoreHit(
-            file_id=file_id_of(hit.passage.document),
-            filename=PurePosixPath(hit.passage.document).name,
-            score=hit.score,
-            attributes=_attributes(about[hit.passage.document]),
-            content=[{"type": "text", "text": hit.passage.text}],
-        )
+        {
+            "file_id": file_id_of(hit.passage.document),
+            "filename": PurePosixPath(hit.passage.document).name,
+            "score": hit.score,
+            "attributes": _attributes(about[hit.passage.document]),
+            "content": [{"type": "text", "text": hit.passage.text}],
+        }
         for hit in hits
         if hit.passage.document in about  # not removed since the search
     ]
-    return StoreHits(search_query=[query], data=data)
+    return {"object": "vector_store.search_results.page", "search_query": [query], "data": data}
