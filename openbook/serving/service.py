@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import wraps
 from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
@@ -237,7 +237,11 @@ class Route(APIRoute):
 def _computed(work: Callable[..., _T]) -> Callable[..., Coroutine[Any, Any, _T]]:
     @wraps(work)
     async def endpoint(call: Call, **arguments: Any) -> _T:
-        return await call.compute(partial(work, **arguments))
+        def begun(call: Call) -> _T:
+            call.stop.check()
+            return work(call, **arguments)
+
+        return await call.compute(begun)
 
     return endpoint
 
