@@ -28,7 +28,7 @@ from openbook.serving.schemas import (
     ServedAnswer,
     refused_if,
 )
-from openbook.serving.service import Call, CurrentCall, Route, needs, stream_of
+from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
 
 router = APIRouter(route_class=Route)
 
@@ -95,14 +95,10 @@ class Choice(Reply):
 
 
 class ChatChoice(Choice):
-    """`openbook`: of an answer other than the first, if they differ."""
-
     message: ChatMessage
 
 
 class CompletionChoice(Choice):
-    """`openbook`: of an answer other than the first, if they differ."""
-
     text: str
 
 
@@ -128,7 +124,7 @@ class TextCompletion(Completion):
 
 
 @router.post(
-    "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=stream_of("text/event-stream"))
+    "/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=content_of("text/event-stream"))
 )
 async def chat(call: CurrentCall, body: ChatBody) -> Any:
     """Answer the last message from the knowledge base. Citations and receipt are under `openbook`.
@@ -147,7 +143,7 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
-@router.post("/v1/completions", response_model=TextCompletion, **needs("read", also=stream_of("text/event-stream")))
+@router.post("/v1/completions", response_model=TextCompletion, **needs("read", also=content_of("text/event-stream")))
 async def completions(call: CurrentCall, body: CompletionBody) -> Any:
     """Answer the prompt from the knowledge base, as `POST /v1/chat/completions` answers a message."""
     question = body.prompt if isinstance(body.prompt, str) else body.prompt[0]

@@ -23,7 +23,7 @@ from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, pu
 from openbook.records import HeadingMark, MetadataValue
 from openbook.serving.auth import Caller
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import Count, FileVerdict, FileVerdicts, NonEmpty, OfBase, Offset, OfVersion, Reply
+from openbook.serving.schemas import Count, FileVerdict, NonEmpty, OfBase, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 from openbook.serving.standing_questions import recorded_changes
 from openbook.signatures import public_key, sign
@@ -58,9 +58,9 @@ class PathQuery(DocumentQuery):
         version = base.kept_version(scope_of(base, caller, self.as_of).as_of)
         scope = caller.scope(version)
         path = self.path if base.holds(self.path, scope) else one_document(base.documents(scope), self.path)
-        stored = base.content(path, version)
-        if stored is None:  # purged meanwhile
-            raise no_document(self.path, "path")
+        if (stored := base.content(path, version)) is None:  # purged meanwhile
+            message = f"No document {self.path[:200]!r} in the knowledge base. {_LISTING}"
+            raise ApiError(404, message, code="document_not_found", param="path")
         return path, version, stored
 
 
@@ -95,10 +95,9 @@ class Document(Reply):
     created_at: str
 
 
-class Documents(OfVersion):
+class Documents(OfVersion[Document]):
     """`has_more`: pass the last path as `after` for the next page."""
 
-    data: list[Document]
     has_more: bool
 
 
@@ -192,12 +191,8 @@ class Example(Reply):
     heading: str
 
 
-class Examples(OfVersion):
-    data: list[Example]
-
-
 @router.get("/v1/examples", **needs("read"))
-def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> Examples:
+def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -> OfVersion[Example]:
     """Headings of documents that the caller may see, one a document, for questions to begin with."""
     base = call.service.base(query.knowledge_base)
     with base.snapshot():
@@ -205,7 +200,7 @@ def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -
         version = base.kept_version(scope.as_of)
         found = examples(base, scope, query.limit)
     data = [Example(document=document, heading=heading) for document, heading in found]
-    return Examples(knowledge_base=base.id, version=version, data=data)
+    return OfVersion[Example](knowledge_base=base.id, version=version, data=data)
 
 
 class FileRemedy(Reply):
@@ -219,12 +214,8 @@ class FileRemedy(Reply):
     remedy: str
 
 
-class FileRemedies(OfVersion):
-    data: list[FileRemedy]
-
-
 @router.get("/v1/verdicts", **needs("admin"))
-def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRemedies:
+def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> OfVersion[FileRemedy]:
     """Files that are not in the knowledge base, or only with an older text, and what helps. Of uploads only the caller's own."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
     uploads = all_uploads(call)
@@ -240,7 +231,7 @@ def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> FileRem
         )
         for each in shown[:limit]
     ]
-    return FileRemedies(knowledge_base=base.id, version=version, data=data)
+    return OfVersion[FileRemedy](knowledge_base=base.id, version=version, data=data)
 
 
 class VerdictsBody(OfBase):
@@ -250,12 +241,12 @@ class VerdictsBody(OfBase):
 
 
 @router.post("/v1/verdicts/remove", **needs("write"))
-async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts:
+async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[FileVerdict]:
     """Forget uploads of the caller's own that failed. Documents stay as they are."""
     base = call.service.base(body.knowledge_base)
     own = f"{all_uploads(call)}{base.id}/{call.caller.id}/"
 
-    def work(_: Call) -> FileVerdicts:
+    def work(_: Call) -> OfVersion[FileVerdict]:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
         for path in body.paths:
             if path not in mine:
@@ -263,7 +254,7 @@ async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> FileVerdicts
                 raise ApiError(404, message, code="verdict_not_found", param="paths")
         version = forget_verdicts(base, body.paths)
         data = [FileVerdict(path=path, outcome="removed") for path in body.paths]
-        return FileVerdicts(knowledge_base=base.id, version=version, data=data)
+        return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
 
     return await call.run(call.service.deleting, work, until_done=True)
 
@@ -284,7 +275,7 @@ class DocumentsBody(OfBase):
 
 
 @router.post("/v1/documents/remove", **needs("write"))
-async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdicts:
+async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[FileVerdict]:
     """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
@@ -294,7 +285,7 @@ async def remove_documents(call: CurrentCall, body: DocumentsBody) -> FileVerdic
 
     paths, version = await call.run(call.service.deleting, work, until_done=True)
     data = [FileVerdict(path=path, outcome="removed") for path in paths]
-    return FileVerdicts(knowledge_base=base.id, version=version, data=data)
+    return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
 
 
 class PurgeBody(DocumentsBody):
@@ -366,12 +357,6 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
         )
 
     return await call.run(call.service.deleting, work, until_done=True)
-
-
-def no_document(path: str, param: str) -> ApiError:
-    """As `named_documents` raises it: the one error for missing and hidden documents."""
-    message = f"No document {path[:200]!r} in the knowledge base. {_LISTING}"
-    return ApiError(404, message, code="document_not_found", param=param)
 
 
 def named_documents(seen: Sequence[str], name: str, param: str) -> list[str]:

@@ -10,11 +10,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Annotated, Any, Protocol, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 import anyio.from_thread
 import anyio.to_thread
@@ -60,11 +60,8 @@ _Result = TypeVar("_Result")
 router = APIRouter(route_class=Route)
 
 
-class Run(Protocol):
-    async def __call__(
-        self, context: Context, as_of: str | int, where: str, work: Callable[[Sight], _Result]
-    ) -> _Result:
-        """Run `work` on a thread for the caller in `context`. Raises ResourceError with a message safe to send."""
+Run: TypeAlias = Callable[[Context, str | int, str, Callable[[Sight], Any]], Awaitable[Any]]
+"""Runs work of (context, as_of, where) on a thread, for the caller in the context. Raises ResourceError, safe to send."""
 
 
 def server_over(run: Run) -> MCPServer:

@@ -11,7 +11,7 @@ from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import ancestors_of
 from openbook.serving.errors import ApiError
-from openbook.serving.schemas import ABSENT, Reply
+from openbook.serving.schemas import ABSENT, ListOf, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs
 
 router = APIRouter(route_class=Route)
@@ -46,11 +46,6 @@ class Model(Reply):
     openbook: ServedModel
 
 
-class Models(Reply):
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
 class Ancestor(Reply):
     """`details`: its data and recipe, one sentence each."""
 
@@ -60,16 +55,14 @@ class Ancestor(Reply):
     details: tuple[str, ...]
 
 
-class Lineage(Reply):
-    object: Literal["list"] = "list"
+class Lineage(ListOf[Ancestor]):
     id: str
-    data: list[Ancestor]
 
 
 @router.get("/v1/models", **needs("read"))
-async def models(call: CurrentCall) -> Models:
+async def models(call: CurrentCall) -> ListOf[Model]:
     """The models, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
-    return Models(data=served_models(call))
+    return ListOf[Model](data=served_models(call))
 
 
 @router.get("/v1/models/{name:path}/lineage", **needs("read"))

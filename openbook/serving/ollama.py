@@ -32,7 +32,7 @@ from openbook.serving.schemas import (
     Sampling,
     ServedAnswer,
 )
-from openbook.serving.service import Call, CurrentCall, Route, needs, stream_of
+from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
 
 
 class OllamaError(Reply):
@@ -56,7 +56,7 @@ router = APIRouter(route_class=OllamaRoute)
 _ERRORS: dict[int | str, Any] = {
     each: {"model": OllamaError, "description": "Refused or failed."} for each in ("4XX", "5XX")
 }
-_STREAM = {**_ERRORS, **stream_of("application/x-ndjson")}
+_STREAM = {**_ERRORS, **content_of("application/x-ndjson")}
 
 
 class OllamaOptions(Sampling):
@@ -115,7 +115,10 @@ async def generate(call: CurrentCall, body: GenerateBody) -> Any:
 
 
 async def _answer(call: Call, body: OllamaBody, conversation: Conversation, *, is_chat: bool) -> Any:
-    options = body.options or OllamaOptions()
+    options, wanted = body.options or OllamaOptions(), None
+    if body.format:
+        schema = None if isinstance(body.format, str) else body.format
+        wanted = AnswerFormat(type="json_schema" if schema else "json_object", schema=schema)
     asked = _AsOpenAI(
         model=_name(body.model),
         stream=body.stream is not False,
@@ -126,13 +129,9 @@ async def _answer(call: Call, body: OllamaBody, conversation: Conversation, *, i
         num_predict=max(options.num_predict or 0, 0),
         openbook=body.openbook,
         said=body.warnings,
-        format=_format(body.format) if body.format else None,
+        format=wanted,
     )
     return await respond(call, asked, conversation, "num_predict", OllamaShape(body.model, is_chat))
-
-
-def _format(sent: str | dict[str, Any]) -> AnswerFormat:
-    return AnswerFormat(type="json_object") if isinstance(sent, str) else AnswerFormat(type="json_schema", schema=sent)
 
 
 def _name(model: str) -> str:
@@ -216,10 +215,10 @@ def embed(call: CurrentCall, body: EmbedBody) -> dict[str, Any]:
     made = search.embeddings(call, asked)
     return {
         "model": body.model,
-        "embeddings": [each.embedding for each in made.data],
+        "embeddings": [each["embedding"] for each in made["data"]],
         "total_duration": time.perf_counter_ns() - started,
-        "prompt_eval_count": made.usage.prompt_tokens,
-        "openbook": made.openbook.model_copy(update={"warnings": body.warnings}),
+        "prompt_eval_count": made["usage"]["prompt_tokens"],
+        "openbook": {**made["openbook"], "warnings": body.warnings},
     }
 
 

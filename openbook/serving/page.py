@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse
 from openbook.serving.errors import ApiError, server_stops
 from openbook.serving.metrics import METRICS_TYPE
 from openbook.serving.schemas import Reply
-from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, needs, response_of
+from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, content_of, needs
 
 FOLDER = Path(__file__).parent / "web"
 POLICY = (
@@ -119,7 +119,7 @@ async def activity(call: CurrentCall) -> Activity:
     )
 
 
-@router.get("/metrics", response_class=Response, **needs("admin", also=response_of("text/plain")))
+@router.get("/metrics", response_class=Response, **needs("admin", also=content_of("text/plain", type="string")))
 async def metrics(call: CurrentCall) -> Response:
     """Counts and times in Prometheus text format."""
     return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})

@@ -18,7 +18,7 @@ from openbook.parsers.sandbox import Limits
 from openbook.serving.documents import PathQuery, all_uploads
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import Count, Offset, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs, response_of
+from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
 from openbook.serving.uploads import kept_uploads
 
 router = APIRouter(route_class=Route)
@@ -33,7 +33,11 @@ class PageQuery(PathQuery):
     page: Count
 
 
-@router.get("/v1/documents/page", response_class=Response, **needs("read", also=response_of(_PNG, format="binary")))
+@router.get(
+    "/v1/documents/page",
+    response_class=Response,
+    **needs("read", also=content_of(_PNG, type="string", format="binary")),
+)
 def page_picture(call: CurrentCall, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as an image, if the file has not changed since its text was read.
 

@@ -21,7 +21,7 @@ from openbook.serving.schemas import (
     Message,
     ServedAnswer,
 )
-from openbook.serving.service import CurrentCall, Route, needs, stream_of
+from openbook.serving.service import CurrentCall, Route, content_of, needs
 from openbook.serving.vector_stores import file_id_of
 
 router = APIRouter(route_class=Route)
@@ -56,7 +56,7 @@ class ResponseBody(AnswerBody):
         return "text.format", self.text.format if self.text else None
 
 
-@router.post("/v1/responses", **needs("read", also=stream_of("text/event-stream")))
+@router.post("/v1/responses", **needs("read", also=content_of("text/event-stream")))
 async def responses(call: CurrentCall, body: ResponseBody) -> Any:
     """Answer the last message of the input from the knowledge base. Nothing is stored.
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeAlias
+from typing import Annotated, Any, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,8 @@ from openbook.errors import did_you_mean
 from openbook.parsers.metadata import key_name
 from openbook.records import Answer, Outcome
 from openbook.serving.errors import ApiError, invalid, unknown_parameter
+
+_T = TypeVar("_T")
 
 INT64 = 2**63
 _MAX_NAMED = 10  # ignored parameters per warning
@@ -131,22 +133,6 @@ class LenientBody(Body):
         return (f"{shown}{more} {are} ignored. This server has no such parameter.",) if places else ()
 
 
-def refused_unless(*allowed: str, because: str) -> BeforeValidator:
-    """Refuses other values with a sentence. A `Literal` states the same values for the description."""
-
-    def check(value: object) -> object:
-        if isinstance(value, dict | str) and value not in allowed:
-            shown = value if isinstance(value, str) else value.get("type", "an object")
-            raise PydanticCustomError(
-                "refused",
-                f"{because}, so it must be {' or '.join(map(repr, allowed))}, not {{shown}}",
-                {"shown": repr(shown)[:60]},
-            )
-        return value
-
-    return BeforeValidator(check)
-
-
 def refused_if(is_wrong: Callable[[Any], bool], because: str) -> BeforeValidator:
     """Refuses such values with a sentence."""
 
@@ -158,8 +144,14 @@ def refused_if(is_wrong: Callable[[Any], bool], because: str) -> BeforeValidator
     return BeforeValidator(check)
 
 
-TEXT_ONLY: Any = refused_unless("text", "input_text", "output_text", because="the model reads only text")
-NO_TOOLS: Any = refused_unless("none", "auto", because="the model cannot call tools")
+def refused_unless(allowed: str, because: str) -> BeforeValidator:
+    """As `refused_if`, for values that a `Literal` states in the description."""
+    shown = " or ".join(map(repr, allowed.split()))
+    return refused_if(lambda value: value not in allowed.split(), f"{because}, so it must be {shown}")
+
+
+TEXT_ONLY: Any = refused_unless("text input_text output_text", "the model reads only text")
+NO_TOOLS: Any = refused_unless("none auto", "the model cannot call tools")
 NO_IMAGES: Any = refused_if(bool, "the model reads only text")
 NO_SUFFIX: Any = refused_if(bool, "the model answers questions; it does not fill in the middle of a text")
 NOTHING_KEPT: Any = refused_if(bool, "the server keeps no conversation between requests")
@@ -338,21 +330,18 @@ class AnswerBody(Sampling, Asking):
         return super().warnings + unused * bool(self.stream_options and not self.stream)
 
 
-class NamedSchema(LenientBody):
-    """`strict` changes nothing: an answer always fits its schema."""
+class AnswerFormat(LenientBody):
+    """Text, any JSON object, or JSON of a schema, which `/v1/chat/completions` takes in `json_schema`.
 
-    name: str | None = None
-    description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
-
-
-class AnswerFormat(NamedSchema):
-    """Text, any JSON object, or JSON of a schema, which `/v1/chat/completions` takes in `json_schema`."""
+    `strict` changes nothing: an answer always fits its schema.
+    """
 
     type: Literal["text", "json_object", "json_schema"]
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")  # type: ignore[assignment]
-    json_schema: NamedSchema | None = None
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+    json_schema: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _check_schema(self) -> Self:
@@ -364,7 +353,8 @@ class AnswerFormat(NamedSchema):
     def wanted(self) -> dict[str, Any] | None:
         """The schema of the answer; None for text."""
         if self.type == "json_schema":
-            return self.json_schema.schema_ if self.json_schema else self.schema_
+            found = self.json_schema.get("schema") if self.json_schema else self.schema_
+            return found if isinstance(found, dict) else None
         return {"type": "object"} if self.type == "json_object" else None
 
 
@@ -412,10 +402,14 @@ class ServedAnswer(Answer):
     warnings: tuple[str, ...] = ()
 
 
-class OfVersion(Reply):
+class ListOf(Reply, Generic[_T]):
+    object: Literal["list"] = "list"
+    data: list[_T]
+
+
+class OfVersion(ListOf[_T], Generic[_T]):
     """`version`: the one read or created."""
 
-    object: Literal["list"] = "list"
     knowledge_base: str
     version: int
 
@@ -427,9 +421,3 @@ class FileVerdict(Reply):
     path: str
     outcome: Outcome
     reason: str = ""
-
-
-class FileVerdicts(OfVersion):
-    """One verdict per file or path, in request order."""
-
-    data: list[FileVerdict]

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from openbook.prompts import checked_question
-from openbook.records import EmbedderIdentity, Passage
+from openbook.records import Passage
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import NO_TOKENS, LenientBody, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CurrentCall, Route, needs, scope_of
@@ -36,12 +36,8 @@ class FoundPassage(Reply):
     similarity: float | None
 
 
-class FoundPassages(OfVersion):
-    data: list[FoundPassage]
-
-
 @router.post("/v1/search", **needs("read"))
-def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
+def search(call: CurrentCall, body: SearchBody) -> OfVersion[FoundPassage]:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
     check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
@@ -51,7 +47,7 @@ def search(call: CurrentCall, body: SearchBody) -> FoundPassages:
         query, service.embedder, body.limit, scope_of(base, call.caller, body.as_of, body.where)
     )
     data = [FoundPassage.model_validate(hit) for hit in hits]
-    return FoundPassages(knowledge_base=base.id, version=version, data=data)
+    return OfVersion[FoundPassage](knowledge_base=base.id, version=version, data=data)
 
 
 class EmbeddingBody(LenientBody):
@@ -62,37 +58,9 @@ class EmbeddingBody(LenientBody):
     user: str | None = None
 
 
-class Embedding(Reply):
-    """`embedding`: numbers, or float32 bytes in base64, as `encoding_format` says."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(Reply):
-    """Includes begin and end tokens, excludes truncated ones."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class MadeBy(Reply):
-    embedder: EmbedderIdentity
-    warnings: tuple[str, ...]
-
-
-class Embeddings(Reply):
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-    openbook: MadeBy
-
-
 @router.post("/v1/embeddings", **needs("read"))
-def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
-    """Vectors as those of the knowledge base's passages."""
+def embeddings(call: CurrentCall, body: EmbeddingBody) -> dict[str, Any]:
+    """Vectors as those of the knowledge base's passages. Tokens include begin and end, and exclude what was truncated."""
     embedder, bounds = call.service.embedder, call.service.configuration.bounds
     identity = embedder.identity
     if call.service.configuration.settings.aliases.get(body.model, body.model) != identity.name:
@@ -115,11 +83,11 @@ def embeddings(call: CurrentCall, body: EmbeddingBody) -> Embeddings:
             return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
         return [float(x) for x in row]
 
-    return Embeddings(
-        data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
-        model=identity.name,
-        usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
-        openbook=MadeBy(
-            embedder=EmbedderIdentity(identity.name, embedder.model_digest, identity.dimensions), warnings=body.warnings
-        ),
-    )
+    made_by = {"name": identity.name, "digest": embedder.model_digest, "dimensions": identity.dimensions}
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": shown(row)} for i, row in enumerate(rows)],
+        "model": identity.name,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "openbook": {"embedder": made_by, "warnings": body.warnings},
+    }

@@ -178,13 +178,9 @@ def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}))
     return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
 
 
-def response_of(kind: str, **schema: str) -> dict[int | str, Any]:
-    return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
-
-
-def stream_of(kind: str) -> dict[int | str, Any]:
-    """Events or lines, which OpenAPI 3.1 cannot describe one by one."""
-    return {200: {"content": {kind: {}}}}
+def content_of(kind: str, **schema: str) -> dict[int | str, Any]:
+    """Without a schema: events or lines, which OpenAPI 3.1 cannot describe one by one."""
+    return {200: {"content": {kind: {"schema": schema} if schema else {}}}}
 
 
 class Route(APIRoute):

@@ -20,7 +20,7 @@ from openbook.retrieval import Corpus, Options
 from openbook.serving.auth import LOCAL
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import LOG, ApiError, api_error
-from openbook.serving.schemas import Body, NonEmpty, OfBase, Reply
+from openbook.serving.schemas import Body, ListOf, NonEmpty, OfBase, Reply
 from openbook.serving.service import Call, CurrentCall, Route, Service, needs
 from openbook.standing_questions import (
     QuestionStore,
@@ -92,20 +92,15 @@ class SavedQuestion(Reply):
     changes: list[AnswerChange]
 
 
-class SavedQuestions(Reply):
-    object: Literal["list"] = "list"
-    data: list[SavedQuestion]
-
-
 class RemovedQuestion(Reply):
     object: Literal["removed"] = "removed"
     id: str
 
 
 @router.get("/v1/questions", **needs("read"))
-def list_questions(call: CurrentCall) -> SavedQuestions:
+def list_questions(call: CurrentCall) -> ListOf[SavedQuestion]:
     """The standing questions that the caller's key saved, with their answers and how these changed."""
-    return SavedQuestions(data=[SavedQuestion(**described(*each)) for each in _saved(call)])
+    return ListOf[SavedQuestion](data=[SavedQuestion(**described(*each)) for each in _saved(call)])
 
 
 @router.post("/v1/questions", **needs("read"))
@@ -127,7 +122,7 @@ def remove_question(call: CurrentCall, body: QuestionId) -> RemovedQuestion:
 
 
 @router.post("/v1/questions/check", **needs("read"))
-async def check_questions(call: CurrentCall, body: Body) -> SavedQuestions:
+async def check_questions(call: CurrentCall, body: Body) -> ListOf[SavedQuestion]:
     """Ask the caller's questions now, as far as a newer version made that due. Returns all of them.
 
     It does not wait for the webhook, to which changes are posted in the background.

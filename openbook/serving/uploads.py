@@ -27,7 +27,7 @@ from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.errors import ApiError, invalid
-from openbook.serving.schemas import FileVerdict, FileVerdicts, OfBase
+from openbook.serving.schemas import FileVerdict, OfBase, OfVersion
 from openbook.serving.service import FORM, Call, CurrentCall, Route, needs
 
 MAX_NAME_BYTES = 200
@@ -45,7 +45,7 @@ class UploadBody(OfBase):
 
 
 @router.post("/v1/documents", **needs("write"))
-async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> FileVerdicts:
+async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> OfVersion[FileVerdict]:
     """Ingest files as one new version. Each file gets a verdict; a failure does not stop the others.
 
     Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is
@@ -79,7 +79,7 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
     for place, verdict in refused:
         verdicts.insert(place, verdict)
     data = [FileVerdict.model_validate(each) for each in verdicts]
-    return FileVerdicts(knowledge_base=base.id, version=version, data=data)
+    return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
 
 
 def add_uploads(
@@ -112,7 +112,9 @@ def add_uploads(
                         if may_write and derived.purge_mark() == mark:
                             _keep_pdfs(base, [folder / name for name in files], kept)
             finally:
-                _empty(folder)
+                for path in folder.iterdir():
+                    if path.name != ".lock":
+                        path.unlink()
                 with suppress(AttributeError, OSError, TypeError):  # the C library is not glibc
                     ctypes.CDLL(None).malloc_trim(0)  # threads' heaps keep freed memory
     found = {verdict.path: verdict for verdict in report.verdicts}
@@ -140,12 +142,6 @@ def _without_others(verdict: Verdict) -> Verdict:
     if verdict.outcome in ("failed", "skipped"):
         return verdict
     return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            path.unlink()
 
 
 def upload_name_problem(name: str, taken: Collection[str] = ()) -> str:

@@ -19,12 +19,12 @@ from openbook.prompts import checked_question
 from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, Filter, OfBase, refused_unless
-from openbook.serving.service import FORM, Call, CurrentCall, Route, needs, response_of, scope_of
+from openbook.serving.service import FORM, Call, CurrentCall, Route, content_of, needs, scope_of
 from openbook.serving.uploads import UploadBody, upload
 
 router = APIRouter(route_class=Route)
 
-_TO_READ: Any = refused_unless("assistants", "user_data", because="files are documents to answer from")
+_TO_READ: Any = refused_unless("assistants user_data", "files are documents to answer from")
 _FILES = "/v1/vector_stores/{vector_store_id}/files"
 
 
@@ -135,7 +135,11 @@ def retrieve_file(call: CurrentCall, file_id: str, query: Annotated[OfBase, Quer
     return _file(_find(call, call.service.base(query.knowledge_base), file_id))
 
 
-@router.get("/v1/files/{file_id}/content", response_class=Response, **needs("read", also=response_of("text/plain")))
+@router.get(
+    "/v1/files/{file_id}/content",
+    response_class=Response,
+    **needs("read", also=content_of("text/plain", type="string")),
+)
 def file_content(call: CurrentCall, file_id: str, query: Annotated[OfBase, Query()]) -> Response:
     """The text that was read of the file, whatever its format."""
     base = call.service.base(query.knowledge_base)

@@ -12,7 +12,7 @@ from openbook.knowledge.documents import document_history
 from openbook.knowledge.versions import Difference, diff, history
 from openbook.knowledge.word_diff import word_diff
 from openbook.serving.documents import DocumentQuery, ListQuery, one_document
-from openbook.serving.schemas import NonEmpty, Reply
+from openbook.serving.schemas import ListOf, NonEmpty, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
@@ -32,10 +32,8 @@ class ListedVersion(Reply):
     documents: int
 
 
-class Versions(Reply):
-    object: Literal["list"] = "list"
+class Versions(ListOf[ListedVersion]):
     knowledge_base: str
-    data: list[ListedVersion]
 
 
 @router.get("/v1/versions", **needs("read"))
@@ -86,11 +84,9 @@ class ServedChange(Reply):
     characters: int
 
 
-class DocumentHistory(Reply):
-    object: Literal["list"] = "list"
+class DocumentHistory(ListOf[ServedChange]):
     knowledge_base: str
     path: str
-    data: list[ServedChange]
 
 
 @router.get("/v1/documents/history", **needs("read"))
