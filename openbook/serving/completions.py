@@ -85,42 +85,27 @@ class ChatMessage(Reply):
     annotations: list[dict[str, Any]]
 
 
-class Choice(Reply):
+class ChatChoice(Reply):
     """`openbook`: of an answer other than the first, if they differ."""
 
-    index: int
+    index: int = 0
+    message: ChatMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
     openbook: ServedAnswer | None = ABSENT
 
 
-class ChatChoice(Choice):
-    message: ChatMessage
-
-
-class CompletionChoice(Choice):
-    text: str
-
-
-class Completion(Reply):
-    id: str
-    created: int
-    model: str
-    usage: Usage
-    openbook: ServedAnswer
-
-
-class ChatCompletion(Completion):
+class ChatCompletion(Reply):
     """`openbook`: the JSON of `openbook ask --json` for the first choice, and `warnings`."""
 
+    id: str
     object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
     system_fingerprint: str
     choices: list[ChatChoice]
-
-
-class TextCompletion(Completion):
-    object: Literal["text_completion"] = "text_completion"
-    choices: list[CompletionChoice]
+    usage: Usage
+    openbook: ServedAnswer
 
 
 @router.post(
@@ -143,7 +128,7 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     return await respond(call, body, conversation, limit, shape, shape.progress if body.openbook.progress else None)
 
 
-@router.post("/v1/completions", response_model=TextCompletion, **needs("read", also=content_of("text/event-stream")))
+@router.post("/v1/completions", **needs("read", also=content_of("text/event-stream")))
 async def completions(call: CurrentCall, body: CompletionBody) -> Any:
     """Answer the prompt from the knowledge base, as `POST /v1/chat/completions` answers a message."""
     question = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
@@ -165,16 +150,13 @@ class ChoiceShape(Shape):
     cite: Callable[[Answer], list[dict[str, Any]]] | None = None
 
     def whole(self, answers: Sequence[ServedAnswer]) -> dict[str, Any]:
-        choices = [
-            {
-                "index": i,
-                **({"message": self._message(each)} if self.cite else {"text": each.answer}),
-                "finish_reason": finish(each),
-                "openbook": None if each is answers[0] else each,
-            }
-            for i, each in enumerate(self._for_all(answers))
-        ]
-        return {**self.head, "choices": choices, "usage": usage(answers), "openbook": answers[0]}
+        choices = []
+        for i, each in enumerate(self._for_all(answers)):
+            text = {"message": self._message(each)} if self.cite else {"text": each.answer}
+            more = {} if each is answers[0] else {"openbook": each}
+            choices.append({"index": i, **text, "logprobs": None, "finish_reason": finish(each), **more})
+        kind = "chat.completion" if self.cite else "text_completion"
+        return {**self.head, "object": kind, "choices": choices, "usage": usage(answers), "openbook": answers[0]}
 
     def begin(self) -> bytes:
         return self._chunk({"role": "assistant", "content": ""})
