@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 
@@ -120,19 +120,15 @@ class Shape(ABC):
         return event(error.body)
 
 
-ProgressEvent: TypeAlias = Callable[[dict[str, Any]], bytes]
-"""Returns the event for a stage before the text."""
-
-
 async def respond(
     call: Call,
     body: AnswerBody,
     conversation: Conversation,
     limit: str,
     shape: Shape,
-    progress: ProgressEvent | None = None,
+    progress: Callable[[dict[str, Any]], bytes] | None = None,
 ) -> Any:
-    """Answer whole or as events. `limit`: the body's parameter for the answer's length.
+    """Answer whole or as events. `limit`: the body's parameter for the answer's length. `progress`: the event for a stage before the text.
 
     Raises ApiError, QuestionError before any work.
     """
@@ -275,7 +271,10 @@ def event(value: dict[str, Any], name: str = "") -> bytes:
 
 
 async def _events(
-    call: Call, work: Callable[[Call, Listener], list[ServedAnswer]], shape: Shape, progress: ProgressEvent | None
+    call: Call,
+    work: Callable[[Call, Listener], list[ServedAnswer]],
+    shape: Shape,
+    progress: Callable[[dict[str, Any]], bytes] | None,
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | bytes | None] = asyncio.Queue()

@@ -47,8 +47,9 @@ from openbook.serving.model_reload import CurrentModel, ModelSource
 from openbook.serving.service import ServedEmbedder, Service, resolve_model
 
 _ABOUT = (
-    "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. An error says why, as "
-    "`{error: {message, type, param, code}}`. A value above a limit that no schema states gets the code `above_limit`. "
+    "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. Replies without a schema are as OpenAI or "
+    "Ollama documents them. An error says why, as `{error: {message, type, param, code}}`. A value above a limit that no schema "
+    "states gets the code `above_limit`. "
     "`x-right` is the right that a key needs. Bytes that are not HTTP get 400 in plain text, and the connection is closed."
 )
 

@@ -18,7 +18,7 @@ from openbook.config import Strategy
 from openbook.errors import did_you_mean
 from openbook.parsers.metadata import key_name
 from openbook.records import Answer, Outcome
-from openbook.serving.errors import ApiError, invalid, unknown_parameter
+from openbook.serving.errors import invalid, unknown_parameter
 
 _T = TypeVar("_T")
 
@@ -38,10 +38,10 @@ def parse_json(data: bytes) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         if not isinstance(value, dict):
             raise ValueError("it is not an object")
-    except UnicodeError as error:
-        raise _not_json("it is not UTF-8, or a text contains half a surrogate pair") from error
     except (ValueError, RecursionError) as error:
-        raise _not_json(str(error)) from error
+        is_text = isinstance(error, UnicodeError)
+        why = "it is not UTF-8, or a text contains half a surrogate pair" if is_text else str(error)[:200]
+        raise invalid(f"We could not parse the JSON body of your request: {why}.", code="invalid_json") from error
     return value
 
 
@@ -54,10 +54,6 @@ def _finite(digits: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{digits[:40]} is too large a number")
     return value
-
-
-def _not_json(why: str) -> ApiError:
-    return invalid(f"We could not parse the JSON body of your request: {why[:200]}.", code="invalid_json")
 
 
 async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most_files: int) -> FormData:
