@@ -27,7 +27,7 @@ from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.errors import ApiError, invalid
-from openbook.serving.schemas import FileVerdict, OfBase, OfVersion
+from openbook.serving.schemas import Body, FileVerdict, OfVersion
 from openbook.serving.service import FORM, Call, CurrentCall, Route, needs
 
 MAX_NAME_BYTES = 200
@@ -37,11 +37,12 @@ _BAD_IN_NAME = re.compile(r'[/\\:*?"<>|]')  # on some system; unprintable charac
 router = APIRouter(route_class=Route)
 
 
-class UploadBody(OfBase):
+class UploadBody(Body):
     """`labels`: access labels for all files. The key must hold them, and those that a file states itself."""
 
     file: list[UploadFile] = Field(min_length=1, description="A file with a name that is not plain fails.")
     labels: list[str] = []
+    knowledge_base: str | None = None
 
 
 @router.post("/v1/documents", **needs("write"))
