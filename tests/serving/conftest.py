@@ -74,6 +74,9 @@ class Running:
         body = {"model": "echo", ("messages" if path == CHAT else "input"): messages, **body}
         return self.client.post(path, json=body, headers=headers)
 
+    def get(self, path: str, headers: dict[str, str] | None = None, /, **params: Any) -> httpx.Response:
+        return self.client.get(path, params=params, headers=headers)
+
 
 @contextmanager
 def running(
