@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
+import openai
 import pytest
 from fastapi import FastAPI
 
@@ -192,9 +193,7 @@ def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
     with ExitStack() as ends:
 
         def start(
-            engine: Engine | FrozenModel | None = None,
-            others: Mapping[str, KnowledgeBase] | None = None,
-            **more: Any,
+            engine: Engine | FrozenModel | None = None, others: Mapping[str, KnowledgeBase] | None = None, **more: Any
         ) -> Running:
             bounds = {name: more.pop(name) for name in Bounds.__dataclass_fields__ if name in more}
             changes = {name: more.pop(name) for name in Configuration.__dataclass_fields__ if name in more}
@@ -209,6 +208,13 @@ def serve(configuration: Configuration, base: KnowledgeBase) -> Iterator[Serve]:
 @pytest.fixture
 def server(serve: Serve) -> Running:
     return serve()
+
+
+@pytest.fixture
+def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture

@@ -14,16 +14,7 @@ import pytest
 from openbook.errors import EngineError, KnowledgeError, StorageError
 from openbook.serving.errors import api_error
 from openbook.testing import EchoEngine
-from tests.serving.conftest import (
-    QUESTION,
-    SECRET,
-    Running,
-    Serve,
-    code,
-    connected,
-    eventually,
-    everything,
-)
+from tests.serving.conftest import QUESTION, SECRET, Running, Serve, code, connected, eventually, everything
 
 JSON = {"content-type": "application/json"}
 

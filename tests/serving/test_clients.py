@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ from openbook.records import ModelIdentity
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code
-
-
-@pytest.fixture
-def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
-        yield client
 
 
 def test_a_chat_that_goes_on_with_the_message_it_was_given(client: openai.OpenAI) -> None:
@@ -54,22 +46,16 @@ def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     begin = ["created", "in_progress", "output_item.added", "content_part.added"]
     end = ["output_text.done", "content_part.done", "output_item.done", "completed"]
     names = [each.type.removeprefix("response.") for each in events]
-    assert (names[:4], set(names[4:-5]), names[-5:]) == (
-        begin,
-        {"output_text.delta"},
-        ["output_text.annotation.added", *end],
-    )
+    assert (names[:4], set(names[4:-5]), names[-4:]) == (begin, {"output_text.delta"}, end)
+    assert names[-5] == "output_text.annotation.added"
     last = events[-1]
     assert last.type == "response.completed"
     assert last.response.model_copy(update={"created_at": whole.created_at}) == whole
     with client.responses.stream(model="echo", input=QUESTION) as stream:
         assert stream.get_final_response().output_text == OPENED
-    turns = [
-        {"role": "user", "content": QUESTION},
-        *whole.output,
-        {"role": "user", "content": "And who opened the bridge?"},
-    ]
-    assert client.responses.create(model="echo", input=turns).output_text == OPENED  # type: ignore[arg-type]  # as its documentation does
+    asked: Any = {"role": "user", "content": QUESTION}
+    turns = [asked, *whole.output, {"role": "user", "content": "And who opened the bridge?"}]
+    assert client.responses.create(model="echo", input=turns).output_text == OPENED
     with pytest.raises(openai.BadRequestError, match="keeps no conversation"):
         client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
 
@@ -81,15 +67,14 @@ class Opening(BaseModel):
 def test_an_answer_that_is_json_is_parsed_by_the_client(client: openai.OpenAI) -> None:
     for text, parsed in ((QUESTION, Opening(when=OPENED)), (TOWER, None)):
         asked: Any = [{"role": "user", "content": text}]
-        message = (
-            client.chat.completions.parse(model="echo", messages=asked, response_format=Opening).choices[0].message
-        )
+        whole = client.chat.completions.parse(model="echo", messages=asked, response_format=Opening)
+        message = whole.choices[0].message
         assert (message.parsed, message.refusal) == (parsed, None if parsed else ABSTENTION)
         with client.chat.completions.stream(model="echo", messages=asked, response_format=Opening) as stream:
             final = stream.get_final_completion().choices[0].message
         assert (final.parsed, final.refusal, final.content) == (parsed, message.refusal, message.content)
-    for response in (client.responses.parse(model="echo", input=QUESTION, text_format=Opening),):
-        assert response.output_parsed == Opening(when=OPENED)
+    response = client.responses.parse(model="echo", input=QUESTION, text_format=Opening)
+    assert response.output_parsed == Opening(when=OPENED)
     with client.responses.stream(model="echo", input=QUESTION, text_format=Opening) as events:
         assert events.get_final_response().output_parsed == Opening(when=OPENED)
 
@@ -133,9 +118,8 @@ def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) 
         assert (whole.message.content, whole.done, whole.done_reason) == (OPENED, True, "stop")
         written = len(OPENED.split())
         assert (whole.eval_count, whole.prompt_eval_count > written) == (written, True)
-        parts = list(
-            client.chat(model="echo:latest", messages=[{"role": "system", "content": "Be brief."}, *asked], stream=True)
-        )
+        told = [{"role": "system", "content": "Be brief."}, *asked]
+        parts = list(client.chat(model="echo:latest", messages=told, stream=True))
         assert "".join(each.message.content for each in parts) == OPENED
         assert [each.done for each in parts] == [False] * (len(parts) - 1) + [True]
         assert (len(parts) > 2, parts[-1].eval_count) == (True, written)
@@ -162,9 +146,8 @@ def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) 
 
 def test_times_are_kept_from_who_may_not_see_every_document(server: Running) -> None:
     for headers, is_told in ((server.key(), False), (server.key("read", "hr"), True)):
-        value = server.client.post(
-            "/api/generate", json={"model": "echo", "prompt": QUESTION, "stream": False}, headers=headers
-        ).json()
+        body = {"model": "echo", "prompt": QUESTION, "stream": False}
+        value = server.client.post("/api/generate", json=body, headers=headers).json()
         assert ("total_duration" in value, "eval_duration" in value) == (is_told, is_told)
 
 

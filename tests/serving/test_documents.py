@@ -1,4 +1,4 @@
-"""Adding by upload, listing, removing and purging."""
+"""Adding by upload, listing, searching, removing and purging."""
 
 from __future__ import annotations
 
@@ -182,6 +182,7 @@ def test_a_list_comes_in_pages_that_end_at_the_bound_where_no_limit_is_sent(serv
         assert [len(page) for page in pages] == sizes
         assert [path for page in pages for path in page] == whole
     assert server.client.get("/v1/versions").status_code == 200  # whose usual limit is above this bound
+    assert "'limit' is given more than once" in server.client.get("/v1/documents?limit=1&limit=2").text
     for query in ("limit=0", "limit=x", "limit=-1", "limit=1&limit=2", "nothing=1", "as_of=x", "where=type+%3D"):
         assert server.client.get(f"/v1/documents?{query}").status_code == 400, query
 
@@ -234,6 +235,30 @@ def test_examples_are_of_documents_that_the_caller_may_see(server: Running) -> N
     assert [(Path(each["document"]).name, each["heading"]) for each in value["data"]] == [("bridge.txt", "")]
     for query in ("limit=0", "limit=21", "as_of=x", "where=x", "knowledge_base=x"):
         assert server.client.get(f"/v1/examples?{query}").status_code in (400, 404), query
+
+
+def test_a_search_is_that_of_the_library(server: Running) -> None:
+    value = server.client.post("/v1/search", json={"query": "ferry ticket", "limit": 1}).json()
+    version, (hit,) = server.bases["kb"].search("ferry ticket", HashEmbedder(), 1)
+    assert value["version"] == version
+    assert [(each["passage"]["id"], each["similarity"]) for each in value["data"]] == [(hit.passage.id, hit.similarity)]
+
+
+def test_what_is_wrong_with_a_search_or_texts_to_embed_is_refused(server: Running) -> None:
+    wrong: list[tuple[str, dict[str, Any], int]] = [
+        ("search", {}, 400),
+        ("search", {"query": ""}, 400),
+        ("search", {"query": "x", "where": "("}, 400),
+        ("search", {"query": "x", "labels": ["hr"]}, 400),
+        ("embeddings", {"model": "hash", "input": []}, 400),
+        ("embeddings", {"model": "hash", "input": [""]}, 400),
+        ("embeddings", {"model": "other", "input": "x"}, 404),
+    ]
+    for path, body, status in wrong:
+        assert server.client.post(f"/v1/{path}", json=body).status_code == status, body
+    response = server.client.post("/v1/search", json={"query": "x", "limit": 0})
+    message = "Invalid value for 'limit': Input should be greater than or equal to 1, not 0."
+    assert response.json()["error"]["message"] == message
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
@@ -333,19 +358,9 @@ def test_a_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_
     assert refusal(change("remove", "port.txt", headers=hr)) == (404, "document_not_found", "documents")
     assert refusal(change("purge", "safe.txt")) == (404, "document_not_found", "documents")
     removed = change("remove", "port.txt", f"{tmp_path}/north", bridge).json()["data"]
-    assert [each["path"] for each in removed] == [
-        f"{tmp_path}/north/port.txt",
-        f"{tmp_path}/north/crane.txt",
-        bridge,
-    ]
+    assert [each["path"] for each in removed] == [f"{tmp_path}/north/port.txt", f"{tmp_path}/north/crane.txt", bridge]
     assert change("purge", "crane.txt").json()["documents"] == [f"{tmp_path}/north/crane.txt"]
     assert {f"{tmp_path}/south/port.txt", path_of(base, "safe.txt")} <= set(listed(server, hr))
-
-
-def test_a_parameter_that_is_sent_twice_is_told_as_that(server: Running) -> None:
-    error = server.client.get("/v1/documents?limit=1&limit=2").json()["error"]
-    assert (error["param"], error["code"]) == ("limit", "invalid_value")
-    assert "more than once" in error["message"]
 
 
 def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own_home: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,6 @@ from tests.serving.conftest import (
 
 NOTE = b"---\nteam: harbour\nyear: 2025\nurgent: true\n---\nThe crane of Sandhavn lifts 40 tonnes.\n"
 CRANE = "How many tonnes does the crane of Sandhavn lift?"
-
-
-@pytest.fixture
-def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
-        yield client
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -108,10 +108,7 @@ def test_the_page_asks_nobody_else_and_makes_no_markup_of_text() -> None:
 
 CALL = re.compile(r"(?<![\w.$])(t|count)\(")
 LITERAL = r'"(?:[^"\\]|\\.)*"'
-GIVEN = {
-    "t": re.compile(rf"({LITERAL})\s*[,)]"),
-    "count": re.compile(rf"[^\"`]+?,\s*({LITERAL}),\s*({LITERAL})\)"),
-}
+GIVEN = {"t": re.compile(rf"({LITERAL})\s*[,)]"), "count": re.compile(rf"[^\"`]+?,\s*({LITERAL}),\s*({LITERAL})\)")}
 
 
 def keys_of(path: Path) -> Iterator[str]:

@@ -66,17 +66,12 @@ def test_what_is_hidden_in_one_version_is_empty_text_there(server: Running, docs
     safe = path_of(base, "safe.txt")
     hr = server.key("read", "hr")
     assert difference(server, safe, 1, 2, headers=hr)["pieces"][0]["text"] == SECRET
-    assert code(server.client.get("/v1/documents/difference", params={"path": safe, "before": "1"})) == (
-        404,
-        "document_not_found",
-    )
+    refused = [server.get("/v1/documents/difference", path=safe, before=1)]
     add_file(base, docs / "safe.txt", SAFE, "finance")
-    for headers in (hr, server.key("read", "finance")):
-        response = server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
-        assert code(response) == (404, "document_not_found")
-    both = server.client.get(
-        "/v1/documents/history", params={"path": safe}, headers=server.key("read", "hr", "finance")
-    )
+    finance = server.key("read", "finance")
+    refused += [server.get("/v1/documents/history", headers, path=safe) for headers in (hr, finance)]
+    assert {code(each) for each in refused} == {(404, "document_not_found")}
+    both = server.get("/v1/documents/history", server.key("read", "hr", "finance"), path=safe)
     assert [each["change"] for each in both.json()["data"]] == ["changed", "added"]
 
 
