@@ -214,11 +214,7 @@ def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
 
 
 def answered(
-    call: Call,
-    question: str,
-    corpus: Corpus | None,
-    options: Options,
-    listener: Listener = Listener(),
+    call: Call, question: str, corpus: Corpus | None, options: Options, listener: Listener = Listener()
 ) -> Answer:
     """Answer on a worker thread and log the receipt. No `corpus`: closed-book. Raises as `ask` and `Stop.check` do."""
     stop = call.stop

@@ -25,7 +25,7 @@ from openbook.serving.schemas import (
     NO_SUFFIX,
     AnswerBody,
     AnswerFormat,
-    Asking,
+    AskBody,
     LenientBody,
     Message,
     Reply,
@@ -65,7 +65,7 @@ class OllamaOptions(Sampling):
     num_predict: int | None = None
 
 
-class OllamaBody(Asking):
+class OllamaBody(AskBody):
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: OllamaOptions | None = None
 

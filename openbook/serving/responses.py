@@ -13,14 +13,7 @@ from pydantic import Field
 
 from openbook.records import Answer
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
-from openbook.serving.schemas import (
-    NOTHING_KEPT,
-    AnswerBody,
-    AnswerFormat,
-    LenientBody,
-    Message,
-    ServedAnswer,
-)
+from openbook.serving.schemas import NOTHING_KEPT, AnswerBody, AnswerFormat, LenientBody, Message, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, content_of, needs
 from openbook.serving.vector_stores import file_id_of
 

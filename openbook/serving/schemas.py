@@ -249,7 +249,7 @@ class Sampling(LenientBody):
         return tuple(text for text in stop if text)
 
 
-class Asking(LenientBody):
+class AskBody(LenientBody):
     model: str
     stream: bool | None = None
     openbook: AskOptions = AskOptions()
@@ -265,7 +265,7 @@ class Asking(LenientBody):
         return self
 
 
-class AnswerBody(Sampling, Asking):
+class AnswerBody(Sampling, AskBody):
     """Parameters of all answers. Unknown names in `openbook` are errors.
 
     OpenAI's other parameters are ignored with a warning, or accept only values without effect. So are tools but `file_search`.

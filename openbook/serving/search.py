@@ -78,15 +78,14 @@ def embeddings(call: CurrentCall, body: EmbeddingBody) -> dict[str, Any]:
     rows = [row for group in call.stop.each(groups) for row in embedder.embed_passages(group)]
     tokens = sum(map(embedder.count_tokens, texts))
 
-    def shown(row: Any) -> str | list[float]:
-        if body.encoding_format == "base64":
-            return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
-        return [float(x) for x in row]
-
+    if body.encoding_format == "base64":
+        vectors = [base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode() for row in rows]
+    else:
+        vectors = [list(map(float, row)) for row in rows]
     made_by = {"name": identity.name, "digest": embedder.model_digest, "dimensions": identity.dimensions}
     return {
         "object": "list",
-        "data": [{"object": "embedding", "index": i, "embedding": shown(row)} for i, row in enumerate(rows)],
+        "data": [{"object": "embedding", "index": i, "embedding": each} for i, each in enumerate(vectors)],
         "model": identity.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "openbook": {"embedder": made_by, "warnings": body.warnings},
