@@ -100,7 +100,10 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages", "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     model = call.resolve(body.model)[0].model
-    fingerprint = sha256_hex(canonical_json([model.identity.digest, model.engine.numeric_class]))[:12]
+    fallback = call.service.fallback(model, call.models)
+    models = [model, fallback()] if fallback else [model]
+    decided = [part for each in models for part in (each.identity.digest, each.engine.numeric_class)]
+    fingerprint = sha256_hex(canonical_json(decided))[:12]
     head = {
         "id": "chatcmpl-" + request_id(body, call),
         "created": int(time.time()),

@@ -266,8 +266,11 @@ def _ask(
     def explain(error: Exception) -> str:
         return api_error(error).message
 
-    with service.models[0].lease() as model:
-        answer = ask_again(store, question, labels, corpus, model, options, cancelled=stop, explain=explain)
+    with service.lend() as models:
+        model = next(iter(models.values()))
+        fallback = service.fallback(model, models)
+        asked = partial(ask_again, store, question, labels, corpus, model, options, fallback=fallback)
+        answer = asked(cancelled=stop, explain=explain)
     given = answer and answer.given
     if answer and given and configuration.receipts and given.receipt.knowledge_base_version == answer.version:
         append_receipt(configuration.receipts, given.receipt)
