@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,9 +44,10 @@ def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_no
 
 
 def test_a_limit_holds_for_the_answer_of_the_fallback_model(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = {"reader": DecliningEngine(), "large": None}
-    openers = {name: partial(named_model, name, engine) for name, engine in engines.items()}
-    monkeypatch.setattr(resources, "model_opener", lambda own, *more: openers.get(own.model) or model_opener(own, *more))
+    openers = {"reader": lambda: named_model("reader", DecliningEngine()), "large": lambda: named_model("large")}
+    monkeypatch.setattr(
+        resources, "model_opener", lambda own, *more: openers.get(own.model) or model_opener(own, *more)
+    )
     assert "Two models" not in out.ok("ask", OPENED)
     monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "large")
     certainty = out.json("ask", OPENED, "--at-least", "0.1")["certainty"]

@@ -112,7 +112,9 @@ def test_a_check_asks_at_once_and_waits_for_the_answers(serve: Serve, monkeypatc
 
 def test_a_fallback_model_answers_standing_questions_too(serve: Serve, configuration: Configuration) -> None:
     settings = Settings(configuration.settings.home, fallback_model="large")
-    server = serve(named_model("small", DecliningEngine()), more_models=[(named_model("large"), None)], settings=settings)
+    server = serve(
+        named_model("small", DecliningEngine()), more_models=[(named_model("large"), None)], settings=settings
+    )
     save(server, QUESTION)
     assert until(server, "same")["answer"] == OPENED
 
