@@ -383,10 +383,12 @@ def test_what_the_fallback_cannot_read_keeps_the_first_answer_and_says_why(
 ) -> None:
     small, corpus = named_model("small", EchoEngine(otherwise=WRONG), READER), Corpus(base, embedder)
     quote = replace(ALL, decoding=Decoding(quote=True))
-    cases = [(named_model("large", Says(RIGHT)), quote, "Only a trained reader")]
-    cases += [(named_model("large", EchoEngine(context_tokens=20)), ALL, "one passage take")]
-    for large, options, why in cases:
-        answer = ask_with_fallback("Which zeppelin?", small, lambda model=large: model, corpus, options)
+    cases: list[tuple[EchoEngine, Options, str]] = [
+        (Says(RIGHT), quote, "Only a trained reader"),
+        (EchoEngine(context_tokens=20), ALL, "one passage take"),
+    ]
+    for engine, options, why in cases:
+        answer = ask_with_fallback("Which zeppelin?", small, partial(named_model, "large", engine), corpus, options)
         assert answer.receipt == ask("Which zeppelin?", small, corpus, options).receipt
         assert answer.notes[-1].startswith("large could not answer too: ")
         assert why in answer.notes[-1]
