@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -53,6 +53,7 @@ _Result = TypeVar("_Result")
 
 CLOSED_BOOK = "closed-book"  # the strategy without passages
 READER_TOKENS = 160  # a trained reader answers in one line
+_SURE: tuple[Confidence, ...] = ("supported", "likely")  # words of answers that need no second model
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,45 @@ def ask(
         prompt_tokens=completion.prompt_tokens if completion else 0,
         answer_tokens=completion.answer_tokens if completion else 0,
     )
+
+
+def ask_with_fallback(
+    question: str,
+    model: FrozenModel,
+    fallback: Callable[[], FrozenModel] | None,
+    corpus: Corpus | None = None,
+    options: Options = Options(),
+    listener: Listener = Listener(),
+) -> Answer:
+    """As `ask`. If documents were read and the answer is not at least likely, the model that `fallback` opens answers
+    too, from the same version. The more certain answer is returned, with both certainties in its notes.
+
+    "not found" gives way only to a likely answer. No text is streamed, since a stream cannot take words back.
+    """
+    if fallback is None or corpus is None:
+        return ask(question, model, corpus, options, listener)
+    started, listener = time.perf_counter(), replace(listener, on_text=None)
+    first = ask(question, model, corpus, options, listener)
+    if first.confidence in _SURE or first.receipt.strategy in KINDS or first.finish_reason == "cancelled":
+        return first
+    larger = fallback()
+    corpus = replace(corpus, scope=replace(corpus.scope, as_of=first.receipt.knowledge_base_version))
+    try:
+        second = ask(question, larger, corpus, replace(options, strategy="auto"), listener)
+    except (ContextOverflow, QuestionError) as error:
+        return replace(first, notes=(*first.notes, f"{larger.identity.name} could not answer too: {error}"))
+    if first.certainty is None:
+        is_better = second.confidence in _SURE
+    else:
+        is_better = second.certainty is not None and second.certainty > first.certainty
+    shown = second if is_better or second.finish_reason == "cancelled" else first
+    sides = [
+        f"{each.receipt.model.name} ({each.confidence}{'' if each.certainty is None else f', {each.certainty:.2f}'})"
+        for each in (first, second)
+    ]
+    note = f"Two models were asked: {sides[0]} and {sides[1]}. This is the answer of {shown.receipt.model.name}."
+    timings = replace(shown.timings or Timings(), total_s=time.perf_counter() - started)
+    return replace(shown, notes=(*shown.notes, note), timings=timings)
 
 
 def read_hits(

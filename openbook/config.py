@@ -108,6 +108,7 @@ class Settings:
     home: Path
     kb: Place | None = None  # default: <home>/kb
     model: str = "qwen2.5-coder-1.5b-instruct"
+    fallback_model: str = ""  # a larger model that answers too where the certainty of an answer is low
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: chosen by the strategy
     strategy: Strategy = "auto"  # how the model reads them; auto: chosen for the model

@@ -150,7 +150,7 @@ class View:
         >>> answer.citations[0].quote
         'Travel expenses are signed by the head of unit.'
         """
-        from openbook.answer import ask
+        from openbook.answer import ask_with_fallback
         from openbook.prompts import checked_question
         from openbook.retrieval import Options
 
@@ -160,11 +160,11 @@ class View:
         options = replace(options, instruction=instruction, earlier=tuple(earlier), decoding=decoding)
         if not closed_book and resources.docs is None:
             resources.check_holds_documents(self.version)  # before a model is fetched
-        model, corpus = resources.open_model(), None  # the model opens while the documents do
+        model, corpus, fallback = resources.open_model(), None, None  # the model opens while the documents do
         if not closed_book:
             resources.check_holds_documents(self.version)
-            corpus = self.corpus
-        return ask(question, model.result(), corpus, options, listener)
+            corpus, fallback = self.corpus, resources.fallback()
+        return ask_with_fallback(question, model.result(), fallback, corpus, options, listener)
 
     def search(self, text: str, limit: int = 5) -> list[Hit]:
         """The best passages for a question or words, best first. Raises QuestionError, KnowledgeError.
@@ -456,7 +456,10 @@ class Library(View):
         from openbook.replay import knowledge_base_of, replay
 
         found = receipt if isinstance(receipt, Receipt) else receipt.receipt
-        return replay(found, self.model, knowledge_base_of(found, [self.base]))
+        model, fallback = self.model, self.resources.fallback()
+        if fallback is not None and found.model.digest != model.identity.digest:
+            model = fallback()
+        return replay(found, model, knowledge_base_of(found, [self.base]))
 
 
 class Chat:

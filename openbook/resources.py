@@ -120,6 +120,8 @@ class Resources:
         self._base: KnowledgeBase | None = None
         self._embedder = embedder
         self._is_given, self._opening = model is not None, None if model is None else _done(model)
+        self._open_fallback: Callable[[], FrozenModel] | None = None
+        self._fallback: FrozenModel | None = None
 
     def fetch(self, name: str) -> ModelReference:
         """The stored model of that name, pulled first if the catalogue has it, and verified."""
@@ -139,6 +141,22 @@ class Resources:
                 self._opening = opener.submit(model_opener(self.settings, self.fetch))
                 opener.shutdown(wait=False)
             return self._opening
+
+    def fallback(self) -> Callable[[], FrozenModel] | None:
+        """Fetch the fallback model of the settings now, if there is one; the returned function opens it, once."""
+        name = self.settings.fallback_model
+        if not name or (name == self.settings.model and not self._is_given):
+            return None
+        with self._lock:
+            if self._open_fallback is None:
+                self._open_fallback = model_opener(replace(self.settings, model=name), self.fetch)
+            return partial(self._opened_fallback, self._open_fallback)
+
+    def _opened_fallback(self, open_model: Callable[[], FrozenModel]) -> FrozenModel:
+        with self._lock:
+            if self._fallback is None:
+                self._fallback = open_model()
+            return self._fallback
 
     def embedder(self) -> Embedder:
         """The embedder that the knowledge base was made with; for a new one, that of the settings."""
@@ -196,6 +214,9 @@ class Resources:
                 if self._opening.exception() is None:
                     self._opening.result().close()
                 self._opening = None
+            if self._fallback is not None:
+                self._fallback.close()
+                self._fallback = None
             if self._base is not None:
                 self._base.close()
                 self._base = None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from openbook import __version__
-from openbook.answer import ask
+from openbook.answer import ask_with_fallback
 from openbook.codec import decode
 from openbook.config import Settings
 from openbook.derived import QUESTIONS, DerivedFolder
@@ -33,9 +33,9 @@ from openbook.locks import exclusive_lock
 from openbook.overview import KINDS
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import checked_question
-from openbook.records import Confidence, Decoding, Digest, Receipt, canonical_json, sha256_hex
+from openbook.records import Confidence, Digest, Receipt, canonical_json, sha256_hex
 from openbook.replay import may_see, sees
-from openbook.retrieval import Corpus, Options, Retrieval, retrieve
+from openbook.retrieval import Corpus, Options, retrieve
 
 FORMAT: Literal[1] = 1  # of both files
 FOLDER = "questions"  # in the home
@@ -252,6 +252,7 @@ def ask_again(
     model: FrozenModel,
     options: Options,
     *,
+    fallback: Callable[[], FrozenModel] | None = None,
     cancelled: Cancelled = never,
     explain: Callable[[OpenBookError], str] = str,
 ) -> StandingAnswer | None:
@@ -268,12 +269,15 @@ def ask_again(
     found = replace(found, version=version, asked_at=now(), state="same", error="")
     corpus = replace(corpus, scope=Scope(version, question.where, labels))
     try:
-        retrieved = retrieve(question.question, model, corpus, options)
-        inputs, windows = _decided_by(question.question, retrieved, model, options.decoding)
+        inputs, windows = _decided_by(question.question, model, corpus, options)
+        if fallback is not None:
+            more, others = _decided_by(question.question, fallback(), corpus, replace(options, strategy="auto"))
+            inputs, windows = sha256_hex(canonical_json([inputs, more])), (*windows, *others)
         if found.given is not None and found.inputs == inputs:
             found = replace(found, given=replace(found.given, version=version))
         else:
-            answer = ask(question.question, model, corpus, options, Listener(cancelled=cancelled))
+            listener = Listener(cancelled=cancelled)
+            answer = ask_with_fallback(question.question, model, fallback, corpus, options, listener)
             if answer.finish_reason == "cancelled":
                 return None
             before, after = found.given, VersionAnswer(version, answer.answer, answer.confidence, answer.receipt)
@@ -288,14 +292,21 @@ def ask_again(
 
 
 def _decided_by(
-    question: str, found: Retrieval, model: FrozenModel, decoding: Decoding
+    question: str, model: FrozenModel, corpus: Corpus, options: Options
 ) -> tuple[Digest, tuple[tuple[str, Digest], ...]]:
-    """Return (a digest of all that decides the answer's text; document and digest of each window that was found)."""
+    """Return (a digest of all that decides the model's text; document and digest of each window that was found)."""
+    found = retrieve(question, model, corpus, options)
     shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in found.hits]
     windows = tuple((passage.document, sha256_hex(canonical_json(parts))) for passage, parts in shown)
     read = windows if found.strategy in KINDS else [digest for _, digest in windows]  # an overview names documents
     who = [__version__, dataclasses.asdict(model.identity), model.engine.numeric_class, model.context_tokens]
-    decided = [*who, dataclasses.asdict(decoding), found.strategy, question, read]  # prompts are of this OpenBook
+    decided = [
+        *who,
+        dataclasses.asdict(options.decoding),
+        found.strategy,
+        question,
+        read,
+    ]  # prompts are of this OpenBook
     return sha256_hex(canonical_json(decided)), windows
 
 

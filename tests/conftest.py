@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.parallel import Cancelled, never
 from openbook.parsers import ocr, worker
 from openbook.parsers.sandbox import Parsed, ParserPool, decode_answer
-from openbook.records import Embedder, ModelIdentity
-from openbook.testing import HashEmbedder
+from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
+from openbook.testing import EchoEngine, HashEmbedder
 
 ROOT = Path(__file__).parent.parent
 MODEL_HOME = ROOT / ".cache" / "test-home"
@@ -127,6 +129,21 @@ def home_of_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def embedder() -> HashEmbedder:
     return HashEmbedder()
+
+
+def named_model(name: str, engine: EchoEngine | None = None, reader: ReaderFormat | None = None) -> FrozenModel:
+    engine = engine or EchoEngine()
+    engine.identity = ModelIdentity(name, sha256_hex(name.encode()), "verified")
+    return FrozenModel(engine, reader)
+
+
+class DecliningEngine(EchoEngine):
+    """Finds no answer in any passage."""
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        return super().generate(replace(prompt, passages=()), decoding, cancelled)
 
 
 def base_with(

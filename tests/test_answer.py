@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,20 +10,20 @@ from typing import Any
 import pytest
 
 from openbook import certainty
-from openbook.answer import answer_again, ask, pack
+from openbook.answer import answer_again, ask, ask_with_fallback, pack
 from openbook.certainty import Fit
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
 from openbook.inference.frozen import SIDE_BY_SIDE
-from openbook.knowledge import KnowledgeBase
+from openbook.knowledge import KnowledgeBase, remove
 from openbook.parallel import Cancelled, Listener, never
 from openbook.prompts import ABSTENTION, checked_question, open_book_prompt
 from openbook.records import Answer, Completion, Decoding, Hit, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.retrieval import Corpus, Options
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
-from tests.conftest import base_with
+from tests.conftest import base_with, named_model
 from tests.diagnosis.table_engine import PROMPT_TOKENS, Keeps
 
 READER = ReaderFormat("Answer from the passage.", ABSTENTION)
@@ -322,3 +323,96 @@ def test_the_older_of_two_documents_is_named_and_not_read(tmp_path: Path, embedd
     )
     assert set(names(answer)) == {"leave-policy-2023.md"}
     assert answer.notes[0] == 'Cited: "Leave policy (2023)", superseded by "leave-policy.md".'
+
+
+# --- a fallback model -------------------------------------------------------------------------------------------------
+
+RIGHT, WRONG, LESS_WRONG = "Mayor Lila Ortega opened the bridge.", "Zebras graze.", "Tomas Brandl opened the bridge."
+
+
+def never_opened() -> FrozenModel:
+    pytest.fail("The fallback model was opened.")
+
+
+def test_a_likely_answer_and_one_without_documents_need_no_fallback(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    corpus, model = Corpus(base, embedder), FrozenModel(Says(RIGHT))
+    answer = ask_with_fallback(OPENED, model, never_opened, corpus, ALL)
+    assert (answer.receipt, answer.notes) == (ask(OPENED, model, corpus, ALL).receipt, ())
+    pieces: list[str] = []
+    unsure = FrozenModel(Says(WRONG))
+    assert ask_with_fallback(OPENED, unsure, never_opened, None, ALL, Listener(pieces.append)).answer == WRONG
+    assert "".join(pieces) == WRONG.removesuffix(".")
+    overview = ask_with_fallback("summarize bridge.txt", unsure, never_opened, corpus, ALL)
+    assert (overview.receipt.strategy, overview.certainty) == ("summary", None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (WRONG, RIGHT, "large"),
+        (WRONG, LESS_WRONG, "large"),
+        (LESS_WRONG, WRONG, "small"),
+        (WRONG, WRONG, "small"),
+        (WRONG, ABSTENTION, "small"),
+        (ABSTENTION, WRONG, "small"),
+        (ABSTENTION, RIGHT, "large"),
+        (ABSTENTION, ABSTENTION, "small"),
+    ],
+)
+def test_of_two_answers_the_more_certain_one_is_shown_with_the_receipt_of_its_model(
+    base: KnowledgeBase, embedder: HashEmbedder, first: str, second: str, shown: str
+) -> None:
+    corpus, pieces = Corpus(base, embedder), list[str]()
+    models = {"small": named_model("small", Says(first), READER), "large": named_model("large", Says(second))}
+    alone = {name: ask(OPENED, model, corpus, ALL) for name, model in models.items()}
+    options = replace(ALL, strategy="each")  # which only the reader can
+    listener = Listener(pieces.append)
+    answer = ask_with_fallback(OPENED, models["small"], lambda: models["large"], corpus, options, listener)
+    assert (answer.answer, answer.receipt, pieces) == (alone[shown].answer, alone[shown].receipt, [])
+    assert replay(answer.receipt, models[shown], base).identical
+    for name, each in alone.items():
+        number = "" if each.certainty is None else f", {each.certainty:.2f}"
+        assert f"{name} ({each.confidence}{number})" in answer.notes[-1]
+    assert answer.notes[-1].endswith(f"This is the answer of {shown}.")
+
+
+def test_what_the_fallback_cannot_read_keeps_the_first_answer_and_says_why(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    small, corpus = named_model("small", EchoEngine(otherwise=WRONG), READER), Corpus(base, embedder)
+    quote = replace(ALL, decoding=Decoding(quote=True))
+    cases: list[tuple[EchoEngine, Options, str]] = [
+        (Says(RIGHT), quote, "Only a trained reader"),
+        (EchoEngine(context_tokens=20), ALL, "one passage take"),
+    ]
+    for engine, options, why in cases:
+        answer = ask_with_fallback("Which zeppelin?", small, partial(named_model, "large", engine), corpus, options)
+        assert answer.receipt == ask("Which zeppelin?", small, corpus, options).receipt
+        assert answer.notes[-1].startswith("large could not answer too: ")
+        assert why in answer.notes[-1]
+
+
+def test_both_models_read_one_version_and_a_cancelled_answer_is_neither(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    corpus, small = Corpus(base, embedder), named_model("small", Says(WRONG))
+
+    def opened() -> FrozenModel:
+        remove(base, ["bridge.txt"])
+        return named_model("large", Says(RIGHT))
+
+    answer = ask_with_fallback(OPENED, small, opened, corpus, ALL)
+    assert (answer.answer, answer.receipt.knowledge_base_version, base.version) == (RIGHT, 1, 2)
+
+    ended, echo = threading.Event(), [named_model(name, EchoEngine(otherwise=WRONG)) for name in ("small", "large")]
+
+    def cancelled() -> FrozenModel:
+        ended.set()
+        return echo[1]
+
+    listener = Listener(cancelled=ended.is_set)
+    for fallback, model in ((cancelled, echo[1]), (never_opened, echo[0])):  # the second ends before it begins
+        answer = ask_with_fallback("Which zeppelin?", echo[0], fallback, corpus, ALL, listener)
+        assert (answer.finish_reason, answer.receipt.model) == ("cancelled", model.identity)

@@ -17,11 +17,14 @@ import pytest
 
 import openbook
 from openbook import resources
+from openbook.answer import ask
+from openbook.config import Settings
 from openbook.errors import EngineError, KnowledgeBaseInvalid
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
-from openbook.testing import HashEmbedder, echo_model
-from tests.conftest import MODEL_HOME, ROOT, stored
+from openbook.records import Prompt
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import MODEL_HOME, ROOT, DecliningEngine, named_model, stored
 
 TRAVEL = "Travel expenses are signed by the head of unit."
 CLASSES = [openbook.View, openbook.Library, openbook.Chat, AnswerStream]
@@ -182,6 +185,41 @@ def test_a_model_that_could_not_be_opened_is_tried_again(kb: openbook.Library, m
         with pytest.raises(EngineError):
             other.ask("Who signs travel expenses?")
         assert str(other.ask("Who signs travel expenses?")) == TRAVEL
+
+
+def test_a_fallback_model_is_opened_once_an_answer_is_not_certain(
+    kb: openbook.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: dict[str, openbook.FrozenModel] = {}
+
+    def opener(settings: Settings, _: object) -> Callable[[], openbook.FrozenModel]:
+        def open_it() -> openbook.FrozenModel:
+            assert settings.model not in opened
+            engine = DecliningEngine() if settings.model == "small" else EchoEngine()
+            return opened.setdefault(settings.model, named_model(settings.model, engine))
+
+        return open_it
+
+    monkeypatch.setattr(resources, "model_opener", opener)
+    question, hashes = "Who signs travel expenses?", HashEmbedder()
+    with openbook.open("kb", model="small", embedder=hashes, fallback_model="large") as other:
+        assert str(other.ask(question, closed_book=True)) == "The passages do not say."
+        assert list(opened) == ["small"]
+        answer = other.ask(question)
+        assert (str(answer), answer.receipt.model.name, list(opened)) == (TRAVEL, "large", ["small", "large"])
+        assert list(other.stream(question)) == [TRAVEL]  # whole, once it is decided
+        first = ask(question, other.model, other.corpus)
+        assert (first.declined, other.replay(first).identical, other.replay(answer).identical) == (True, True, True)
+    with pytest.raises(EngineError, match="closed"):
+        opened["large"].count_prompt_tokens(Prompt("", (), ""))
+    opened.clear()
+    for model in ("large", echo_model()):  # it is the model itself, and it is not needed
+        with openbook.open("kb", model=model, embedder=hashes, fallback_model="large") as other:
+            assert (str(other.ask(question)), len(list(opened))) == (TRAVEL, 1)
+    default = kb.resources.settings.model  # not the model that is given
+    declining = named_model("small", DecliningEngine())
+    with openbook.open("kb", model=declining, embedder=hashes, fallback_model=default) as other:
+        assert other.ask(question).receipt.model.name == default
 
 
 def test_what_is_not_there_is_said_and_nothing_is_made(here: Path) -> None:

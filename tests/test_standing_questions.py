@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.parallel import Cancelled, never
+from openbook.prompts import ABSTENTION
 from openbook.purge import purge_everywhere
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.replay import replay
@@ -35,7 +37,7 @@ from openbook.standing_questions import (
     visible,
 )
 from openbook.testing import EchoEngine, HashEmbedder
-from tests.conftest import ROOT, base_with
+from tests.conftest import ROOT, DecliningEngine, base_with, named_model
 
 ANY = Options(min_similarity=-1.0)  # hashed words are no measure
 NIGHT = "Who signs night shift requests?"
@@ -160,6 +162,20 @@ def test_another_model_is_asked_again_at_the_next_version(desk: Desk) -> None:
     desk.write("other.txt", "Parcels weigh 4 kilograms.")
     desk.check()
     assert desk.engine.answers == 2
+
+
+def test_a_fallback_model_is_one_of_what_decides_the_answer(desk: Desk) -> None:
+    for i in range(5):
+        desk.write(f"night-{i}.txt", f"Night shift requests of ward {i} are signed by nurse {i}.")
+    question, large = desk.store.add("me", NIGHT), FrozenModel(desk.engine)
+    small, corpus = named_model("small", DecliningEngine()), Corpus(desk.base, HashEmbedder())
+    check = partial(ask_again, desk.store, question, frozenset(), corpus, small, ANY)
+    assert text_of(check()) == ABSTENTION
+    for parcel, identity, answers in ((1, large.identity, 1), (2, large.identity, 1), (3, small.identity, 2)):
+        desk.engine.identity = identity
+        desk.write("other.txt", f"Parcel {parcel} weighs {parcel} kilograms.")
+        answer = check(fallback=lambda: large)
+        assert (text_of(answer), desk.engine.answers) == (SIGNS, answers)
 
 
 def test_only_the_last_changes_are_kept(desk: Desk) -> None:

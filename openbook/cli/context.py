@@ -91,7 +91,10 @@ def ready_to_ask(library: Library, as_of: str | None = None, *, closed_book: boo
     if not (closed_book or library.resources.docs):
         library.resources.check_holds_documents(as_of)
     library.resources.open_model()
-    return library if closed_book else ready_to_read(library, as_of)
+    if closed_book:
+        return library
+    library.resources.fallback()
+    return ready_to_read(library, as_of)
 
 
 def ready_to_read(library: Library, as_of: str | None = None) -> Library:

@@ -244,7 +244,7 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
 
     settings, told, seen = context.read_settings(kb=kb), 0, None
     with context.library(settings) as library:
-        base, model, corpus = library.base, library.model, library.corpus
+        base, model, corpus, fallback = library.base, library.model, library.corpus, library.resources.fallback()
         store, options = QuestionStore(settings, base.id), Options.of(settings)
         if not store.questions(OWNER):
             raise ConfigError("There are no standing questions. Save one with: openbook questions add QUESTION")
@@ -257,7 +257,8 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
                     if not held:
                         raise StorageError("Another process is asking the standing questions. End it, or wait for it.")
                     for question in store.questions(OWNER):
-                        answer = ask_again(store, question, frozenset(question.labels), corpus, model, options)
+                        labels = frozenset(question.labels)
+                        answer = ask_again(store, question, labels, corpus, model, options, fallback=fallback)
                         if answer is not None:
                             told += _tell(question, answer, settings.kb_place.name, webhook, as_json=as_json)
                 seen = stamp

@@ -73,7 +73,8 @@ def serve(
     from openbook.serving.configuration import Bounds, Configuration
 
     settings = context.read_settings(model=models[0] if models else None, base_url=base_url)
-    each_model = [replace(settings, model=name) for name in dict.fromkeys(models or [settings.model])]
+    names = dict.fromkeys(filter(None, [*(models or [settings.model]), settings.fallback_model]))
+    each_model = [replace(settings, model=name) for name in names]
     least, most = on_cluster.replica_bounds(replicas, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
     permissions.share_as([settings.home, *places])

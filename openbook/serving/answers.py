@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 
-from openbook.answer import CLOSED_BOOK, ask
+from openbook.answer import CLOSED_BOOK, ask_with_fallback
 from openbook.errors import QuestionError
 from openbook.inference.json_grammar import checked_schema
 from openbook.knowledge import KnowledgeBase
@@ -220,7 +220,8 @@ def answered(
     stop = call.stop
     call.service.answers.add(id(stop))
     try:
-        answer = ask(question, call.model, corpus, options, replace(listener, cancelled=stop))
+        fallback, listener = call.service.fallback(call.model, call.models), replace(listener, cancelled=stop)
+        answer = ask_with_fallback(question, call.model, fallback, corpus, options, listener)
     finally:
         call.service.answers.discard(id(stop))
     call.service.metrics.answer(CLOSED_BOOK if corpus is None else "open-book", answer)

@@ -89,6 +89,8 @@ def create_app(
     names = [each.identity.name for each, _ in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"Each model is served once. There are: {', '.join(names)}.")
+    if (fallback := configuration.settings.fallback_model) not in ("", *names):
+        raise ConfigError(f"The fallback_model {fallback!r} is not served. There are: {', '.join(names)}.")
     _check_aliases(configuration.settings.aliases, names, bases, embedder.identity.name)
     bounds = configuration.bounds
     service = Service(

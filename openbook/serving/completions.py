@@ -120,7 +120,10 @@ async def chat(call: CurrentCall, body: ChatBody) -> Any:
     (with `searched` and `passages`) or `reading` (`done` of `total` tokens).
     """
     model = call.resolve(body.model)[0].model
-    fingerprint = sha256_hex(canonical_json([model.identity.digest, model.engine.numeric_class]))[:12]
+    fallback = call.service.fallback(model, call.models)
+    models = [model, fallback()] if fallback else [model]
+    decided = [part for each in models for part in (each.identity.digest, each.engine.numeric_class)]
+    fingerprint = sha256_hex(canonical_json(decided))[:12]
     head = _head(call, body, "chatcmpl-") | {"system_fingerprint": f"fp_{fingerprint}"}
     shape = ChoiceShape(head, body.choices, body.with_usage, partial(_url_citations, call))
     limit = "max_completion_tokens" if body.max_completion_tokens else "max_tokens"

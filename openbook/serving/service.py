@@ -6,9 +6,9 @@ import asyncio
 import math
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import iscoroutinefunction
@@ -73,6 +73,18 @@ class Service:
     answers: set[int] = field(default_factory=set)
     posting: set[asyncio.Task[None]] = field(default_factory=set)
     webhook: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @contextmanager
+    def lend(self) -> Iterator[Mapping[str, FrozenModel]]:
+        """The models by name, the default first, open until the block ends."""
+        with ExitStack() as stack:
+            models = [stack.enter_context(each.lease()) for each in self.models]
+            yield {each.identity.name: each for each in models}
+
+    def fallback(self, model: FrozenModel, models: Mapping[str, FrozenModel]) -> Callable[[], FrozenModel] | None:
+        """The lent model that answers too where `model` is not certain."""
+        found = models.get(self.configuration.settings.fallback_model)
+        return None if found is None or found is model else lambda: found
 
     def base(self, name: str | None, param: str = "knowledge_base") -> KnowledgeBase:
         """The named knowledge base, or the first. `param`: for errors. Raises ApiError."""
@@ -142,10 +154,9 @@ class Call:
 async def _call(request: Request) -> AsyncIterator[Call]:
     """The call of this request. Its models stay open until the response is sent."""
     service: Service = request.app.state.service
-    with ExitStack() as stack:
-        models = [stack.enter_context(each.lease()) for each in service.models]
-        named, never = {each.identity.name: each for each in models}, Stop(math.inf, service.ends)
-        yield Call(service, models[0], named, request, request.state.caller, never)
+    with service.lend() as models:
+        never = Stop(math.inf, service.ends)
+        yield Call(service, next(iter(models.values())), models, request, request.state.caller, never)
 
 
 def resolve_model(

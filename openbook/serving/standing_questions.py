@@ -240,10 +240,10 @@ def _ask(
 ) -> StandingAnswer | None:
     configuration = service.configuration
     corpus, options = Corpus(base, service.embedder), Options.of(configuration.settings)
-    with service.models[0].lease() as model:
-        answer = ask_again(
-            store, question, labels, corpus, model, options, cancelled=stop, explain=lambda e: api_error(e).message
-        )
+    with service.lend() as models:
+        model = next(iter(models.values()))
+        asked = partial(ask_again, store, question, labels, corpus, model, options, cancelled=stop)
+        answer = asked(fallback=service.fallback(model, models), explain=lambda error: api_error(error).message)
     given = answer and answer.given
     if answer and given and configuration.receipts and given.receipt.knowledge_base_version == answer.version:
         append_receipt(configuration.receipts, given.receipt)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from openbook import resources
 from openbook.cli import run
+from openbook.resources import model_opener
 from tests.cli.conftest import Out
-from tests.conftest import base_with
+from tests.conftest import DecliningEngine, base_with, named_model
 
 OPENED = "Who opened the bridge of Lund?"
 
@@ -39,6 +41,23 @@ def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_no
     assert "has no certainty" in " ".join(capsys.readouterr().err.split())
     assert run(["ask", "Zebras graze where?", "--at-least", "1"]) == 0
     assert "Not found" in capsys.readouterr().out
+
+
+def test_a_limit_holds_for_the_answer_of_the_fallback_model(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    openers = {"reader": lambda: named_model("reader", DecliningEngine()), "large": lambda: named_model("large")}
+    monkeypatch.setattr(
+        resources, "model_opener", lambda own, *more: openers.get(own.model) or model_opener(own, *more)
+    )
+    assert "Two models" not in out.ok("ask", OPENED)
+    monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "large")
+    certainty = out.json("ask", OPENED, "--at-least", "0.1")["certainty"]
+    shown = " ".join(out.ok("ask", OPENED, "--at-least", certainty).split())
+    assert f"reader (not found) and large (likely, {certainty:.2f}). This is the answer of large." in shown
+    out.refused(1, "so it is not shown", "ask", OPENED, "--at-least", certainty + 0.001)
+    monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "larg")
+    for verb in (["ask", OPENED], ["chat"], ["mcp"]):
+        out.refused(3, "'larg'", *verb)
+    out.ok("ask", OPENED, "--closed-book")
 
 
 def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:

@@ -67,6 +67,13 @@ def test_it_answers_with_the_key_that_it_shows_once(own_home: Path) -> None:
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
 
 
+def test_the_fallback_model_is_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "large")
+    with served() as (client, _, _):
+        ids = [each["id"] for each in client.get("/v1/models").json()["data"]]
+    assert ids == ["echo", "echo:closed-book", "large", "large:closed-book", "hash"]
+
+
 def test_a_knowledge_base_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
     other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
     other.close()

@@ -25,7 +25,7 @@ from openbook.inference.frozen import Engine
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.versions import tag
 from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt, sha256_hex
+from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.keys import KeyFile
@@ -176,12 +176,6 @@ def towers(tmp_path: Path) -> Iterator[KnowledgeBase]:
 @pytest.fixture
 def configuration(own_home: Path) -> Configuration:
     return Configuration(Settings(home=own_home))
-
-
-def named_model(name: str) -> FrozenModel:
-    engine = EchoEngine()
-    engine.identity = ModelIdentity(name, sha256_hex(name.encode()), "verified")
-    return FrozenModel(engine)
 
 
 Serve: TypeAlias = Callable[..., Running]

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from openbook import resources
 from openbook.cli import main
-from openbook.testing import HashEmbedder, echo_model
+from openbook.config import Settings
+from openbook.inference import FrozenModel
+from openbook.testing import EchoEngine, HashEmbedder
+
+
+def opened(settings: Settings) -> FrozenModel:
+    engine = EchoEngine()
+    if settings.model == settings.fallback_model:
+        engine.identity = replace(engine.identity, name=settings.model)
+    return FrozenModel(engine)
+
 
 fakes: Any = resources
 fakes.open_embedder = lambda *_, **__: HashEmbedder()
-fakes.model_opener = lambda *_, **__: echo_model
+fakes.model_opener = lambda settings, _: partial(opened, settings)
 
 if __name__ == "__main__":
     main(sys.argv[1:])

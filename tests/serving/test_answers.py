@@ -30,6 +30,7 @@ from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
 from openbook.serving.service import resolve_model
 from openbook.testing import HashEmbedder, echo_model
+from tests.conftest import DecliningEngine, named_model
 from tests.serving.conftest import (
     CHAT,
     OPENED,
@@ -41,7 +42,6 @@ from tests.serving.conftest import (
     Running,
     Serve,
     events_of,
-    named_model,
 )
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -340,6 +340,33 @@ def test_a_request_names_one_of_several_models(serve: Serve, configuration: Conf
         serve(models[0], more_models=[(models[0], None)])
     for model in models:
         model.close()
+
+
+def test_a_fallback_model_answers_where_another_does_not_find_the_answer(
+    serve: Serve, configuration: Configuration
+) -> None:
+    small, large = named_model("small", DecliningEngine()), named_model("large")
+    settings = Settings(configuration.settings.home, fallback_model="large")
+    with pytest.raises(ConfigError, match=r"'large' is not served\. There are: small"):
+        serve(small, settings=settings)
+    server = serve(small, more_models=[(large, None)], settings=settings, receipts=settings.home)
+    for path, stream in itertools.product(PATHS, (False, True)):
+        response = server.ask(QUESTION, path=path, model="small", stream=stream)
+        text, answer = text_and_answer(response)
+        assert (text, answer["answer"], answer["receipt"]["model"]["name"]) == (OPENED, OPENED, "large")
+        assert "small (not found) and large (likely, 0." in answer["notes"][-1]
+        deltas = [json.loads(each) for each in events_of(response.text) if each != "[DONE]"] if stream else []
+        pieces = [each["choices"][0]["delta"].get("content") for each in deltas if "choices" in each]
+        assert [each for each in pieces if each] == ([OPENED] if stream and path == CHAT else [])
+        replayed = server.client.post("/v1/replay", json={"id": answer["receipt"]["digest"]}).json()
+        assert replayed["identical"]
+    itself = server.ask(QUESTION, model="large").json()
+    assert (itself["openbook"]["answer"], itself["openbook"]["notes"]) == (OPENED, [])
+    alone = server.ask(QUESTION, model="small:closed-book").json()
+    assert alone["openbook"]["receipt"]["model"]["name"] == "small"
+    without = serve(named_model("small", DecliningEngine())).ask(QUESTION, model="small").json()
+    prints = {each["system_fingerprint"] for each in (itself, alone, without)}
+    assert (len(prints), without["openbook"]["confidence"]) == (3, "not found")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from openbook.config import Settings
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -25,7 +26,7 @@ from openbook.serving import standing_questions
 from openbook.serving.configuration import Configuration
 from openbook.standing_questions import QuestionStore, post
 from openbook.testing import EchoEngine
-from tests.conftest import served
+from tests.conftest import DecliningEngine, named_model, served
 from tests.serving.conftest import (
     LONG_S,
     OPENED,
@@ -108,6 +109,15 @@ def test_a_check_asks_at_once_and_waits_for_the_answers(serve: Serve, monkeypatc
     assert [each["state"] for each in found] == ["same", "same"]
     assert found[0]["answer"] == OPENED
     assert server.client.post(CHECK, json={}).json()["data"] == found
+
+
+def test_a_fallback_model_answers_standing_questions_too(serve: Serve, configuration: Configuration) -> None:
+    settings = Settings(configuration.settings.home, fallback_model="large")
+    server = serve(
+        named_model("small", DecliningEngine()), more_models=[(named_model("large"), None)], settings=settings
+    )
+    save(server, QUESTION)
+    assert until(server, "same")["answer"] == OPENED
 
 
 def test_a_check_waits_for_another_that_asks_the_same_questions(

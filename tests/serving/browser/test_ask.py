@@ -14,6 +14,7 @@ from openbook.certainty import MEANING
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
+from tests.conftest import named_model
 from tests.serving.browser.conftest import CONTRAST, GIVE_UP_S, ask, expect, go
 from tests.serving.conftest import (
     BRIDGE,
@@ -24,7 +25,6 @@ from tests.serving.conftest import (
     Serve,
     WaitingEngine,
     add_file,
-    named_model,
     path_of,
     running,
 )
