@@ -185,7 +185,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
         values[key] = _checked(key, value, kinds[key], source)
     settings = Settings(home, **values)
     if (low := settings.likely_from) and (high := settings.supported_from) is not None and high < low:
-        raise ConfigError(f"supported_from must be at least likely_from, but {high:g} is less than {low:g}.")
+        raise ConfigError(f"{home / 'config.toml'}: supported_from ({high:g}) must be at least likely_from ({low:g}).")
     return settings
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from openbook import certainty
 from openbook.answer import answer_again, ask, pack
-from openbook.certainty import Fit
+from openbook.certainty import CertaintyLimits, Fit
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
@@ -165,6 +165,15 @@ def test_an_answer_says_how_sure_it_is(
     if not answer.declined:
         assert answer.answer.startswith("".join(pieces))
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
+
+
+def test_own_limits_give_another_word_and_the_same_answer(asked: partial[Answer], base: KnowledgeBase) -> None:
+    model = FrozenModel(Says("Mayor Lila Ortega opened the bridge."))
+    own = [CertaintyLimits(1.0, 1.0), CertaintyLimits(1.0), CertaintyLimits(0.0, 0.0)]
+    answers = [asked(OPENED, model, options=replace(ALL, limits=limits)) for limits in own]
+    assert [each.confidence for each in answers] == ["check it", "likely", "supported"]
+    assert len({(each.answer, each.certainty) for each in answers}) == 1
+    assert all(replay(each.receipt, model, base).identical for each in answers)
 
 
 @pytest.mark.parametrize(("stated", "confidence"), [(0.95, "supported"), (0.4, "likely"), (0.1, "not found")])

@@ -75,25 +75,24 @@ def calibration(
 ) -> Calibration:
     """`judged`: each answer, and whether it is right. `declined`: whether that was right. `limits`: the present ones."""
     found = [certainty(signals, limits) for signals, _ in judged]
-    words = {
-        word: [right for (_, right), (_, its) in zip(judged, found, strict=True) if its == word] for word in MEANING
-    }
-    shares = {word: share_of(each) for word, each in (words | {"not found": list(declined)}).items()}
+    by_word: dict[Confidence, list[bool]] = {word: [] for word in MEANING} | {"not found": list(declined)}
+    for (_, is_right), (_, word) in zip(judged, found, strict=True):
+        by_word[word].append(is_right)
+    words = {word: share_of(each) for word, each in by_word.items()}
     n = len(judged)
     if n < ENOUGH:
-        return Calibration(n, shares)
-    sure, right = np.array([each for each, _ in found]), np.array([right for _, right in judged])
-    count = min(PARTS, n // FEWEST)
-    parts = tuple(Part(float(sure[at].mean()), share_of(right[at].tolist())) for at in parts_of(sure, count))
-    chance = np.random.default_rng(0)
-    errors = [calibration_error(sure, chance.random(n) < sure, count) for _ in range(DRAWS)]
+        return Calibration(n, words)
+    sure, right = np.array([each for each, _ in found]), np.array([is_right for _, is_right in judged])
+    groups, chance = parts_of(sure, min(PARTS, n // FEWEST)), np.random.default_rng(0)
+    drawn = ((chance.random((DRAWS, len(at))) < sure[at]).mean(axis=1) - sure[at].mean() for at in groups)
+    by_chance = sum(len(at) * abs(each) / n for at, each in zip(groups, drawn, strict=True))
     wrong = n - int(right.sum())
     return Calibration(
         n,
-        shares,
-        parts,
-        calibration_error(sure, right, count),
-        float(np.quantile(errors, 0.95)),
+        words,
+        tuple(Part(float(sure[at].mean()), share_of(right[at].tolist())) for at in groups),
+        calibration_error(sure, right, len(groups)),
+        float(np.quantile(by_chance, 0.95)),
         # No area of so many answers varies more (Birnbaum and Klose 1957).
         wilson(area(sure, right), min(wrong, n - wrong)) if 0 < wrong < n else None,
         _proposed(judged, sure, right, limits),
