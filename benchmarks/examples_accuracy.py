@@ -23,7 +23,7 @@ from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, default_embedder, ope
 from openbook.answer import ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
-from openbook.diagnosis.summary import Share, share_of
+from openbook.diagnosis.scoring import Share, share_of
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.prompts import open_book_prompt

@@ -26,7 +26,7 @@ from benchmarks.natural_questions import HALVES, OTHERS, found_within, nearest, 
 from benchmarks.stored import HANDBOOK, base_of, default_embedder
 from openbook.config import load_settings
 from openbook.conversation import MAX_EARLIER, search_query
-from openbook.diagnosis.summary import share_of
+from openbook.diagnosis.scoring import share_of
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.records import Embedder, Hit

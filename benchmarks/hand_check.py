@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from openbook.diagnosis.summary import share_of
+from openbook.diagnosis.scoring import share_of
 from openbook.diagnosis.verdicts import VERDICTS
 from openbook.errors import ConfigError, did_you_mean
 

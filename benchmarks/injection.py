@@ -30,7 +30,7 @@ from benchmarks.examples_accuracy import holds, share, words
 from benchmarks.stored import base_of, default_embedder, stored
 from openbook.answer import ask
 from openbook.config import load_settings
-from openbook.diagnosis.summary import Share
+from openbook.diagnosis.scoring import Share
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer

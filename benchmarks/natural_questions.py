@@ -42,7 +42,7 @@ from openbook.answer import ask
 from openbook.certainty import MEANING
 from openbook.config import load_settings
 from openbook.conversation import search_query
-from openbook.diagnosis.summary import share_of
+from openbook.diagnosis.scoring import share_of
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents

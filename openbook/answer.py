@@ -124,7 +124,8 @@ def ask(
         word = "not found"
     elif corpus is not None:
         quoted = cite(text, question, reading, corpus.embedder, decoding.schema)
-        sure, word = how_certain(text, quoted, reading)
+        measured = measured_signals(text, quoted, reading)
+        sure, word = certainty(measured, options.limits) if measured else (None, "check it")
     declared = found.editions.notes(quoted.citations) if found.editions is not None else []
 
     receipt = _receipt(question, text, reading, model, decoding, options, corpus, found.version)
@@ -297,17 +298,14 @@ def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
     return Signals(math.fsum(scores) / len(scores), quoted.asked, completion.stated, completion.least_logprob)
 
 
-def how_certain(text: str, quoted: AnswerSupport, reading: Reading) -> tuple[float | None, Confidence]:
-    """Return (probability that the answer is right, the word for it).
-
-    None for summaries and comparisons, which were not measured, and for an answer that was cut off or ends before its
-    list. Never "supported" if no word of the question is near the quotes.
+def measured_signals(text: str, quoted: AnswerSupport, reading: Reading) -> Signals | None:
+    """None for summaries and comparisons, for which certainty was not measured, and for an answer that was cut off or
+    ends before its list.
     """
     completion = reading.completion
     if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
-        return None, "check it"
-    sure, word = certainty(signals_of(quoted, completion))
-    return sure, "likely" if word == "supported" and not quoted.asked else word
+        return None
+    return signals_of(quoted, completion)
 
 
 def answer_again(

@@ -19,7 +19,7 @@ FITS = Path(__file__).parent / "data" / "certainty.json"
 MEANING: Mapping[Confidence, str] = {
     "supported": "Of answers that measured like this one eight in ten were right.",
     "likely": "Of answers that measured like this one six in ten were right; read the quotes first.",
-    "check it": "Most answers that measured like this one were wrong; compare it with the quotes.",
+    "check it": "Too few answers that measured like this one were right; compare it with the quotes.",
     "not found": "Nothing that was read seems to say it.",
 }
 UNMEASURED = (
@@ -41,6 +41,14 @@ class Signals:
 
 
 @dataclass(frozen=True, slots=True)
+class CertaintyLimits:
+    """Lowest certainty for "supported" and for "likely", inclusive. None: that of the fit."""
+
+    supported_from: float | None = None
+    likely_from: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """`weights`: by signal. `supported_from`, `likely_from`: lowest certainty for each word, inclusive."""
 
@@ -56,10 +64,17 @@ def fits() -> Mapping[str, Fit]:
     return decode(FITS.read_bytes(), dict[str, Fit], FITS.name, EngineError)
 
 
-def certainty(signals: Signals) -> tuple[float, Confidence]:
-    """Return (probability that the answer is right, the word for it)."""
+def certainty(signals: Signals, limits: CertaintyLimits = CertaintyLimits()) -> tuple[float, Confidence]:
+    """Return (probability that the answer is right, the word for it).
+
+    Never "supported" if no word of the question is near the quotes.
+    """
     told = {each.name: getattr(signals, each.name) for each in fields(signals)}
     fit = fits()["other" if None in told.values() else "probed"]
     odds = fit.bias + math.fsum(weight * told[name] for name, weight in fit.weights.items())
     sure = round(1 / (1 + math.exp(-max(-30.0, min(30.0, odds)))), 3)
-    return sure, "supported" if sure >= fit.supported_from else "likely" if sure >= fit.likely_from else "check it"
+    supported_from = fit.supported_from if limits.supported_from is None else limits.supported_from
+    likely_from = fit.likely_from if limits.likely_from is None else limits.likely_from
+    if sure >= supported_from:
+        return sure, "supported" if signals.asked else "likely"
+    return sure, "likely" if sure >= likely_from else "check it"

@@ -31,6 +31,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
     "kv_disk": (0, 2**24),
     "max_file_mb": (1, 2**20),
     "read_timeout_s": (0.1, 86_400),
+    "supported_from": (0, 1),
+    "likely_from": (0, 1),
 }
 
 
@@ -127,6 +129,9 @@ class Settings:
         ""  # of scanned pages: empty for the best that is installed, Tesseract's languages ("eng+deu"), or "none"
     )
 
+    supported_from: float | None = None  # lowest certainty of a "supported" answer; default: as fitted
+    likely_from: float | None = None  # the same of a "likely" one
+
     @property
     def models_dir(self) -> Path:
         return self.home / "models"
@@ -179,7 +184,10 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
         if value == "" and source.startswith(ENV_PREFIX):  # counts as unset
             continue
         values[key] = _checked(key, value, kinds[key], source)
-    return Settings(home, **values)
+    settings = Settings(home, **values)
+    if (low := settings.likely_from) and (high := settings.supported_from) is not None and high < low:
+        raise ConfigError(f"{home / 'config.toml'}: supported_from ({high:g}) must be at least likely_from ({low:g}).")
+    return settings
 
 
 def setting_sources() -> dict[str, str]:
@@ -230,7 +238,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if key == "cors_origins" and (odd := next((each for each in found if not _ORIGIN.fullmatch(each)), None)):
         raise ConfigError(f"{source}: {odd!r} in cors_origins is not an origin such as 'https://chat.example.org'.")
     low, high = _BOUNDS.get(key, (0, 0))
-    if key in _BOUNDS and not low <= found <= high:
+    if key in _BOUNDS and found is not None and not low <= found <= high:
         raise ConfigError(f"{source}: {key} must be from {low} to {high:,}, not {found}.")
     return found
 

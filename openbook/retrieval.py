@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from openbook.certainty import CertaintyLimits
 from openbook.config import Settings, Strategy
 from openbook.conversation import search_query
 from openbook.errors import QuestionError
@@ -33,7 +34,8 @@ class Options:
     "together": read windows in one prompt.
     "checked": as "together", but decline by the model's probe, as "parallel" does without a trained reader.
     "auto": for a trained reader as it was trained, for a server "together", for any other model "checked".
-    `instruction`: for models that are not trained readers. `earlier`: the user's questions before this one.
+    `instruction`: for models that are not trained readers. `earlier`: the user's questions before this one. `limits`:
+    of certainty, for its words.
     """
 
     passages: int = 0
@@ -42,10 +44,13 @@ class Options:
     min_similarity: float = 0.2
     instruction: str = ""
     earlier: tuple[str, ...] = ()
+    limits: CertaintyLimits = CertaintyLimits()
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
-        return cls(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
+        limits = CertaintyLimits(settings.supported_from, settings.likely_from)
+        decoding = Decoding(max_tokens=settings.max_tokens)
+        return cls(settings.passages, settings.strategy, decoding, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openbook.certainty import FITS, MEANING, Fit, Signals, certainty
+from openbook.diagnosis.calibration import LIKELY, SUPPORTED, area, calibration_error, limit
 
 DATA = Path(__file__).parent / "data"
 REPORTING = DATA / "reporting-natural.jsonl.gz"
 TEXT = ("backed", "asked")
 SIGNALS = {"probed": (*TEXT, "stated", "least_logprob"), "other": TEXT}
-SUPPORTED, LIKELY = 0.8, 0.6
-FEWEST = 10  # answers that a limit may rest on
 PARTS, PENALTY, STEPS = 5, 1.0, 50
 
 
@@ -57,9 +56,9 @@ def main() -> None:
             likely[part == number] = probability(x[part == number] @ weights + bias)
         weights, bias = fitted(x, right)
         bias += float(weights[-1])
-        surest = limit(likely, right, whole, SUPPORTED)
+        surest = limit_of(likely, right, whole, SUPPORTED)
         others = likely < surest
-        limits = [surest, limit(likely[others], right[others], whole[others], LIKELY)]
+        limits = [surest, limit_of(likely[others], right[others], whole[others], LIKELY)]
         fits[name] = asdict(
             Fit(round(bias, 4), dict(zip(signals, weights[:-1].round(4).tolist(), strict=True)), *limits)
         )
@@ -117,29 +116,16 @@ def fitted(x: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[np
     return found, float(weights[-1] - found @ middle)
 
 
-def area(score: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Under the curve: how often a right one scores higher than a wrong one."""
-    above = score[right][:, None] - score[~right]
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())
-
-
-def calibration_error(likely: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 10) -> float:
-    groups = np.array_split(np.argsort(likely), bins)
-    return float(sum(len(g) * abs(likely[g].mean() - right[g].mean()) for g in groups) / len(likely))
-
-
-def limit(likely: NDArray[np.float64], right: NDArray[np.bool_], whole: NDArray[np.bool_], share: float) -> float:
+def limit_of(likely: NDArray[np.float64], right: NDArray[np.bool_], whole: NDArray[np.bool_], share: float) -> float:
     """The least certainty from which on that share is right, of at least `FEWEST` answers and of those about `whole` documents; 1.01
     where there is none.
     """
-    found = [
-        at
-        for at in np.sort(likely)
-        if (surer := likely >= at).sum() >= FEWEST
-        and right[surer].mean() >= share
-        and (not (surer & whole).any() or right[surer & whole].mean() >= share)
-    ]
-    return round(float(found[0]), 3) if found else 1.01
+
+    def holds(surer: NDArray[np.bool_]) -> bool:
+        return right[surer].mean() >= share and (not (surer & whole).any() or right[surer & whole].mean() >= share)
+
+    found = limit(likely, holds)
+    return 1.01 if found is None else round(found, 3)
 
 
 def draw(likely: NDArray[np.float64], right: NDArray[np.bool_], file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from openbook import certainty
 from openbook.answer import answer_again, ask, ask_with_fallback, pack
-from openbook.certainty import Fit
+from openbook.certainty import CertaintyLimits, Fit
 from openbook.config import Strategy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel, connect_model
@@ -166,6 +166,15 @@ def test_an_answer_says_how_sure_it_is(
     if not answer.declined:
         assert answer.answer.startswith("".join(pieces))
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
+
+
+def test_own_limits_give_another_word_and_the_same_answer(asked: partial[Answer], base: KnowledgeBase) -> None:
+    model = FrozenModel(Says("Mayor Lila Ortega opened the bridge."))
+    own = [CertaintyLimits(1.0, 1.0), CertaintyLimits(1.0), CertaintyLimits(0.0, 0.0)]
+    answers = [asked(OPENED, model, options=replace(ALL, limits=limits)) for limits in own]
+    assert [each.confidence for each in answers] == ["check it", "likely", "supported"]
+    assert len({(each.answer, each.certainty) for each in answers}) == 1
+    assert all(replay(each.receipt, model, base).identical for each in answers)
 
 
 @pytest.mark.parametrize(("stated", "confidence"), [(0.95, "supported"), (0.4, "likely"), (0.1, "not found")])

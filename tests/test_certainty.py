@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.certainty import MEANING, Fit, Signals, certainty, fits
+from openbook.certainty import MEANING, CertaintyLimits, Fit, Signals, certainty, fits
 
 SHARE = st.floats(0, 1)
 SIGNALS = st.builds(Signals, SHARE, SHARE, st.none() | SHARE, st.none() | st.floats(-40, 0))
@@ -37,7 +37,15 @@ def test_any_answer_has_a_certainty_and_a_word(signals: Signals) -> None:
 @pytest.mark.parametrize(("bias", "word"), [(1.0, "supported"), (0.0, "likely"), (-1.0, "check it")])
 def test_a_word_is_for_certainties_from_its_limit_on(monkeypatch: pytest.MonkeyPatch, bias: float, word: str) -> None:
     fitted(monkeypatch, other=Fit(bias, {}, 0.731, 0.5))  # of 1 / (1 + exp(-1)), in three digits
-    assert certainty(Signals(0, 0))[1] == word
+    assert certainty(Signals(0, 1))[1] == word
+
+
+@given(SIGNALS, st.floats(0, 1), st.floats(0, 1))
+def test_own_limits_change_the_word_and_never_the_number(signals: Signals, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    sure, word = certainty(signals, CertaintyLimits(high, low))
+    assert sure == certainty(signals)[0]
+    assert word == ("check it" if sure < low else "supported" if sure >= high and signals.asked else "likely")
 
 
 @pytest.mark.parametrize(
@@ -48,4 +56,4 @@ def test_a_model_that_does_not_tell_all_has_a_fit_of_its_own(
     monkeypatch: pytest.MonkeyPatch, stated: float | None, least_logprob: float | None, name: str
 ) -> None:
     fitted(monkeypatch, probed=Fit(9.0, {"stated": 1.0}, 0.8, 0.5), other=Fit(-9.0, {"backed": 1.0}, 0.8, 0.5))
-    assert certainty(Signals(0, 0, stated, least_logprob))[1] == {"probed": "supported", "other": "check it"}[name]
+    assert certainty(Signals(0, 1, stated, least_logprob))[1] == {"probed": "supported", "other": "check it"}[name]

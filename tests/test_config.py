@@ -13,13 +13,14 @@ from openbook.errors import ConfigError
 
 def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
-        "\ufeffpassages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'"
+        "\ufeffpassages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'\nlikely_from = 0"
     )
     environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_THREADS": "4", "OPENBOOK_MAX_TOKENS": "", "OTHER": "x"}
     found = load_settings(environ, {"passages": 1, "model": None})
     assert (found.passages, found.threads, found.read_timeout_s, found.strategy) == (1, 4, 5.0, "each")
     assert (found.max_tokens, found.model, found.kb) == (400, Settings(tmp_path).model, Path("~/kb").expanduser())
     assert found.kb_place == found.kb
+    assert (found.supported_from, found.likely_from) == (None, 0.0)
     assert load_settings({"OPENBOOK_HOME": str(tmp_path / "none")}).kb_place == tmp_path / "none" / "kb"
 
 
@@ -32,6 +33,8 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
         ("passages = 1.5", "", "1.5 is not a valid value for 'passages'"),
         ("passages = 101", "", "passages must be from 0 to 100, not 101"),
         ("read_timeout_s = nan", "", "read_timeout_s must be from 0.1 to 86,400, not nan"),
+        ("supported_from = 1.5", "", "supported_from must be from 0 to 1, not 1.5"),
+        ("supported_from = 0.5\nlikely_from = 0.6", "", "supported_from (0.5) must be at least likely_from (0.6)"),
         ("model = 3", "", "3 is not a valid value for 'model'"),
         ("kb = 5", "", "kb must be a folder or a URL, not 5"),
         ("kb = ''", "", "kb must be a folder or a URL, not ''"),

@@ -116,7 +116,8 @@ def run(
                     probed[model.identity.name] = found
 
     title = f"Diagnosis of {questions.name}"
-    summaries, comparisons, numbers = report.write_results(folder, title, files, limit, probed)
+    limits = Options.of(settings).limits
+    summaries, comparisons, numbers = report.write_results(folder, title, files, limit, probed, limits)
     display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder, probed)
     _check_results(summaries, files, fail_under)
 
@@ -221,6 +222,11 @@ def _print_model(summary: ModelSummary) -> None:
             display.say(f"and {len(groups) - len(most)} more in the report", "dim")
     for finding in advice(summary):
         display.say(f"• {finding}")
+    found = summary.calibration
+    words = [(word, str(share)) for word, share in found.words.items() if share.of]
+    _print_table(("certainty", "right"), words)
+    for note in filter(None, (*found.notes(), found.settings)):
+        display.say(note)
 
 
 def _print_probes(model: str, probed: ProbeRun) -> None:

@@ -48,7 +48,9 @@ def config(as_json: bool) -> None:
         if field.name == "base_url" and settings.base_url:
             value = shown_url(settings.base_url)
         shown.append(Setting(field.name, value, sources.get(field.name, "default")))
-    lines = (f"{each.name:<16} {str(each.value) or '(none)'}  [{each.source}]" for each in shown)
+    lines = (
+        f"{each.name:<16} {'(none)' if each.value in ('', None) else each.value}  [{each.source}]" for each in shown
+    )
     display.show(as_json, shown, display.say_each, lines)
 
 

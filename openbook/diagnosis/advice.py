@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from openbook.diagnosis.run_log import Header
 from openbook.diagnosis.runner import DEPTH
-from openbook.diagnosis.summary import MISSES, ModelSummary, Share
+from openbook.diagnosis.scoring import Share
+from openbook.diagnosis.summary import MISSES, ModelSummary
 
 FEW = 10  # misses; with fewer, the causes are only a hint
 

@@ -23,8 +23,7 @@ from openbook.diagnosis.perturb import AlteredPassage, altered, names_in, value_
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Reply, open_run_log
 from openbook.diagnosis.runner import Bench, PassageReply, ask_alone, ask_due, ask_with
-from openbook.diagnosis.scoring import is_right, same_answer, text_holds_any
-from openbook.diagnosis.summary import Share, share, share_of
+from openbook.diagnosis.scoring import Share, is_right, same_answer, share, share_of, text_holds_any
 from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError
 from openbook.parallel import Cancelled, Progress

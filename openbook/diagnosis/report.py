@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook import __version__
+from openbook.certainty import CertaintyLimits
 from openbook.codec import convert, parse_json
 from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
@@ -83,12 +84,14 @@ def write_results(
     files: Sequence[Path],
     limit: int | None = None,
     probed: Mapping[str, probes.ProbeRun] = {},
+    limits: CertaintyLimits = CertaintyLimits(),
 ) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
-    """Write the numbers and the page, from one file of observations per model. `probed`: by model name.
+    """Write the numbers and the page, from one file of observations per model. `probed`: by model name. `limits`: of
+    certainty.
 
     Returns summaries, comparisons and the numbers. Raises ConfigError.
     """
-    summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit)) for path in files]
+    summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit), limits) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
     value = numbers(title, summaries, comparisons, probed)
     content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from openbook.certainty import Signals
 from openbook.codec import decode
 from openbook.diagnosis.questions import Question
 from openbook.errors import ConfigError, StorageError
@@ -87,7 +88,7 @@ class Wording:
     """One wording and its three answers. `found`: ids of the passages given to the reader, best first.
 
     `rank`: of the first hit that holds an answer, given or not, from 1; 0: none among the first `runner.DEPTH`.
-    `cited`: (passage id, start, end) in the passage's text.
+    `cited`: (passage id, start, end) in the passage's text. `signals`: of the certainty of `opened`, if it has one.
     """
 
     text: str
@@ -97,6 +98,7 @@ class Wording:
     found: tuple[str, ...] = ()
     rank: int = 0
     cited: tuple[tuple[str, int, int], ...] = ()
+    signals: Signals | None = None
 
     @property
     def replies(self) -> tuple[Reply, ...]:

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from openbook.answer import Reading, cite, decoding_for, final_answer, read_hits
+from openbook.answer import Reading, cite, decoding_for, final_answer, measured_signals, read_hits
 from openbook.answer_text import says_nothing_found, tidy
+from openbook.certainty import Signals
 from openbook.config import Strategy
 from openbook.diagnosis.gold_passages import GoldFinder
 from openbook.diagnosis.questions import Question
@@ -94,11 +95,12 @@ class Cancellation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PassageReply:
-    """`cited`: (passage id, start, end). `given`: passages given to the reader."""
+    """`cited`: (passage id, start, end). `given`: passages given to the reader. `signals`: of certainty."""
 
     reply: Reply
     cited: tuple[tuple[str, int, int], ...]
     given: Sequence[Hit]
+    signals: Signals | None = None
 
 
 def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Reply:
@@ -126,10 +128,10 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
     given = [*readings[0].hits, *readings[0].unread] if readings else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
-    citations = cite(reply.text, wording, readings[0], bench.embedder).citations
+    quoted = cite(reply.text, wording, readings[0], bench.embedder)
     starts = {hit.passage.id: hit.passage.start for hit in hits}
-    cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
-    return PassageReply(reply, cited, given)
+    cited = tuple((at := c.passage_id, c.start - starts[at], c.end - starts[at]) for c in quoted.citations)
+    return PassageReply(reply, cited, given, measured_signals(reply.text, quoted, readings[0]))
 
 
 def _reply(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Reply:
@@ -232,7 +234,7 @@ def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Ca
         oracle = ask_with(bench, wording, oracle_hits, cancelled).reply if oracle_hits else None
         reply = replace(opened.reply, seconds=opened.reply.seconds + retrieve_s)
         found = tuple(hit.passage.id for hit in opened.given)
-        asked.append(Wording(wording, alone, reply, oracle, found, rank, opened.cited))
+        asked.append(Wording(wording, alone, reply, oracle, found, rank, opened.cited, opened.signals))
         shown |= {hit.passage.id: hit.passage for hit in (*opened.given, *oracle_hits)}
     passages = (ShownPassage(p.id, p.document, p.page, p.start, p.text, gold.spans_in(p)) for p in shown.values())
     holding = tuple(hit.passage.id for hit in oracle_hits)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from openbook.diagnosis.questions import Question
 from openbook.knowledge.index.words import is_function_word
 
+Z = 1.96  # for 95 %
 FEW = 10  # scores; the spread of fewer says little
 LONG_ANSWER_WORDS = 6  # an accepted answer with more words is a sentence, not expected word for word
 ENOUGH_F1 = 0.6  # for sentences
@@ -189,23 +190,54 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.n else "no data"
 
 
+def wilson(mean: float, n: int, z: float = Z) -> Interval:
+    """Wilson's interval of a share of `n`."""
+    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    spread = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Remove rounding beyond the ends, or short of a mean of 1.
+    return Interval(mean, max(0.0, centre - spread) if mean else 0.0, 1.0 if mean == 1.0 else centre + spread, n)
+
+
 def interval(scores: Sequence[float]) -> Interval:
     """Wilson's interval for scores of 0 and 1, and for other shares if they are equal or fewer than `FEW`; else the normal one."""
     n = len(scores)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
-    mean, z = sum(scores) / n, 1.96
+    mean = sum(scores) / n
     variance = sum((score - mean) ** 2 for score in scores) / max(1, n - 1)
     shares = all(0.0 <= score <= 1.0 for score in scores)
     if shares and (n < FEW or not variance or all(score in (0.0, 1.0) for score in scores)):
-        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
-        spread = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    else:
-        centre, spread = mean, z * math.sqrt(variance / n)
-    low, high = centre - spread, centre + spread
-    if shares:  # remove rounding beyond the ends, or short of a mean of 1
-        low, high = (0.0 if not mean else max(0.0, low)), (1.0 if mean == 1.0 else min(1.0, high))
-    return Interval(mean, low, high, n)
+        return wilson(mean, n)
+    spread = Z * math.sqrt(variance / n)
+    low, high = mean - spread, mean + spread
+    return Interval(mean, max(0.0, low), min(1.0, high), n) if shares else Interval(mean, low, high, n)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`low` and `high` bound its 95 % interval (Wilson). All None without data."""
+
+    count: int
+    of: int
+    share: float | None
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.share is None or self.low is None or self.high is None:
+            return "no data"
+        return f"{self.count}/{self.of} = {self.share:.0%} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+
+
+def share(count: int, of: int) -> Share:
+    if not of:
+        return Share(0, 0, None, None, None)
+    found = wilson(count / of, of)
+    return Share(count, of, found.mean, found.low, found.high)
+
+
+def share_of(found: Sequence[bool]) -> Share:
+    return share(sum(found), len(found))
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:

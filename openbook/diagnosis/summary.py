@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
+from openbook.certainty import CertaintyLimits, Signals
+from openbook.diagnosis.calibration import Calibration, calibration
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Mode, Observation, differences
-from openbook.diagnosis.scoring import Interval, interval, mcnemar
+from openbook.diagnosis.scoring import Interval, Share, interval, mcnemar, share, share_of
 from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, Verdict, reply_is_right
 from openbook.errors import ConfigError
 from openbook.records import Digest, canonical_json, sha256_hex
@@ -23,33 +25,6 @@ MISSES: tuple[Verdict, ...] = ("retriever_miss", "distracted", "reader_gap", "ha
 RANKS = (1, 3, 5, 10, 20)
 MODES: tuple[Mode, ...] = get_args(Mode)
 _RequestCost: TypeAlias = tuple[float, int | None, int | None]  # seconds, tokens read, tokens written
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`low` and `high` bound its 95 % interval (Wilson). All None without data."""
-
-    count: int
-    of: int
-    share: float | None
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        if self.share is None or self.low is None or self.high is None:
-            return "no data"
-        return f"{self.count}/{self.of} = {self.share:.0%} [{100 * self.low:.0f}, {100 * self.high:.0f}]"
-
-
-def share(count: int, of: int) -> Share:
-    if not of:
-        return Share(0, 0, None, None, None)
-    found = interval([1.0] * count + [0.0] * (of - count))
-    return Share(count, of, found.mean, found.low, found.high)
-
-
-def share_of(found: Sequence[bool]) -> Share:
-    return share(sum(found), len(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +96,7 @@ class ModelSummary:
     misses_cut_off: int
     retrieval: Retrieval
     costs: Mapping[str, Cost]
+    calibration: Calibration
     outcomes: tuple[QuestionOutcome, ...]
 
     @property
@@ -128,8 +104,10 @@ class ModelSummary:
         return self.header.model.name
 
 
-def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]]) -> ModelSummary:
-    """Keeps no text of questions."""
+def summarise(
+    header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]], limits: CertaintyLimits = CertaintyLimits()
+) -> ModelSummary:
+    """Keeps no text of questions. `limits`: the present ones of certainty."""
     outcomes: list[QuestionOutcome] = []
     found: list[QuestionVerdict] = []
     kinds, tags = defaultdict[str, list[QuestionVerdict]](list), defaultdict[str, list[QuestionVerdict]](list)
@@ -138,6 +116,8 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
     ranks: list[int] = []  # of questions with a passage that holds an answer
     reached: list[bool] = []  # for the same questions
     missed: list[int] = []  # ranks of retriever misses
+    judged: list[tuple[Signals, bool]] = []  # of answers with a certainty
+    declined: list[bool] = []
     for observation, each in verdicts:
         question = observation.question
         outcomes.append(QuestionOutcome(question.id, each.verdict, each.right, words_digest(question)))
@@ -150,8 +130,14 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
             spent[mode] += [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in replies if not r.failure]
             if question.answers and len(replies) == len(observation.asked) and not observation.failure:
                 right[mode].append(all(reply_is_right(reply, question) for reply in replies))
-        if observation.holding and each.verdict != "failed":
-            first = observation.asked[0]
+        if each.verdict == "failed":
+            continue
+        first = observation.asked[0]
+        if first.signals:
+            judged.append((first.signals, reply_is_right(first.opened, question)))
+        elif first.opened.abstained:
+            declined.append(not observation.holding)
+        if observation.holding:
             ranks.append(first.rank)
             reached.append(any(p.gold and p.id in first.found for p in observation.passages))
         if each.verdict == "retriever_miss":
@@ -174,6 +160,7 @@ def summarise(header: Header, verdicts: Iterable[tuple[Observation, QuestionVerd
             interval([1.0 / rank if rank else 0.0 for rank in ranks]) if ranks else None,
         ),
         costs={mode: _cost(each) for mode, each in spent.items()},
+        calibration=calibration(judged, declined, limits),
         outcomes=tuple(outcomes),
     )
 

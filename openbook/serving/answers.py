@@ -255,7 +255,8 @@ def _options(call: Call, body: AnswerBody, limit: str) -> tuple[Options, list[st
         stop=body.stops,
         quote=own.quote,
     )
-    return Options(passages, own.strategy or settings.strategy, decoding), lowered
+    own_strategy = own.strategy or settings.strategy
+    return replace(Options.of(settings), passages=passages, strategy=own_strategy, decoding=decoding), lowered
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

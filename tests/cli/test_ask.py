@@ -34,6 +34,16 @@ def test_an_answer_that_is_less_certain_than_was_asked_for_is_not_shown(capsys: 
             assert (f"a certainty of {certainty:.2f}" in " ".join(shown.err.split())) == (code == 1)
 
 
+def test_the_word_is_by_the_limits_of_the_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for low, high, word in (("0", "0", "supported"), ("0", "1", "likely"), ("1", "1", "check it")):
+        monkeypatch.setenv("OPENBOOK_LIKELY_FROM", low)
+        monkeypatch.setenv("OPENBOOK_SUPPORTED_FROM", high)
+        assert run(["ask", OPENED, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["confidence"] == word
+
+
 def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -95,6 +96,20 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     verdicts = [[outcome["verdict"] for outcome in model["outcomes"]] for model in value["models"]]
     assert verdicts[0] == ["fixed_by_retrieval", "fixed_by_retrieval", "not_in_the_knowledge_base", "known"]
     assert verdicts[1][:3] == ["reader_gap", "reader_gap", "not_in_the_knowledge_base"]
+
+
+def test_certainty_is_judged_by_the_limits_of_the_settings_and_nothing_is_asked_again(
+    diagnose: Out, questions: Path, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions.write_text(lines_of({**QUESTIONS[0], "id": n} for n in range(30)))
+    monkeypatch.setenv("OPENBOOK_SUPPORTED_FROM", "1")
+    words = diagnose.json("--model", "good")["models"][0]["calibration"]["words"]
+    assert (words["supported"]["of"], words["likely"]["count"] + words["check it"]["count"]) == (0, 30)
+    (proposed,) = [line for line in diagnose.ok("--model", "good").splitlines() if line.startswith("supported_from = ")]
+    monkeypatch.setenv("OPENBOOK_SUPPORTED_FROM", proposed.partition(" = ")[2])
+    stdout = diagnose.ok("--model", "good")
+    assert re.search(r"^supported +30/30 = 100%", stdout, re.MULTILINE)
+    assert [bool(engine.asked) for engine, _ in opened] == [True, False, False]
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(

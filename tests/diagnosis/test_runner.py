@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from openbook.answer import ask
+from openbook.certainty import certainty
 from openbook.diagnosis import runner
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.report import read_outcomes
@@ -137,6 +138,7 @@ def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, read
         assert first.cited == tuple(
             (c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in answer.citations
         )
+        assert (certainty(first.signals)[0] if first.signals else None) == answer.certainty
         assert first.closed.text == ask(each.question.question, model).answer
 
 

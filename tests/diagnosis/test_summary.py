@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from openbook.cli import command
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, Share, summarise
+from openbook.diagnosis.scoring import Share
+from openbook.diagnosis.summary import RANKS, ModelSummary, QuestionOutcome, summarise
 from openbook.diagnosis.verdicts import verdicts_of
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 

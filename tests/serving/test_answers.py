@@ -443,6 +443,13 @@ def test_json_says_that_the_documents_do_not_hold_the_answer(server: Running, pa
     assert replay(parse_receipt(json.dumps(answer["receipt"])), echo_model(), server.bases["kb"]).identical
 
 
+def test_the_word_is_by_the_limits_of_the_settings(serve: Serve, configuration: Configuration) -> None:
+    for limits, word in (((0.0, 0.0), "supported"), ((1.0, 0.0), "likely"), ((1.0, 1.0), "check it")):
+        own = dataclasses.replace(configuration.settings, supported_from=limits[0], likely_from=limits[1])
+        answer = answer_of(serve(settings=own).ask(QUESTION))
+        assert (answer["confidence"], answer["receipt"]["confidence"]) == (word, word)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_json_that_is_cut_is_said_to_be(server: Running, path: str) -> None:
     limit: dict[str, Any] = {"max_tokens" if path == CHAT else "max_output_tokens": 4}

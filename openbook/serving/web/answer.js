@@ -14,7 +14,7 @@ import { baseName, number, quotation, t } from "./words.js";
 const confidences = () => ({
   "supported": [t("Supported"), "good", t("Of answers that measured like this one eight in ten were right.")],
   "likely": [t("Likely"), "good", t("Of answers that measured like this one six in ten were right; read the quotes first.")],
-  "check it": [t("Check it"), "doubtful", t("Most answers that measured like this one were wrong; compare it with the quotes.")],
+  "check it": [t("Check it"), "doubtful", t("Too few answers that measured like this one were right; compare it with the quotes.")],
   "not found": [t("Not found"), "", t("Nothing that was read seems to say it.")],
 });
 const unmeasured = () => t("How often such an answer is right was not measured; compare it with the quotes.");

@@ -1,0 +1,181 @@
+"""Certainty on one's own questions: how often each word was right, and the limits that hold there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openbook.certainty import CertaintyLimits, Signals, certainty
+from openbook.diagnosis.calibration import (
+    ENOUGH,
+    FEWEST,
+    LIKELY,
+    SUPPORTED,
+    Calibration,
+    Z,
+    area,
+    calibration,
+    calibration_error,
+    limit,
+)
+from openbook.diagnosis.report import write_report
+from openbook.diagnosis.run_log import Observation
+from openbook.diagnosis.scoring import wilson
+from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.verdicts import verdicts_of
+from tests.diagnosis.table_engine import HEADER, SILENT, observation
+
+NONE = CertaintyLimits()
+SURE, DOUBTFUL = Signals(1.0, 1.0, 1.0, 0.0), Signals(0.0, 0.5, 0.1, -2.0)
+POOL = [
+    (Signals(level / 9, asked, stated, -0.1 * level), level / 9)
+    for level in range(10)
+    for asked in (0.0, 0.5)
+    for stated in (None, level / 9)
+]
+JUDGED = st.tuples(st.sampled_from(POOL), st.sampled_from((0.0, 0.2, 0.5))).map(lambda it: (it[0][0], it[0][1] > it[1]))
+MANY = st.lists(JUDGED, min_size=ENOUGH, max_size=2 * ENOUGH)
+LIMITS = st.none() | st.floats(0, 1)
+
+
+def answers(n: int, wrong: int = 0, signals: Signals = SURE) -> list[tuple[Signals, bool]]:
+    return [(signals, number >= wrong) for number in range(n)]
+
+
+@given(MANY, st.builds(CertaintyLimits, LIMITS, LIMITS))
+@settings(max_examples=50)
+def test_a_proposed_limit_holds_on_the_answers_it_was_chosen_on(
+    judged: list[tuple[Signals, bool]], present: CertaintyLimits
+) -> None:
+    proposed = calibration(judged, [], present).proposed
+    supported = present.supported_from if proposed.supported_from is None else proposed.supported_from
+    own = CertaintyLimits(supported, proposed.likely_from)
+    for word, found, share in (
+        ("supported", proposed.supported_from, SUPPORTED),
+        ("likely", proposed.likely_from, LIKELY),
+    ):
+        right = [its for signals, its in judged if certainty(signals, own)[1] == word]
+        if found is not None:
+            assert len(right) >= FEWEST
+            assert wilson(sum(right) / len(right), len(right), Z).low >= share
+    if None not in (proposed.supported_from, proposed.likely_from):
+        assert proposed.likely_from <= proposed.supported_from  # type: ignore[operator]
+
+
+@given(MANY, st.data())
+@settings(max_examples=40)
+def test_one_more_right_answer_never_raises_the_limit(judged: list[tuple[Signals, bool]], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(judged) - 1))
+    better = [(signals, right or number == at) for number, (signals, right) in enumerate(judged)]
+    before, after = (calibration(each, [], NONE).proposed.supported_from for each in (judged, better))
+    assert before is None or (after is not None and after <= before)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=60), st.floats(0, 1), st.floats(0, 1))
+def test_a_lower_share_never_raises_the_limit(found: list[tuple[float, bool]], one: float, other: float) -> None:
+    sure, right = np.array([each for each, _ in found]), np.array([its for _, its in found], dtype=bool)
+    low, high = (limit(sure, lambda surer: right[surer].mean() >= share) for share in sorted((one, other)))  # noqa: B023
+    assert high is None or (low is not None and low <= high)
+
+
+def test_too_few_answers_are_counted_and_nothing_else() -> None:
+    few = calibration(answers(ENOUGH - 1, wrong=2), [True, True, False], NONE)
+    assert (str(few.words["supported"])[:5], str(few.words["not found"])[:3]) == ("27/29", "2/3")
+    assert few == Calibration(ENOUGH - 1, few.words)
+    assert few.notes() == ["Too few answers have a certainty to judge it: 29 of at least 30."]
+    assert few.settings == ""
+    enough = calibration(answers(ENOUGH), [], NONE)
+    assert enough.settings == f"supported_from = {certainty(SURE)[0]}"
+    assert enough.area is None  # no answer was wrong
+
+
+def test_no_limit_holds_where_answers_are_wrong() -> None:
+    found = calibration(answers(2 * ENOUGH, wrong=ENOUGH), [], NONE)
+    assert found.proposed == NONE
+    assert found.notes()[-1] == "No limit holds on these questions."
+    assert found.area is not None
+    assert (found.area.mean, found.area.n) == (0.5, ENOUGH)
+
+
+def test_limits_that_hold_are_lines_of_the_settings_file() -> None:
+    found = calibration([*answers(15), *answers(60, 17, DOUBTFUL), *answers(10, 10, Signals(0, 0, 0, -3))], [], NONE)
+    high, low = certainty(SURE)[0], certainty(DOUBTFUL)[0]
+    assert found.settings == f"supported_from = {high}\nlikely_from = {low}"
+    own = calibration(answers(40), [], CertaintyLimits(supported_from=1.0, likely_from=0.0))
+    assert (own.words["supported"].of, own.words["likely"].of) == (0, 40)  # the words are by the present limits
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2))
+def test_the_area_is_how_often_a_right_answer_scores_higher(found: list[tuple[int, bool]]) -> None:
+    score, right = np.array([float(each) for each, _ in found]), np.array([its for _, its in found])
+    pairs = [(a > b) + 0.5 * (a == b) for a in score[right] for b in score[~right]]
+    if pairs:
+        assert area(score, right) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_the_error_is_the_distance_from_the_share_of_right_answers() -> None:
+    right = np.arange(100) % 4 == 0
+    assert calibration_error(np.full(100, 0.25), right, 5) == 0
+    assert calibration_error(np.full(100, 0.75), right, 5) == 0.5
+    found = calibration(answers(50, wrong=50), [], NONE)
+    assert found.error == pytest.approx(certainty(SURE)[0])
+    assert found.error_by_chance is not None
+    assert found.error > found.error_by_chance
+
+
+def test_a_limit_is_too_low_for_other_questions_once_in_ten_times_at_most() -> None:
+    """Drawn from answers of which three in four are right, whatever their certainty: no limit would hold."""
+    chance, draws = np.random.default_rng(0), 200
+    sure = np.round(chance.random((draws, 100)), 3)
+    right = chance.random((draws, 100)) < 0.75
+
+    def too_low(bound: float) -> int:
+        chosen = (
+            limit(at, lambda surer, its=its: wilson(its[surer].mean(), int(surer.sum()), bound).low >= SUPPORTED)  # type: ignore[misc]
+            for at, its in zip(sure, right, strict=True)
+        )
+        return sum(each is not None for each in chosen)
+
+    assert too_low(Z) <= draws / 10
+    assert too_low(0.0) > draws / 2  # by the plain share
+
+
+def with_signals(case: Observation, signals: Signals | None = SURE) -> Observation:
+    return replace(case, asked=(replace(case.asked[0], signals=signals), *case.asked[1:]))
+
+
+def cases() -> Sequence[Observation]:
+    """40 right, 2 wrong, 1 without signals, 2 declined, 1 failed."""
+    found = [with_signals(observation(n)) for n in range(40)]
+    found += [with_signals(observation(n, opened="Never.")) for n in (40, 41)]
+    found += [observation(42), observation(43, opened=SILENT), observation(44, opened=SILENT, holding=())]
+    return [*found, with_signals(observation(45, failure="It fell over."))]
+
+
+def test_of_each_question_the_first_answer_with_documents_counts() -> None:
+    several = [replace(each, asked=each.asked * 3) for each in cases()]
+    found = summarise(HEADER, verdicts_of(several)).calibration
+    assert found.answers == 42
+    assert {word: (each.count, each.of) for word, each in found.words.items() if each.of} == {
+        "supported": (40, 42),
+        "not found": (1, 2),
+    }
+    likely = CertaintyLimits(supported_from=1.0, likely_from=0.5)
+    assert summarise(HEADER, verdicts_of(several), likely).calibration.words["likely"].of == 42
+
+
+def test_the_page_shows_the_words_the_parts_and_the_limits(tmp_path: Path) -> None:
+    summary = summarise(HEADER, verdicts_of(cases()))
+    write_report(tmp_path / "r.html", "t", [(summary, [])])
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"<pre>{summary.calibration.settings}</pre>" in page
+    assert summary.calibration.settings
+    assert page.count('<path class="certainty"') == len(summary.calibration.parts) == 4
+    for text in ("supported", "not found", "40/42 = 95%", *summary.calibration.notes()):
+        assert text in page
