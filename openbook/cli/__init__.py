@@ -26,6 +26,7 @@ VERBS = {
     "ask": "ask:ask",
     "chat": "chat:chat",
     "search": "ask:search",
+    "ls": "lookup:ls",
     "find": "lookup:find",
     "grep": "lookup:grep",
     "read": "lookup:read",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from openbook.answer_text import printable
 from openbook.cli import context, display
 from openbook.cli.options import (
     BASE_URL,
@@ -57,6 +58,13 @@ _MAX_QUESTION_BYTES = 1 << 20
 )
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
+@click.option(
+    "--output",
+    type=click.Choice(["text", "md", "json"]),
+    default="text",
+    show_default=True,
+    help="md: Markdown with numbered sources; json: as --json.",
+)
 @JSON
 def ask(
     question: str,
@@ -71,6 +79,7 @@ def ask(
     at_least: float,
     log: Path | None,
     sign: Path | None,
+    output: str,
     as_json: bool,
 ) -> None:
     """Answer QUESTION from documents, with citations.
@@ -97,7 +106,7 @@ def ask(
     with _files(docs, settings.max_file_mb) as files, context.library(settings, files) as library:
         context.ready_to_ask(library, scope.as_of, closed_book=closed_book)
         view = library if closed_book else scope.view_of(library)
-        with display.while_reading(quiet=as_json) as live:
+        with display.while_reading(quiet=as_json or output != "text") as live:
             listener = Listener(None if at_least else live.show, live.found, live.progress)
             answer = view.ask(question, quote=quote, closed_book=closed_book, listener=listener)
         if log is not None:
@@ -109,7 +118,10 @@ def ask(
             raise NotCertainEnough(
                 f"The answer has {has}, and at least {at_least:g} was asked for, so it is not shown."
             )
-        display.show(as_json, answer.to_json(), display.print_answer, answer, live)
+        if output == "md" and not as_json:
+            click.echo(printable(answer.to_markdown()), nl=False)
+        else:
+            display.show(as_json or output == "json", answer.to_json(), display.print_answer, answer, live)
 
 
 @contextmanager

@@ -93,6 +93,17 @@ def say_each(lines: Iterable[str]) -> None:
         say(line)
 
 
+def say_in_pager(lines: Sequence[str]) -> None:
+    """Print lines; in a pager if the terminal is too small for them."""
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    if not lines:
+        note("There are no such documents.")
+    if console().is_terminal and len(lines) >= console().height:
+        click.echo_via_pager(text)
+    else:
+        click.echo(text, nl=False)
+
+
 def note(text: str, style: str = "") -> None:
     """Print one line on standard error."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)

@@ -31,9 +31,8 @@ _MAX_VERSIONS = 20
 
 @click.command()
 @KB
-@click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
 @JSON
-def status(kb: Place | None, documents: bool, as_json: bool) -> None:
+def status(kb: Place | None, as_json: bool) -> None:
     """Show what is in the knowledge base, and what is not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
@@ -41,23 +40,20 @@ def status(kb: Place | None, documents: bool, as_json: bool) -> None:
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = KnowledgeBase.open(place)
-    if documents:
-        paths, labels = base.documents(), base.labels()
-        listed = {"folder": str(place), "documents": paths, "labels": labels}
-        lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
-        display.show(as_json, listed, display.say_each, lines)
-        return
     found, states = base.status(), resources.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = permissions.open_folders([settings.home, place])
-    value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
-    display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values())
+    labels = sorted({label for held in base.labels().values() for label in held})
+    value = {"folder": str(place), **asdict(found), "labels": labels, "kept_states": states}
+    value["open_folders"] = list(map(str, opened))
+    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk, opened.values())
 
 
 def _print_status(
     place: Place,
     status: Status,
+    labels: Sequence[str],
     states: CacheStats,
     most_mb: int,
     advice: Iterable[str],
@@ -68,6 +64,7 @@ def _print_status(
         "Knowledge base": display.short_path(place),
         "Version": f"{status.version} ({status.versions_kept} kept)",
         "Documents": f"{status.documents:,}{copies}",
+        "Access labels": ", ".join(labels),
         "Passages": f"{status.passages:,}",
         "Text": display.characters(status.characters, status.source_characters),
         "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",

@@ -41,6 +41,14 @@ def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_no
     assert "Not found" in capsys.readouterr().out
 
 
+def test_markdown_has_numbered_sources(out: Out) -> None:
+    said = "The bridge of Lund was opened in 2026 by Lila Ortega."
+    assert out.ok("ask", OPENED, "--output", "md") == f"{said} [1]\n\n1. “{said}” (bridge.md)\n"
+    assert out.ok("ask", "Zebras graze where?", "--output", "md") == "The passages do not say.\n"
+    (by_output, by_json) = (json.loads(out.ok("ask", OPENED, *words)) for words in (["--output", "json"], ["--json"]))
+    assert by_output["receipt"] == by_json["receipt"]
+
+
 def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
