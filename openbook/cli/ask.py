@@ -84,7 +84,7 @@ def ask(
 ) -> None:
     """Answer QUESTION from documents, with citations.
 
-    It says so when the documents do not hold the answer. QUESTION - is read from standard input.
+    If the documents do not hold the answer, it says so. A QUESTION of - is read from standard input.
     """
     from openbook.parallel import Listener
     from openbook.prompts import checked_question

@@ -21,7 +21,6 @@ from openbook.errors import ModelError
 if TYPE_CHECKING:
     from openbook.diagnosis.gate import Check
     from openbook.models import ModelReference, ModelStore
-    from openbook.models.catalogue import CatalogueEntry
     from openbook.models.lineage import Node
 
 ANSWERS_COMPARED = 100  # for `merge`
@@ -48,7 +47,16 @@ def list_models(available: bool, as_json: bool) -> None:
     damaged = {name: found for name, found in known.items() if isinstance(found, str)}
     offered = [name for name in CATALOGUE if name not in known]
     if available:
-        rows = [_catalogue_row(entry, stored=entry.name in known) for entry in CATALOGUE.values()]
+        same = ("name", "kind", "description", "memory_mb", "licence")
+        rows = [
+            {key: getattr(entry, key) for key in same}
+            | {
+                "bytes": sum(file.bytes for file in entry.files),
+                "tried_here": entry.tried,
+                "stored": entry.name in known,
+            }
+            for entry in CATALOGUE.values()
+        ]
         display.show(as_json, {"available": rows}, _print_available, rows)
     else:
         value = {"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered}
@@ -64,12 +72,6 @@ def _print_models(here: Sequence[ModelReference], damaged: Mapping[str, str], of
         display.say(f"{name:<24} damaged: {reason}", "red")
     if offered:
         display.say(f"{offered} more can be fetched by name: openbook models list --available", "dim")
-
-
-def _catalogue_row(entry: CatalogueEntry, *, stored: bool) -> dict[str, Any]:
-    same = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
-    size = sum(file.bytes for file in entry.files)
-    return {**same, "bytes": size, "tried_here": entry.tried, "stored": stored}
 
 
 def _print_available(rows: Sequence[dict[str, Any]]) -> None:
@@ -105,16 +107,9 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
 
+    said = {"name": name, "licence": licence, "knowledge_cutoff": knowledge_cutoff}
     with display.progress("verify") as progress:
-        reference = import_gguf(
-            _store(),
-            file,
-            name=name,
-            licence=licence,
-            knowledge_cutoff=knowledge_cutoff,
-            progress=progress,
-            try_out=check_usable,
-        )
+        reference = import_gguf(_store(), file, **said, progress=progress, try_out=check_usable)
     display.say(f"{reference.name} is here: {reference.digest}")
 
 
@@ -280,7 +275,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def learned(name: str, document: Path, as_json: bool) -> None:
-    """Say whether NAME has learned the text of DOCUMENT, a file."""
+    """Say whether the model NAME was trained on the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file
 

@@ -26,14 +26,8 @@ def list_runs(as_json: bool) -> None:
         "runs": [_summary(run) for run in found if not isinstance(run, str)],
         "damaged": [run for run in found if isinstance(run, str)],
     }
-    display.show(as_json, value, _print_runs, found)
-
-
-def _print_runs(found: list[RunSummary | str]) -> None:
-    for run in found:
-        display.say(run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}")
-    if not found:
-        display.say("No run yet. Train one: openbook train RECIPE")
+    lines = [run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}" for run in found]
+    display.show(as_json, value, display.say_each, lines or ["No run yet. Train one: openbook train RECIPE"])
 
 
 @runs.command()
@@ -68,7 +62,11 @@ def _summary(run: RunSummary) -> dict[str, Any]:
         "recipe_digest": run.recipe_digest,
         "steps_done": run.steps[-1]["step"] if run.steps else 0,
         "steps": run.steps[-1]["steps"] if run.steps else None,
-        "best": _latest(run),
+        "best": dict(run.result["numbers"])
+        if run.result
+        else numbers_of(run.evaluations[-1])
+        if run.evaluations
+        else {},
         "result": dict(run.result) if run.result else None,
     }
 
@@ -81,10 +79,3 @@ def _progress(run: RunSummary) -> str:
         return "begun"
     last = run.steps[-1]
     return f"step {last['step']} of {last['steps']}, loss {last['loss']:.3f}"
-
-
-def _latest(run: RunSummary) -> dict[str, float]:
-    """The finished model's numbers, or those of the last evaluation."""
-    if run.result:
-        return dict(run.result["numbers"])
-    return numbers_of(run.evaluations[-1]) if run.evaluations else {}
