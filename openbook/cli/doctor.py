@@ -35,7 +35,9 @@ class Check:
 def config(as_json: bool) -> None:
     """Show every setting, its value and where it comes from."""
     settings, sources = context.read_settings(), setting_sources()
-    shown = {"home": (settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")}
+    shown: dict[str, tuple[object, str]] = {
+        "home": (settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")
+    }
     for field in fields(Settings)[1:]:
         value = settings.kb_place if field.name == "kb" else getattr(settings, field.name)
         if field.name == "base_url" and settings.base_url:

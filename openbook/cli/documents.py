@@ -126,7 +126,8 @@ class _FolderOrAddress(click.Path):
         return value if isinstance(value, str) and is_address(value) else super().convert(value, param, ctx)
 
 
-def _duration_s(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds. Raises click.BadParameter."""
     found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
     if found is None:
         raise click.BadParameter(f"{text!r} is not a duration such as 90s, 10m or 1h.")
@@ -145,12 +146,7 @@ def _duration_s(text: str) -> float:
 @click.option("--reset", is_flag=True, help="Drop the remembered globs, labels and OCR.")
 @click.option("--forget", is_flag=True, help="Stop syncing this folder or address. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Keep running: sync folders when they change, until Ctrl-C.")
-@click.option(
-    "--every",
-    type=_duration_s,
-    metavar="DURATION",
-    help="Keep running: sync again after each DURATION, such as 90s, 10m or 1h, until Ctrl-C.",
-)
+@click.option("--every", type=duration, help="Keep running: sync again every 90s, 10m or 1h, until Ctrl-C.")
 @JSON
 def sync(
     folder: str | Path | None,

@@ -231,9 +231,9 @@ def reembed(embedder: str, kb: Place | None) -> None:
 def precompute(
     kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
 ) -> None:
-    """Let the model read passages now, so that first answers are fast.
+    """Read passages ahead, so that first answers are fast.
 
-    What it computed is kept on disk, up to the setting kv_disk; passages for which there is no room are skipped, and so
+    What the model computed is kept on disk, up to the setting kv_disk; passages for which there is no room are skipped, and so
     are documents with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """

@@ -275,7 +275,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def learned(name: str, document: Path, as_json: bool) -> None:
-    """Say whether the model NAME was trained on the text of DOCUMENT, a file."""
+    """Say whether NAME was trained on the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file
 

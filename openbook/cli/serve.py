@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from openbook.serving.model_reload import ModelSource
 
 
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s"
-
-
 @click.command()
 @click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, also a new one (repeatable).")
 @click.option(
@@ -102,15 +99,19 @@ def serve(
             opened.append((model, None if base_url else named_in_store(settings.models_dir, own.model, open_model)))
         (model, source), *more = opened
         app = create_app(configuration, model, bases, embedder, source, more)
-        logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)  # on standard error
-        logging.getLogger("openbook.serving").setLevel(logging.INFO)
-        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
+        _log_to_standard_error()
         _first_key(configuration)
         _announce(configuration, listener.getsockname()[1], places)
         try:
             http_server(app).run(sockets=[listener])
         except KeyboardInterrupt:  # the server raises it again after an orderly stop
             click.echo("Ended.", err=True)
+
+
+def _log_to_standard_error() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
+    logging.getLogger("openbook.serving").setLevel(logging.INFO)
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
 
 
 def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]) -> None:
