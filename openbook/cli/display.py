@@ -97,7 +97,7 @@ def say_in_pager(lines: Sequence[str]) -> None:
     """Print lines; in a pager if the terminal is too small for them."""
     text = "".join(f"{printable(line)}\n" for line in lines)
     if not lines:
-        note("There are no such documents.")
+        note("Nothing was found.")
     if console().is_terminal and len(lines) >= console().height:
         click.echo_via_pager(text)
     else:

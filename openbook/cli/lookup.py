@@ -77,15 +77,13 @@ def grep(
     """
     with context.library(context.read_settings(kb=kb)) as library:
         found = scope.view_of(library).grep(pattern, expression=expression, case=case, limit=limit)
-
-    def show() -> None:
-        for each in found.matches:
-            page = "" if each.page is None else f" (page {each.page})"
-            click.echo(f"{each.document}:{each.number}{page}: {each.line.strip()}")
-        if found.more:
-            display.note(f"There are more than {limit:,}; see --limit.")
-
-    display.show(as_json, asdict(found), show)
+    lines = []
+    for each in found.matches:
+        page = "" if each.page is None else f" (page {each.page})"
+        lines.append(f"{each.document}:{each.number}{page}: {each.line.strip()}")
+    display.show(as_json, asdict(found), display.say_in_pager, lines)
+    if found.more and not as_json:
+        display.note(f"There are more than {limit:,}; see --limit.")
 
 
 @click.command()

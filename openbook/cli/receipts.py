@@ -181,7 +181,12 @@ def verify(
     if absent is not None:
         _look_for(absent, kb, proof, as_json)
     elif show_key:
-        _show_key(as_json)
+        from openbook import signatures
+
+        own = signatures.public_key(context.read_settings().home)
+        about = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
+        said = "Public key   {public_key}\nFingerprint  {fingerprint}".format(**about)
+        display.show(as_json, about, display.say, said)
     elif what is None:
         _verify_base(kb, as_json)
     elif is_log:
@@ -190,14 +195,6 @@ def verify(
         _verify_signed(Path(what), key, as_json)
     else:
         _verify_model(what, as_json)
-
-
-def _show_key(as_json: bool) -> None:
-    from openbook import signatures
-
-    own = signatures.public_key(context.read_settings().home)
-    value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
-    display.show(as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value))
 
 
 def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:

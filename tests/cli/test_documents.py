@@ -90,7 +90,7 @@ def test_documents_are_listed_below_a_folder_by_a_pattern_and_as_of_a_version(
     assert documents(out, "*FERRY*", "--label", "board") == {"ferry.md", "ferry.pdf"}
     assert documents(out, "--label", "board", "--as-of", "1") == {"bees.txt", "ferry.md"}
     out.refused(4, "No document 'old'", "ls", "old")
-    assert out("find", "zebra") == out("ls", "*.zip") == (0, "", "There are no such documents.\n")
+    assert out("find", "zebra") == out("ls", "*.zip") == (0, "", "Nothing was found.\n")
 
 
 def test_filters_and_labels(docs: Path, out: Out) -> None:
