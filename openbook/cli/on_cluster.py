@@ -31,7 +31,7 @@ def models(
 ) -> Iterator[tuple[OpenModel, int]]:
     """(model opener, requests it can use at once). Without `cluster`, in this process."""
     if cluster is None:
-        yield lambda own: context.model_opener(own)(), 1
+        yield lambda own: resources.model_opener(own, partial(context.ready_model, own))(), 1
         return
     with replicas(settings, cluster, bounds) as there:
         yield there
