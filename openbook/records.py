@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -378,14 +379,22 @@ class Answer:
     def __str__(self) -> str:
         return self.answer
 
+    def to_markdown(self) -> str:
+        """The answer with the numbers of its quotes, and the list of these (or of the `closest`)."""
+        text = self.answer
+        for each in sorted(self.sentences, key=lambda sentence: sentence.end, reverse=True):
+            if each.citation is not None:
+                text = f"{text[: each.end]} [{each.citation + 1}]{text[each.end :]}"
+        sources = ""
+        for number, cited in enumerate(self.citations or self.closest, start=1):
+            page = f", page {cited.page}" if cited.page else ""
+            name = re.findall(r"[^/]*/?\Z", cited.document)[0]
+            sources += f"{number}. “{' '.join(cited.quote.split())}” ({name}{page})\n"
+        return f"{text}\n\n{sources}" if sources else f"{text}\n"
+
     def _repr_markdown_(self) -> str:
         sure = self.confidence if self.certainty is None else f"{self.confidence} ({self.certainty:.0%})"
-        lines = [html.escape(self.answer, quote=False), f"*{sure}*"]
-        for each in self.citations or self.closest:
-            page = "" if each.page is None else f", page {each.page}"
-            said, where = (html.escape(text, quote=False) for text in (" ".join(each.quote.split()), each.document))
-            lines.append(f"> {said}\n>\n> {where}{page}")
-        return "\n\n".join(lines)
+        return f"{html.escape(self.to_markdown(), quote=False)}\n*{sure}*"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, declined, citations, passages, receipt, ...`."""

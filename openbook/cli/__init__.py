@@ -21,41 +21,23 @@ PROGRAM = "openbook"
 COMPLETE = "_OPENBOOK_COMPLETE"  # set by the script of `openbook completion` when a shell completes a line
 INTERRUPTED = 130
 
-# command -> "module:object"; the module is imported when the command is used.
-VERBS = {
-    "ask": "ask:ask",
-    "chat": "chat:chat",
-    "search": "ask:search",
-    "find": "lookup:find",
-    "grep": "lookup:grep",
-    "read": "lookup:read",
-    "precompute": "knowledge_base:precompute",
-    "add": "documents:add",
-    "sync": "documents:sync",
-    "remove": "documents:remove",
-    "purge": "documents:purge",
-    "status": "knowledge_base:status",
-    "history": "knowledge_base:history",
-    "diff": "knowledge_base:diff",
-    "tag": "knowledge_base:tag",
-    "restore": "knowledge_base:restore",
-    "prune": "knowledge_base:prune",
-    "reembed": "knowledge_base:reembed",
-    "replay": "receipts:replay",
-    "verify": "receipts:verify",
-    "mcp": "serve:mcp",
-    "diagnose": "diagnose:diagnose",
-    "questions": "questions:questions",
-    "models": "models:models",
-    "train": "train:train",
-    "runs": "runs:runs",
-    "serve": "serve:serve",
-    "keys": "serve:keys",
-    "cluster": "cluster:cluster",
-    "config": "doctor:config",
-    "doctor": "doctor:doctor",
-    "completion": "completion:completion",
+_COMMANDS = {  # of each module, which is imported when one of them is used
+    "ask": "ask search",
+    "chat": "chat",
+    "lookup": "ls find grep read",
+    "documents": "add sync remove purge",
+    "knowledge_base": "status history diff tag restore prune reembed precompute",
+    "receipts": "replay verify",
+    "diagnose": "diagnose",
+    "questions": "questions",
+    "models": "models",
+    "train": "train runs",
+    "serve": "serve mcp keys",
+    "cluster": "cluster",
+    "doctor": "config doctor",
+    "completion": "completion",
 }
+VERBS = {verb: module for module, verbs in _COMMANDS.items() for verb in verbs.split()}
 
 
 class Verbs(click.Group):
@@ -65,8 +47,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module, _, name = VERBS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"openbook.cli.{module}"), name)
+        command: click.Command = getattr(importlib.import_module(f"openbook.cli.{VERBS[cmd_name]}"), cmd_name)
         return command
 
     def resolve_command(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from openbook.answer_text import printable
 from openbook.cli import context, display
 from openbook.cli.options import (
     BASE_URL,
@@ -57,6 +58,9 @@ _MAX_QUESTION_BYTES = 1 << 20
 )
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
+@click.option(
+    "--output", type=click.Choice(["text", "md", "json"]), default="text", help="md: Markdown with numbered sources."
+)
 @JSON
 def ask(
     question: str,
@@ -71,25 +75,21 @@ def ask(
     at_least: float,
     log: Path | None,
     sign: Path | None,
+    output: str,
     as_json: bool,
 ) -> None:
     """Answer QUESTION from documents, with citations.
 
-    It says so when the documents do not hold the answer. QUESTION - is read from standard input.
+    If the documents do not hold the answer, it says so. A QUESTION of - is read from standard input.
     """
     from openbook.parallel import Listener
-    from openbook.prompts import checked_question
     from openbook.receipts import LOG_FILE, append_receipt
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
             "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
         )
-    if question == "-":
-        if _STANDARD_INPUT in docs:
-            raise ConfigError("Standard input (-) cannot hold both the question and a document.")
-        question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
-    checked_question(question)
+    question = _question(question, docs)
     settings = context.read_settings(docs=docs, kb=kb, model=model, base_url=base_url, strategy=strategy)
     if sign is not None:
         context.check_signing(sign, settings)
@@ -97,7 +97,7 @@ def ask(
     with _files(docs, settings.max_file_mb) as files, context.library(settings, files) as library:
         context.ready_to_ask(library, scope.as_of, closed_book=closed_book)
         view = library if closed_book else scope.view_of(library)
-        with display.while_reading(quiet=as_json) as live:
+        with display.while_reading(quiet=as_json or output != "text") as live:
             listener = Listener(None if at_least else live.show, live.found, live.progress)
             answer = view.ask(question, quote=quote, closed_book=closed_book, listener=listener)
         if log is not None:
@@ -106,10 +106,22 @@ def ask(
             context.write_signed(sign, settings, answer.receipt)
         if not answer.declined and (answer.certainty or 0.0) < at_least:
             has = "no certainty" if answer.certainty is None else f"a certainty of {answer.certainty:.2f}"
-            raise NotCertainEnough(
-                f"The answer has {has}, and at least {at_least:g} was asked for, so it is not shown."
-            )
-        display.show(as_json, answer.to_json(), display.print_answer, answer, live)
+            raise NotCertainEnough(f"The answer has {has}, not at least {at_least:g}, so it is not shown.")
+        if output == "md" and not as_json:
+            click.echo(printable(answer.to_markdown()), nl=False)
+        else:
+            display.show(as_json or output == "json", answer.to_json(), display.print_answer, answer, live)
+
+
+def _question(question: str, docs: tuple[Path, ...]) -> str:
+    """Read from standard input if it is `-`, and checked."""
+    from openbook.prompts import checked_question
+
+    if question == "-":
+        if _STANDARD_INPUT in docs:
+            raise ConfigError("Standard input (-) cannot hold both the question and a document.")
+        question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
+    return checked_question(question)
 
 
 @contextmanager

@@ -133,6 +133,8 @@ class Turn:
     def __post_init__(self) -> None:
         if self.role == "user" and not self.content.strip():
             raise ValueError("the question is empty")
+        if self.role == "user" and (self.abstained or self.searched or self.citations or self.receipt):
+            raise ValueError("what the user says has 'role' and 'content' alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,9 @@ def _parse(data: bytes, path: Path) -> Transcript:
             try:
                 value = parse_json(line, "it", ValueError)
                 if has_head:
-                    turns.append(_turn(value, "assistant" if len(turns) % 2 else "user"))
+                    turns.append(convert(value, Turn, "it", ValueError))
+                    if turns[-1].role != (wanted := "user" if len(turns) % 2 else "assistant"):
+                        raise ValueError(f"the role must be {wanted!r} here, not {turns[-1].role!r}.")
                 elif value != _HEAD:
                     raise ValueError(_BEGINS)
                 has_head = True
@@ -193,12 +197,3 @@ def _parse(data: bytes, path: Path) -> Transcript:
         raise ConversationError(f"{path}, line 1: {_BEGINS}")
     questions = tuple(turn.content for turn in turns if turn.role == "user")
     return Transcript(questions, questions[-1] if len(turns) % 2 else None)
-
-
-def _turn(value: object, wanted: str) -> Turn:
-    turn = convert(value, Turn, "it", ValueError)
-    if turn.role != wanted:
-        raise ValueError(f"the role must be {wanted!r} here, not {turn.role!r}.")
-    if turn.role == "user" and turn != Turn("user", turn.content):
-        raise ValueError("what the user says has 'role' and 'content' alone.")
-    return turn

@@ -30,7 +30,9 @@ def cluster() -> None:
 
 
 @cluster.command()
-@click.option("--local", "workers", type=click.IntRange(1, 64), required=True, help="Workers, each with one CPU.")
+@click.option(
+    "--local", "workers", type=click.IntRange(1, 64), required=True, help="How many workers, each with one CPU."
+)
 @JSON
 def up(workers: int, as_json: bool) -> None:
     """Start a cluster on this machine, or its missing parts."""
@@ -70,13 +72,7 @@ def status(kb: Place | None, cluster: str | None, as_json: bool) -> None:
         missing = display.count(state.workers - len(running.workers), "worker")
         problems.append(f"{missing} missing. To start again: openbook cluster up --local {state.workers}")
     problems += base.behind if base else ()
-    value = {
-        "local": running,
-        "knowledge_base": str(settings.kb_place),
-        "base": base,
-        "ray": ray,
-        "problems": problems,
-    }
+    value = {"local": running, "knowledge_base": str(settings.kb_place), "base": base, "ray": ray, "problems": problems}
     display.show(as_json, value, _print_status, running, "" if of_base else str(settings.kb_place), base, ray)
     if problems:
         raise ClusterError(" ".join(problems))

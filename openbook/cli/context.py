@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,6 @@ from openbook.files import check_replaceable, replace_file, storage_errors
 from openbook.library import Library
 
 if TYPE_CHECKING:
-    from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.models import ModelReference, ModelStore
@@ -57,11 +56,6 @@ def ready_model(settings: Settings, name: str) -> ModelReference:
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """Default: the configured embedder."""
     return resources.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
-
-
-def model_opener(settings: Settings) -> Callable[[], FrozenModel]:
-    """Fetch and verify the model now; the returned function opens it, on any thread."""
-    return resources.model_opener(settings, partial(ready_model, settings))
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------

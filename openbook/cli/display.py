@@ -93,6 +93,17 @@ def say_each(lines: Iterable[str]) -> None:
         say(line)
 
 
+def say_in_pager(lines: Sequence[str]) -> None:
+    """Print lines; in a pager if the terminal is too small for them."""
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    if not lines:
+        note("Nothing was found.")
+    if console().is_terminal and len(lines) >= console().height:
+        click.echo_via_pager(text)
+    else:
+        click.echo(text, nl=False)
+
+
 def note(text: str, style: str = "") -> None:
     """Print one line on standard error."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
@@ -268,7 +279,11 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     quoted = [(each, answer.citations[each.citation]) for each in answer.sentences if each.citation is not None]
     backing = [citation for each, citation in quoted if each.support == "backed"]
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
-        only = "" if any(_within(each, citation) for each in backing) else ", only near"
+        is_backing = any(
+            each.passage_id == citation.passage_id and citation.start <= each.start and each.end <= citation.end
+            for each in backing
+        )
+        only = "" if is_backing else ", only near"
         say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan"), (only, "yellow")))
         say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
     for sentence in answer.sentences:
@@ -307,10 +322,6 @@ def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[
         end, start = max(last.end, citation.end), hit.passage.start
         joined[-1] = dataclasses.replace(last, end=end, quote=hit.passage.text[last.start - start : end - start])
     return joined
-
-
-def _within(inner: Citation, outer: Citation) -> bool:
-    return inner.passage_id == outer.passage_id and outer.start <= inner.start and inner.end <= outer.end
 
 
 def _provenance(answer: Answer) -> str:
@@ -384,8 +395,7 @@ def print_problems(verdicts: Sequence[Verdict], place: Place | None = None) -> N
     ]
     for each in problems[:_MAX_PROBLEMS]:
         note(
-            f"{each.outcome:<9} {short_path(each.path)}: {each.reason}",
-            "red" if each.outcome == "failed" else "yellow",
+            f"{each.outcome:<9} {short_path(each.path)}: {each.reason}", "red" if each.outcome == "failed" else "yellow"
         )
     if len(problems) > _MAX_PROBLEMS:
         all_of_them = f"; all are listed by: openbook status --kb {shlex.quote(str(place))}" if place else ""

@@ -22,13 +22,6 @@ MIN_FREE_GB, MIN_MEMORY_GB = 3.0, 2.0  # the default model is a file of 1.1 GB, 
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    name: str
-    value: object
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class Check:
     """`advice`: what to do about a problem; empty: there is none."""
 
@@ -42,16 +35,20 @@ class Check:
 def config(as_json: bool) -> None:
     """Show every setting, its value and where it comes from."""
     settings, sources = context.read_settings(), setting_sources()
-    shown = [Setting("home", settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")]
+    shown: dict[str, tuple[object, str]] = {
+        "home": (settings.home, "OPENBOOK_HOME" if os.environ.get("OPENBOOK_HOME") else "default")
+    }
     for field in fields(Settings)[1:]:
         value = settings.kb_place if field.name == "kb" else getattr(settings, field.name)
         if field.name == "base_url" and settings.base_url:
             value = shown_url(settings.base_url)
-        shown.append(Setting(field.name, value, sources.get(field.name, "default")))
+        shown[field.name] = value, sources.get(field.name, "default")
+    listed = [{"name": name, "value": value, "source": source} for name, (value, source) in shown.items()]
     lines = (
-        f"{each.name:<16} {'(none)' if each.value in ('', None) else each.value}  [{each.source}]" for each in shown
+        f"{name:<16} {'(none)' if value in ('', None) else value}  [{source}]"
+        for name, (value, source) in shown.items()
     )
-    display.show(as_json, shown, display.say_each, lines)
+    display.show(as_json, listed, display.say_each, lines)
 
 
 @click.command()
@@ -61,14 +58,13 @@ def doctor(as_json: bool) -> None:
     settings = context.read_settings()
     checks = [*_machine(settings), _safely("model file", _model, settings)]
     checks += [_safely("documents", _documents, settings), _ocr(settings), _proxy()]
-    display.show(as_json, checks, display.say_each, map(_line, checks))
+    lines = []
+    for each in checks:
+        verdict, stop = ("problem", ". ") if each.advice else ("ok", "")
+        lines.append(f"{each.name:<16} {verdict:<8} {each.found}{stop}{each.advice}")
+    display.show(as_json, checks, display.say_each, lines)
     if problems := sum(bool(each.advice) for each in checks):
         raise OpenBookError(f"{display.count(problems, 'problem')} found.")
-
-
-def _line(check: Check) -> str:
-    verdict = "problem" if check.advice else "ok"
-    return f"{check.name:<16} {verdict:<8} {check.found}{'. ' * bool(check.advice)}{check.advice}"
 
 
 def _safely(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
@@ -103,20 +99,17 @@ def _permissions(home: Path, there: Path) -> tuple[str, str]:
 
 
 def _model(settings: Settings) -> Check:
-    name, model = "model file", settings.model
+    model, store = settings.model, context.store(settings)
     if settings.base_url:
-        return Check(name, f"{model} at {shown_url(settings.base_url)} (not asked)")
-    store, advice = (
-        context.store(settings),
-        f"Run openbook models pull {model}; for a file of your own, openbook models import.",
-    )
+        return Check("model file", f"{model} at {shown_url(settings.base_url)} (not asked)")
+    advice = f"Run openbook models pull {model}; for a file of your own, openbook models import."
     try:
         reference = store.resolve(model)
     except UnknownModel:
-        return Check(name, f"{model} is not stored", advice)
+        return Check("model file", f"{model} is not stored", advice)
     if found := store.findings(reference):
-        return Check(name, f"{model}: {found[0]}", advice)
-    return Check(name, f"{model} has its digest {reference.digest[:12]}")
+        return Check("model file", f"{model}: {found[0]}", advice)
+    return Check("model file", f"{model} has its digest {reference.digest[:12]}")
 
 
 def _documents(settings: Settings) -> Check:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -60,9 +60,9 @@ def add(
     lenient: bool,
     as_json: bool,
 ) -> None:
-    """Put PATHS into the knowledge base, as one new version.
+    """Put files into the knowledge base, as one new version.
 
-    PATHS are files, or folders for all files below.
+    PATHS are files, or folders for all files below. To take out what is gone, too: openbook sync
     """
     from openbook import knowledge
     from openbook.knowledge.index.scope import checked_labels
@@ -79,15 +79,18 @@ def add(
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
-    if not lenient:
-        _refuse_failed(report)
+    _refuse_failed(report, lenient=lenient)
 
 
-def _refuse_failed(report: Report) -> None:
-    if failed := [each.path for each in report.verdicts if each.outcome == "failed"]:
+def _refuse_failed(report: Report, synced: Collection[str] = (), *, lenient: bool) -> None:
+    """Raises KnowledgeError if one of `synced` failed, FilesFailed for a file unless `lenient`."""
+    failed = {each.path: each.reason for each in report.verdicts if each.outcome == "failed"}
+    if away := [reason for path, reason in failed.items() if path in synced]:
+        raise KnowledgeError(f"{len(away)} of {len(synced)} could not be synced: {away[0]}.")
+    if failed and not lenient:
         raise FilesFailed(
-            f"{display.count(len(failed), 'file')} could not be read: {display.short_paths(failed)}. The rest is in the "
-            "knowledge base. To exit with 0 all the same: --lenient"
+            f"{display.count(len(failed), 'file')} could not be read: {display.short_paths(list(failed))}. The rest is in "
+            "the knowledge base. To exit with 0 all the same: --lenient"
         )
 
 
@@ -123,29 +126,27 @@ class _FolderOrAddress(click.Path):
         return value if isinstance(value, str) and is_address(value) else super().convert(value, param, ctx)
 
 
-class _Duration(click.ParamType[float]):
-    name = "DURATION"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h.", param, ctx)
-        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+def duration(text: str) -> float:
+    """Seconds. Raises click.BadParameter."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a duration such as 90s, 10m or 1h.")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 @click.command()
 @click.argument("folder", metavar="[FOLDER|ADDRESS]", required=False, type=_FolderOrAddress(path_type=Path))
 @KB
-@click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
-@click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
+@click.option("--include", multiple=True, help="Only what matches this glob, as in .gitignore (repeatable).")
+@click.option("--exclude", multiple=True, help="Nothing that matches this glob (repeatable).")
 @_REQUIRE_LABEL
 @_OCR
 @_CLUSTER
 @_LENIENT
-@click.option("--reset", is_flag=True, help="Forget the globs, labels and OCR that FOLDER had before.")
-@click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
-@click.option("--watch", is_flag=True, help="Keep running and follow changes of folders until interrupted.")
-@click.option("--every", type=_Duration(), help="Keep running and sync again each 90s, 10m or 1h.")
+@click.option("--reset", is_flag=True, help="Drop the remembered globs, labels and OCR.")
+@click.option("--forget", is_flag=True, help="Stop syncing this folder or address. Its documents stay.")
+@click.option("--watch", is_flag=True, help="Keep running: sync folders when they change, until Ctrl-C.")
+@click.option("--every", type=duration, help="Keep running: sync again every 90s, 10m or 1h, until Ctrl-C.")
 @JSON
 def sync(
     folder: str | Path | None,
@@ -162,10 +163,12 @@ def sync(
     every: float | None,
     as_json: bool,
 ) -> None:
-    """Make the knowledge base equal to a folder or a source.
+    """Update the documents of a folder, web site or other source.
 
-    A source has an address, such as https://docs.example.org/. It takes in what is new, changed, renamed or gone. FOLDER, its globs, labels and OCR are remembered and hold until
-    others are given, or --reset. Without FOLDER, all that is remembered or in sources.toml is brought up to date together.
+    Documents that are new, changed or renamed go in, and those that are gone go out, as one new version. An ADDRESS is
+    a web site such as https://docs.example.org/, a mailbox, a bucket and more: see docs/sources.md. The folder or
+    address is remembered with its globs, labels and OCR, which hold until you give others, or --reset. Without it, all
+    that is remembered, and all in the file sources.toml in the knowledge base's folder, is updated together.
     """
     from openbook.knowledge.index.scope import checked_labels
     from openbook.knowledge.ingest.discovery import Rules, check_exists
@@ -203,9 +206,7 @@ def sync(
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, which, at_work, replace(options, progress=progress))
         _show(report, settings.kb_place, as_json)
-        _refuse_unsynced(report, which)
-        if not (lenient or watch or every):
-            _refuse_failed(report)
+        _refuse_failed(report, {each.name for each in which}, lenient=lenient or watch or bool(every))
 
     with context.joined(cluster):
         if watch or every:
@@ -213,12 +214,6 @@ def sync(
                 _keep_syncing(find, run, every, watch=watch)
         else:
             run(folders)
-
-
-def _refuse_unsynced(report: Report, which: list[SyncedFolder]) -> None:
-    roots = {each.name for each in which}
-    if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
-        raise KnowledgeError(f"{len(failed)} of {len(which)} could not be synced: {failed[0].reason}.")
 
 
 def _keep_syncing(
@@ -233,7 +228,7 @@ def _keep_syncing(
 
     folders = find()
     watched = [each for each in folders if watch and not each.address]
-    changes = folder_changes([each.folder for each in watched]) if watched else _ticks()
+    changes = folder_changes([each.folder for each in watched])
     next(changes, 0)  # no change is missed from here on
     run(folders)
     said = [f"Watching {', '.join(each.name for each in watched)}."] if watched else []
@@ -264,12 +259,6 @@ def _keep_syncing(
                 display.note(f"{error} Next try in {RETRY_S:g} s.")
 
 
-def _ticks() -> Iterator[int]:
-    while True:
-        yield 0
-        time.sleep(0.5)
-
-
 @click.command()
 @click.argument("documents", nargs=-1, required=True)
 @KB
@@ -277,7 +266,7 @@ def _ticks() -> Iterator[int]:
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take documents out; older versions keep them.
 
-    DOCUMENTS are paths, or folders for all below. One new version leaves them all out. See also: openbook purge
+    DOCUMENTS are paths, or folders for all below. The result is one new version. To delete for good: openbook purge
     """
     from openbook.knowledge.ingest.mirror import mirrored_files
     from openbook.knowledge.store.names import path_displayed
@@ -301,6 +290,15 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
             f"Still where it is synced from: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
             "not to."
         )
+
+
+_DELETED_TOO = {
+    "caches": "cached knowledge base",
+    "runs": "stopped training run",
+    "states": "computed state",
+    "diagnoses": "diagnosis folder",
+    "unfinished": "unfinished file",
+}
 
 
 @click.command()
@@ -347,8 +345,7 @@ def purge(
     done = purge_everywhere(base, documents, settings, copies=copies)
     if proof is not None:
         context.write_signed(proof, settings, proof_of(done, base))
-    kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
-    value = asdict(done.purged) | {f"{kind}_deleted": getattr(done.deleted, kind) for kind in kinds}
+    value = asdict(done.purged) | {f"{kind}_deleted": getattr(done.deleted, kind) for kind in _DELETED_TOO}
     value |= {"models_that_learned_it": done.carried, "proved": done.proved}
     value |= {"changes_deleted": changes, "scanned": done.scanned, "out_of_reach": done.out_of_reach}
     display.show(as_json, value, _print_purged, done, changes)
@@ -372,14 +369,7 @@ def _print_purged(done: PurgedEverywhere, changes: int) -> None:
         display.say(f"Not proved: {scanned}, but these may hold traces of them:", "red")
         for each in done.not_clean:
             display.say(f"{each.path} ({each.reason}): {each.advice}", "red", indent=2)
-    also = {
-        "caches": "cached knowledge base",
-        "runs": "stopped training run",
-        "states": "computed state",
-        "diagnoses": "diagnosis folder",
-        "unfinished": "unfinished file",
-    }
-    counts = {what: getattr(deleted, kind) for kind, what in also.items()} | {"recorded answer change": changes}
+    counts = {what: getattr(deleted, kind) for kind, what in _DELETED_TOO.items()} | {"recorded answer change": changes}
     if found := [display.count(number, what) for what, number in counts.items() if number]:
         display.say(f"Deleted too: {', '.join(found)}.")
     if weights := done.unreached.get("weights"):
@@ -392,16 +382,13 @@ def _print_purged(done: PurgedEverywhere, changes: int) -> None:
             f"These documents keep other texts in some version. If those must go too, purge them by name: {names}",
             "yellow",
         )
-    if purged.still_on_disk:
-        lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
-        at_source = [path for path in purged.still_on_disk if is_address(path)]
-        on_disk = [path for path in purged.still_on_disk if not is_address(path)]
-        for where, paths in (
-            ("on this disk, and taken in again by the next add or sync over it", on_disk),
-            ("at its source, and fetched again by the next sync unless --exclude says not to", at_source),
-        ):
-            if paths:
-                display.say(f"Still {where}{lost}: {display.short_paths(paths)}", "yellow")
+    lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
+    for at_source, where in (
+        (False, "on this disk, and taken in again by the next add or sync over it"),
+        (True, "at its source, and fetched again by the next sync unless --exclude says not to"),
+    ):
+        if paths := [path for path in purged.still_on_disk if is_address(path) is at_source]:
+            display.say(f"Still {where}{lost}: {display.short_paths(paths)}", "yellow")
     for model in done.carried:
         if model.found is None:
             display.say(f"Whether the model {model.name} has learned from it is {model.note}.")

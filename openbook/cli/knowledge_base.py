@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
-    from openbook.knowledge.versions import Difference, Version
+    from openbook.knowledge.versions import Difference
     from openbook.records import Passage, Verdict
 
 _MAX_CHANGES = 40  # documents
@@ -31,36 +31,27 @@ _MAX_VERSIONS = 20
 
 @click.command()
 @KB
-@click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
 @JSON
-def status(kb: Place | None, documents: bool, as_json: bool) -> None:
-    """Show what is in the knowledge base, and what is not."""
+def status(kb: Place | None, as_json: bool) -> None:
+    """Show what is in the knowledge base, and which files are not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
 
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = KnowledgeBase.open(place)
-    if documents:
-        paths, labels = base.documents(), base.labels()
-        listed = {"folder": str(place), "documents": paths, "labels": labels}
-        lines = [f"{path}  [{', '.join(labels[path])}]" if path in labels else path for path in paths]
-        display.show(as_json, listed, display.say_each, lines)
-        return
     found, states = base.status(), resources.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = permissions.open_folders([settings.home, place])
-    value = {"folder": str(place), **asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
-    display.show(as_json, value, _print_status, place, found, states, settings.kv_disk, opened.values())
+    labels = sorted({label for held in base.labels().values() for label in held})
+    value = {"folder": str(place), **asdict(found), "labels": labels, "kept_states": states}
+    value["open_folders"] = list(map(str, opened))
+    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk, opened.values())
 
 
 def _print_status(
-    place: Place,
-    status: Status,
-    states: CacheStats,
-    most_mb: int,
-    advice: Iterable[str],
+    place: Place, status: Status, labels: Sequence[str], states: CacheStats, most_mb: int, advice: Iterable[str]
 ) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
@@ -68,6 +59,7 @@ def _print_status(
         "Knowledge base": display.short_path(place),
         "Version": f"{status.version} ({status.versions_kept} kept)",
         "Documents": f"{status.documents:,}{copies}",
+        "Access labels": ", ".join(labels),
         "Passages": f"{status.passages:,}",
         "Text": display.characters(status.characters, status.source_characters),
         "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
@@ -100,19 +92,15 @@ def _print_status(
 @JSON
 def history(kb: Place | None, as_json: bool) -> None:
     """List the kept versions, newest first."""
-    from openbook.knowledge.versions import history as versions_of
-
-    found = versions_of(context.open_base(context.read_settings(kb=kb)))
-    display.show(as_json, {"versions": found}, _print_history, found)
-
-
-def _print_history(versions: Sequence[Version]) -> None:
-    for each in versions[:_MAX_VERSIONS]:
+    found = context.library(context.read_settings(kb=kb)).history()
+    lines = []
+    for each in found[:_MAX_VERSIONS]:
         tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
         time = each.created_at.replace("+00:00", "Z")
-        display.say(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
-    if len(versions) > _MAX_VERSIONS:
-        display.say(f"... and {len(versions) - _MAX_VERSIONS} older; --json lists all.")
+        lines.append(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
+    if len(found) > _MAX_VERSIONS:
+        lines.append(f"... and {len(found) - _MAX_VERSIONS} older; --json lists all.")
+    display.show(as_json, {"versions": found}, display.say_each, lines)
 
 
 @click.command()
@@ -123,15 +111,12 @@ def _print_history(versions: Sequence[Version]) -> None:
 def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show what changed from one version to another.
 
-    The documents that differ between version BEFORE and AFTER (default: the newest), and the words that changed in them.
+    Lists the documents that differ between BEFORE and AFTER (default: the newest), and shows the words that changed.
     A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
-    from openbook.knowledge import versions
-
-    base = context.open_base(context.read_settings(kb=kb))
-    end = versions.resolve_version(base, after) if after else base.version
-    found = versions.diff(base, versions.resolve_version(base, before), end)
-    display.show(as_json, found, _print_difference, found, base)
+    library = context.library(context.read_settings(kb=kb))
+    found = library.diff(before, after)
+    display.show(as_json, found, _print_difference, found, library.base)
 
 
 def _print_difference(found: Difference, base: KnowledgeBase) -> None:
@@ -165,17 +150,16 @@ def _print_difference(found: Difference, base: KnowledgeBase) -> None:
 @click.option("--drop", is_flag=True, help="Delete the tag instead.")
 def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
-    from openbook.knowledge import versions
+    from openbook.knowledge.versions import drop_tag
 
     if drop and version:
         raise ConfigError(f"--drop takes the name of a tag alone, not the version {version!r} too.")
-    base = context.open_base(context.read_settings(kb=kb))
+    library = context.library(context.read_settings(kb=kb))
     if drop:
-        versions.drop_tag(base, name)
+        drop_tag(library.base, name)
         click.echo(f"Dropped the tag {name}.")
     else:
-        number = versions.resolve_version(base, version) if version else None
-        click.echo(f"{name} is version {versions.tag(base, name, number)}.")
+        click.echo(f"{name} is version {library.tag(name, version)}.")
 
 
 @click.command()
@@ -184,7 +168,7 @@ def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
 def restore(version: str, kb: Place | None) -> None:
     """Bring back the documents of VERSION as a new version.
 
-    The new version holds exactly these. VERSION is a number, a tag or a time.
+    The new version holds exactly these documents. VERSION is a number, a tag or a time.
     """
     from openbook.knowledge import versions
 
@@ -197,16 +181,15 @@ def restore(version: str, kb: Place | None) -> None:
 @click.command()
 @KB
 @click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
-@click.option("--save", is_flag=True, help="Also keep only the N newest versions after each later change.")
+@click.option("--save", is_flag=True, help="Do the same after each later change.")
 @JSON
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.knowledge import versions
-    from openbook.knowledge.store import version_rows
-    from openbook.knowledge.store.version_rows import version_ranges
+    from openbook.knowledge.store.version_rows import retention, version_ranges
 
     base = context.open_base(context.read_settings(kb=kb))
-    keep = keep or version_rows.retention(base.connection)
+    keep = keep or retention(base.connection)
     if keep is None:
         raise ConfigError("Say what to keep: give --keep N.")
     pruned = versions.prune(base, keep)
@@ -224,9 +207,9 @@ def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None
 def reembed(embedder: str, kb: Place | None) -> None:
     """Embed all passages again, with another EMBEDDER.
 
-    Search uses the old vectors until the new ones are complete.
+    EMBEDDER is a name from `openbook models list --available`. Search uses the old vectors until the new ones are complete.
     """
-    from openbook.knowledge.embedder_change import reembed as embed_anew
+    from openbook.knowledge.embedder_change import reembed as embed_again
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)
@@ -235,7 +218,7 @@ def reembed(embedder: str, kb: Place | None) -> None:
         click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
         return
     with display.stages() as progress:
-        version, count = embed_anew(base, opened, progress=progress)
+        version, count = embed_again(base, opened, progress=progress)
     click.echo(f"{count:,} texts embedded with {embedder}. {settings.kb_place} is at version {version}.")
 
 
@@ -248,11 +231,11 @@ def reembed(embedder: str, kb: Place | None) -> None:
 def precompute(
     kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
 ) -> None:
-    """Precompute passages so that first answers are fast.
+    """Read passages ahead, so that first answers are fast.
 
-    The model reads them now, and what it computed is kept on disk, up to the setting kv_disk; passages for which there is
-    no room are skipped, and so are documents with access labels. After an interruption, run the same command again.
-    With --cluster, results are kept where `serve` looks for them with the same --cluster and --replicas.
+    What the model computed is kept on disk, up to the setting kv_disk; passages for which there is no room are skipped, and so
+    are documents with access labels. After an interruption, run the same command again. With --cluster, results are
+    kept where `serve` looks for them with the same --cluster and --replicas.
     """
     from openbook.records import Decoding
     from openbook.retrieval import strategy_of

@@ -1,4 +1,4 @@
-"""`openbook find, grep, read`: looking things up without a model."""
+"""`openbook ls, find, grep, read`: looking things up without a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,39 @@ from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, ScopeOptions, scope_options
 from openbook.config import Place
 
-_DOCUMENT = click.argument("document")
+
+@click.command()
+@click.argument("path", required=False)
+@KB
+@scope_options
+@JSON
+def ls(path: str | None, kb: Place | None, scope: ScopeOptions, as_json: bool) -> None:
+    """List the documents: size, pages, time and path.
+
+    PATH is a folder, a document, or a pattern such as '*.pdf' (default: all documents). The time, in UTC, is when the
+    knowledge base got this text. Documents that require an access label are listed only with --label.
+    """
+    from rich.filesize import decimal
+
+    from openbook.knowledge.store.names import resolve
+
+    with context.library(context.read_settings(kb=kb)) as library:
+        base, view, paths = library.base, scope.view_of(library), None
+        with base.snapshot():
+            if path is not None:
+                is_pattern = "*" in path or "?" in path
+                paths = view.find(path) if is_pattern else resolve(base.documents(view.scope), path)
+            found = base.document_info(paths, view.scope).values()
+            version = base.kept_version(view.scope.as_of)
+    documents = [{**each._asdict(), "metadata": dict(each.metadata)} for each in found]
+    lines = []
+    for each in found:
+        pages = display.count(each.pages, "page") if each.pages else ""
+        labels = f"  [{', '.join(each.labels)}]" if each.labels else ""
+        about = f"{decimal(each.bytes):>9}  {pages:>9}  {each.created_at[:16]}"
+        lines.append(f"{about}  {display.short_path(each.path)}{labels}")
+    value = {"knowledge_base": base.id, "version": version, "documents": documents}
+    display.show(as_json, value, display.say_in_pager, lines)
 
 
 @click.command()
@@ -19,13 +51,13 @@ _DOCUMENT = click.argument("document")
 @scope_options
 @JSON
 def find(name: str, kb: Place | None, scope: ScopeOptions, as_json: bool) -> None:
-    """List the documents whose path has NAME in it.
+    """Print the path of each document that has NAME in it.
 
     NAME may be a pattern such as '*.pdf', for the path or the file name.
     """
     with context.library(context.read_settings(kb=kb)) as library:
         found = scope.view_of(library).find(name)
-    display.show(as_json, found, click.echo, "\n".join(found))
+    display.show(as_json, found, display.say_in_pager, found)
 
 
 @click.command()
@@ -45,19 +77,17 @@ def grep(
     """
     with context.library(context.read_settings(kb=kb)) as library:
         found = scope.view_of(library).grep(pattern, expression=expression, case=case, limit=limit)
-
-    def show() -> None:
-        for each in found.matches:
-            page = "" if each.page is None else f" (page {each.page})"
-            click.echo(f"{each.document}:{each.number}{page}: {each.line.strip()}")
-        if found.more:
-            display.note(f"There are more than {limit:,}; see --limit.")
-
-    display.show(as_json, asdict(found), show)
+    lines = []
+    for each in found.matches:
+        page = "" if each.page is None else f" (page {each.page})"
+        lines.append(f"{each.document}:{each.number}{page}: {each.line.strip()}")
+    display.show(as_json, asdict(found), display.say_in_pager, lines)
+    if found.more and not as_json:
+        display.note(f"There are more than {limit:,}; see --limit.")
 
 
 @click.command()
-@_DOCUMENT
+@click.argument("document")
 @KB
 @scope_options
 @click.option("--page", type=click.IntRange(min=1), help="Only this page.")

@@ -21,7 +21,6 @@ from openbook.errors import ModelError
 if TYPE_CHECKING:
     from openbook.diagnosis.gate import Check
     from openbook.models import ModelReference, ModelStore
-    from openbook.models.catalogue import CatalogueEntry
     from openbook.models.lineage import Node
 
 ANSWERS_COMPARED = 100  # for `merge`
@@ -48,8 +47,15 @@ def list_models(available: bool, as_json: bool) -> None:
     damaged = {name: found for name, found in known.items() if isinstance(found, str)}
     offered = [name for name in CATALOGUE if name not in known]
     if available:
-        rows = [_catalogue_row(entry, stored=entry.name in known) for entry in CATALOGUE.values()]
-        display.show(as_json, {"available": rows}, _print_available, rows)
+        rows, lines = list[dict[str, Any]](), list[str]()
+        for entry in CATALOGUE.values():
+            row = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
+            size, stored = sum(file.bytes for file in entry.files), entry.name in known
+            rows.append({**row, "bytes": size, "tried_here": entry.tried, "stored": stored})
+            states = (", stored" if stored else "") + ("" if entry.tried else ", not tried here")
+            needs = f"{f'{size / 1e6:,.0f} MB':>8}, needs {entry.memory_mb / 1e3:.1f} GB of memory"
+            lines.append(f"{entry.name:<28} {needs}, {entry.licence}{states}")
+        display.show(as_json, {"available": rows}, display.say_each, lines)
     else:
         value = {"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered}
         display.show(as_json, value, _print_models, here, damaged, len(offered))
@@ -64,20 +70,6 @@ def _print_models(here: Sequence[ModelReference], damaged: Mapping[str, str], of
         display.say(f"{name:<24} damaged: {reason}", "red")
     if offered:
         display.say(f"{offered} more can be fetched by name: openbook models list --available", "dim")
-
-
-def _catalogue_row(entry: CatalogueEntry, *, stored: bool) -> dict[str, Any]:
-    same = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
-    size = sum(file.bytes for file in entry.files)
-    return {**same, "bytes": size, "tried_here": entry.tried, "stored": stored}
-
-
-def _print_available(rows: Sequence[dict[str, Any]]) -> None:
-    for row in rows:
-        states = (", stored" if row["stored"] else "") + ("" if row["tried_here"] else ", not tried here")
-        needs = f"needs {row['memory_mb'] / 1e3:.1f} GB of memory"
-        size = f"{row['bytes'] / 1e6:,.0f} MB"
-        display.say(f"{row['name']:<28} {size:>8}, {needs}, {row['licence']}{states}")
 
 
 @models.command()
@@ -105,16 +97,9 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
 
+    said = {"name": name, "licence": licence, "knowledge_cutoff": knowledge_cutoff}
     with display.progress("verify") as progress:
-        reference = import_gguf(
-            _store(),
-            file,
-            name=name,
-            licence=licence,
-            knowledge_cutoff=knowledge_cutoff,
-            progress=progress,
-            try_out=check_usable,
-        )
+        reference = import_gguf(_store(), file, **said, progress=progress, try_out=check_usable)
     display.say(f"{reference.name} is here: {reference.digest}")
 
 
@@ -280,7 +265,7 @@ def _print_lineage(tree: Node, digest: str) -> None:
 @click.argument("document", type=EXISTING)
 @JSON
 def learned(name: str, document: Path, as_json: bool) -> None:
-    """Say whether NAME has learned the text of DOCUMENT, a file."""
+    """Say whether NAME was trained on the text of DOCUMENT, a file."""
     from openbook.models.lineage import memberships_of
     from openbook.parsers import parse_file
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from openbook import resources
 from openbook.cli import context
@@ -30,7 +31,7 @@ def models(
 ) -> Iterator[tuple[OpenModel, int]]:
     """(model opener, requests it can use at once). Without `cluster`, in this process."""
     if cluster is None:
-        yield lambda own: context.model_opener(own)(), 1
+        yield lambda own: resources.model_opener(own, partial(context.ready_model, own))(), 1
         return
     with replicas(settings, cluster, bounds) as there:
         yield there
@@ -51,7 +52,8 @@ def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -
             "--cluster auto."
         )
     connect(cluster)
-    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
+    # In order, or the replicas would stay.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         from openbook.cluster.replicas import RUNNING, Replicas
 
@@ -77,10 +79,6 @@ def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -
     finally:
         disconnect()
         signal.signal(signal.SIGTERM, before)
-
-
-def _end_in_order(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def replica_bounds(given: tuple[int, int] | None, cluster: str | None) -> tuple[int, int]:

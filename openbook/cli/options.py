@@ -34,15 +34,12 @@ class _ExistingPath(click.Path):
         return path
 
 
-class _Replicas(click.ParamType[tuple[int, int]]):
-    name = "N|MIN-MAX"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        found = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", value)
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if least > most:
-            self.fail(f"{value!r} is neither a number from 1 to 9999 nor two, such as 1-4.", param, ctx)
-        return least, most
+def _replicas(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", text)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if least > most:
+        raise click.BadParameter(f"{text!r} is neither a number from 1 to 9999 nor two, such as 1-4.")
+    return least, most
 
 
 EXISTING = _ExistingPath(path_type=Path)
@@ -70,21 +67,26 @@ DOCS = click.option(
 )
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
 REPLICAS = click.option(
-    "--replicas", type=_Replicas(), help="How many replicas, or MIN-MAX as the load demands (default: 1)."
+    "--replicas",
+    type=_replicas,
+    metavar="N|MIN-MAX",
+    help="How many replicas, or MIN-MAX as the load demands (default: 1).",
 )
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
-LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
+LABEL = click.option(
+    "--label", "labels", multiple=True, help="Also documents that require this access label (repeatable)."
+)
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")
 
 
-def _webhook(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
-    if url is not None and not re.fullmatch(r"https?://[^/\s]\S*", url):
+def _webhook(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]\S*", url):
         raise ConfigError(f"A webhook begins with http:// or https:// and a host, not {shown_url(url)!r}.")
     return url
 
 
 WEBHOOK = click.option(
-    "--webhook", metavar="URL", callback=_webhook, help="Post each changed answer of a standing question here, as JSON."
+    "--webhook", metavar="URL", type=_webhook, help="Post each changed answer of a standing question here, as JSON."
 )
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
@@ -132,7 +134,7 @@ def scope_options(command: Command) -> Command:
 
     as_of = click.option(
         "--as-of",
-        help="Ask an older version: its number, a tag, a date (as it was when that day ended) or a time in UTC.",
+        help="Use an older version: its number, a tag, a date (as it was when that day ended) or a time in UTC.",
     )
     where = click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
     return as_of(where(LABEL(with_scope)))

@@ -52,17 +52,30 @@ def _read(path: Path, most: int) -> bytes:
 def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     """Answer again from a receipt and compare the bytes.
 
-    RECEIPT is the file of `openbook ask --json`, or the receipt in it. `-` is standard input. If RECEIPT is the folder
-    of a log (`openbook ask --log`), every answer in it is compared. Exits with 0 if all answers are identical, else
-    with 1, and says what differs.
+    RECEIPT is a file with what `openbook ask --json` printed, or with the receipt in it. `-` is standard input. If
+    RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with 0 if all answers
+    are identical, else with 1, and says what differs.
     """
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
+    from openbook.replay import ReplayResult
 
     is_log = receipt.is_dir()
     with ExitStack() as to_close:
         again = _replayer(context.read_settings(kb=kb), kb, to_close)
-        receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
-        results = [_of_log(again, each) if is_log else again(each) for each in receipts]
+
+        def of_log(each: Receipt) -> ReplayResult:
+            """A receipt that cannot be replayed must not hide the others."""
+            try:
+                return again(each)
+            except (ConfigError, KnowledgeBaseMissing):  # the user's mistake, whatever the receipt says
+                raise
+            except OpenBookError as error:
+                return ReplayResult((str(error),), None)
+
+        if is_log:
+            results = [of_log(each) for each in receipts_in(receipt)]
+        else:
+            results = [again(parse_receipt(_read(receipt, MAX_RECEIPT_BYTES)))]
     different = [number for number, result in enumerate(results, start=1) if not result.identical]
     values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
     if is_log:
@@ -76,18 +89,6 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     display.show(as_json, value, display.say_each, lines)
     if different:
         raise click.exceptions.Exit(1)
-
-
-def _of_log(again: Callable[[Receipt], ReplayResult], receipt: Receipt) -> ReplayResult:
-    """One receipt that cannot be replayed must not hide the others."""
-    from openbook.replay import ReplayResult
-
-    try:
-        return again(receipt)
-    except (ConfigError, KnowledgeBaseMissing):  # the user's mistake, whatever the receipt says
-        raise
-    except OpenBookError as error:
-        return ReplayResult((str(error),), None)
 
 
 def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
@@ -180,7 +181,12 @@ def verify(
     if absent is not None:
         _look_for(absent, kb, proof, as_json)
     elif show_key:
-        _show_key(as_json)
+        from openbook import signatures
+
+        own = signatures.public_key(context.read_settings().home)
+        about = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
+        said = "Public key   {public_key}\nFingerprint  {fingerprint}".format(**about)
+        display.show(as_json, about, display.say, said)
     elif what is None:
         _verify_base(kb, as_json)
     elif is_log:
@@ -189,14 +195,6 @@ def verify(
         _verify_signed(Path(what), key, as_json)
     else:
         _verify_model(what, as_json)
-
-
-def _show_key(as_json: bool) -> None:
-    from openbook import signatures
-
-    own = signatures.public_key(context.read_settings().home)
-    value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
-    display.show(as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value))
 
 
 def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:

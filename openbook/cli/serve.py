@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase
     from openbook.serving.configuration import Configuration
-    from openbook.serving.keys import ApiKey, KeyFile
+    from openbook.serving.keys import KeyFile
     from openbook.serving.model_reload import ModelSource
 
 
@@ -67,6 +66,7 @@ def serve(
     """Answer over HTTP: a web page, and an API like OpenAI's."""
     with needs_extra("This", "serve"):
         from openbook.serving.app import create_app
+        from openbook.serving.model_reload import named_in_store
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.index.scope import checked_labels
     from openbook.receipts import LOG_FILE
@@ -92,8 +92,14 @@ def serve(
         open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
         context.check_writable(configuration.receipts and configuration.receipts / LOG_FILE)
         bases, embedder = _open_bases(settings, places)
-        first, *more = [_opened(own, partial(open_model_of, own), stack) for own in each_model]
-        app = create_app(configuration, first[0], bases, embedder, first[1], more)
+        opened: list[tuple[FrozenModel, ModelSource | None]] = []
+        for own in each_model:
+            open_model = partial(open_model_of, own)
+            model = stack.enter_context(closing(open_model()))
+            # A name in the store may change its meaning; another server's model is not watched.
+            opened.append((model, None if base_url else named_in_store(settings.models_dir, own.model, open_model)))
+        (model, source), *more = opened
+        app = create_app(configuration, model, bases, embedder, source, more)
         _log_to_standard_error()
         _first_key(configuration)
         _announce(configuration, listener.getsockname()[1], places)
@@ -101,17 +107,6 @@ def serve(
             http_server(app).run(sockets=[listener])
         except KeyboardInterrupt:  # the server raises it again after an orderly stop
             click.echo("Ended.", err=True)
-
-
-def _opened(
-    settings: Settings, open_model: Callable[[], FrozenModel], stack: ExitStack
-) -> tuple[FrozenModel, ModelSource | None]:
-    """The model of the settings, and its source of changes. `stack` closes it."""
-    from openbook.serving.model_reload import named_in_store
-
-    model = stack.enter_context(closing(open_model()))
-    # A name in the store may change its meaning; another server's model is not watched.
-    return model, None if settings.base_url else named_in_store(settings.models_dir, settings.model, open_model)
 
 
 def _log_to_standard_error() -> None:
@@ -275,15 +270,13 @@ def list_keys(as_json: bool) -> None:
     value = [{**asdict(key), "days_left": file.days_left(key)} for key in found]
     for each in value:
         del each["hash"]
-    display.show(as_json, {"keys": value}, _print_keys, file, found)
-
-
-def _print_keys(file: KeyFile, found: tuple[ApiKey, ...]) -> None:
-    for key in found:
-        labels, lasts = ", ".join(key.labels) or "no labels", _lasts(file.days_left(key))
-        display.say(f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({labels})  {lasts}")
-    if not found:
-        display.say("There are no keys. Make one with: openbook keys new NAME")
+    lines = [
+        f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({', '.join(key.labels) or 'no labels'})  "
+        f"{_lasts(file.days_left(key))}"
+        for key in found
+    ]
+    none = ["There are no keys. Make one with: openbook keys new NAME"]
+    display.show(as_json, {"keys": value}, display.say_each, lines or none)
 
 
 @keys.command()

@@ -448,7 +448,7 @@ def test_every_command_says_it_in_one_sentence(
     with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
         sync(base, docs, HashEmbedder())
     DAMAGES[damage](folder)
-    plain = "search ferry|sync|status|verify|status --documents|history|diff 0|restore 0|tag x|prune"
+    plain = "search ferry|sync|status|verify|ls|history|diff 0|restore 0|tag x|prune"
     ferry = str(docs / "ferry.md")
     for words in (*map(str.split, plain.split("|")), ["add", ferry], ["purge", ferry, "--yes"], ["remove", ferry]):
         assert run([*words, "--kb", str(folder)]) == 4, words

@@ -70,6 +70,14 @@ def test_a_limit_holds_for_the_answer_of_the_fallback_model(out: Out, monkeypatc
     out.ok("ask", OPENED, "--closed-book")
 
 
+def test_markdown_has_numbered_sources(out: Out) -> None:
+    said = "The bridge of Lund was opened in 2026 by Lila Ortega."
+    assert out.ok("ask", OPENED, "--output", "md") == f"{said} [1]\n\n1. “{said}” (bridge.md)\n"
+    assert out.ok("ask", "Zebras graze where?", "--output", "md") == "The passages do not say.\n"
+    (by_output, by_json) = (json.loads(out.ok("ask", OPENED, *words)) for words in (["--output", "json"], ["--json"]))
+    assert by_output["receipt"] == by_json["receipt"]
+
+
 def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 

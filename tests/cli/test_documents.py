@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from openbook.standing_questions import QuestionStore, ask_again
 from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out, TypeIn, running
 from tests.conftest import flip
+from tests.parsers.samples import make_pdf
 from tests.serving.conftest import eventually
 
 
@@ -34,8 +36,8 @@ def docs(fakes: None, own_home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return folder
 
 
-def documents(out: Out) -> set[str]:
-    return {Path(path).name for path in out.json("status", "--documents")["documents"]}
+def documents(out: Out, *arguments: object) -> set[str]:
+    return {Path(each["path"]).name for each in out.json("ls", *arguments)["documents"]}
 
 
 def found(out: Out, query: str, *options: str) -> set[str]:
@@ -73,6 +75,24 @@ def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
     assert "already" in out.ok("reembed", "minilm-l6-int8")
 
 
+def test_documents_are_listed_below_a_folder_by_a_pattern_and_as_of_a_version(
+    docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out.ok("sync", docs)
+    (docs / "old").mkdir()
+    (docs / "old" / "ferry.pdf").write_bytes(make_pdf([["The old ferry."], ["It sank."]]))
+    out.ok("add", docs / "old", "--require-label", "board")
+    assert re.fullmatch(rf" *54 bytes {{13}}\d\S+:\d\d  {docs}/bees.txt\n", out.ok("ls", "bees.txt"))
+    listed = out.ok("ls", docs / "old", "--label", "board")
+    assert re.fullmatch(rf"926 bytes    2 pages  \d\S+:\d\d  {docs}/old/ferry.pdf  \[board\]\n", listed)
+    monkeypatch.chdir(docs)
+    assert documents(out, ".") == {"bees.txt", "ferry.md"}
+    assert documents(out, "*FERRY*", "--label", "board") == {"ferry.md", "ferry.pdf"}
+    assert documents(out, "--label", "board", "--as-of", "1") == {"bees.txt", "ferry.md"}
+    out.refused(4, "No document 'old'", "ls", "old")
+    assert out("find", "zebra") == out("ls", "*.zip") == (0, "", "Nothing was found.\n")
+
+
 def test_filters_and_labels(docs: Path, out: Out) -> None:
     out("add", docs / "bees.txt", "--require-label", "keepers", "--require-label", "board")
     out("add", docs / "ferry.md")
@@ -83,9 +103,10 @@ def test_filters_and_labels(docs: Path, out: Out) -> None:
     assert found(out, query, "--where", "type = 'txt'") == set()
     assert "Did you mean 'status'?" in out("search", "ferry", "--where", "stattus = 'final'")[2]
     out.refused(2, "expected a value", "search", "ferry", "--where", "status = ")
-    assert "bees.txt  [board, keepers]" in out.ok("status", "--documents")
+    assert "Access labels   board, keepers\n" in out.ok("status")
+    assert "bees.txt  [board, keepers]\n" in out.ok("ls", "--label", "keepers", "--label", "board")
     out("add", docs / "bees.txt", "--unlabel", "board", "--unlabel", "keepers")
-    assert "[" not in out.ok("status", "--documents")
+    assert "[" not in out.ok("ls")
     assert "1 with other metadata or labels" in out.ok("diff", "1")
     assert "bees.txt" in found(out, "honey")
 
@@ -103,7 +124,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, own_home: Path, out:
     assert not any(word in path.read_bytes() for path in left for word in (b"fifty thousand", b"bees.txt"))
     assert "are what their digests say" in out.ok("verify")
     assert "video is not read" in out.ok("status")
-    assert out.ok("status", "--documents").splitlines() == [str(docs / "ferry.md")]
+    assert documents(out) == {"ferry.md"}
     (docs / "ferry.md").unlink()
     assert "next sync" not in out.ok("remove", "ferry.md")
 
@@ -160,12 +181,11 @@ def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> 
 def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: Out) -> None:
     label, closes = ("--label", "hr"), ("--require-label", "hr")
     out("sync", docs, "--exclude", "bees.txt", *closes)
-    assert documents(out) == {"ferry.md"}
+    assert (documents(out), documents(out, *label)) == (set(), {"ferry.md"})
     assert (found(out, "ferry"), found(out, "ferry", *label)) == (set(), {"ferry.md"})
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at eleven.\n")
     out("sync", docs)
-    assert documents(out) == {"ferry.md"}
-    assert (found(out, "ferry"), found(out, "ferry", *label)) == (set(), {"ferry.md"})
+    assert (documents(out), documents(out, *label)) == (set(), {"ferry.md"})
     out("sync", docs, "--reset")
     assert documents(out) == {"ferry.md", "bees.txt"}
     assert "ferry.md" in found(out, "ferry")

@@ -73,10 +73,6 @@ def test_the_script_asks_the_program(shell: str, out: Out) -> None:
     assert f"_OPENBOOK_COMPLETE={shell}_complete" in out.ok("completion", shell)
 
 
-def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
-    out.refused(2, "'tcsh' is not one of 'bash', 'zsh', 'fish'", "completion", "tcsh")
-
-
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

@@ -60,7 +60,6 @@ def fakes(folder: Path) -> dict[tuple[object, str], object]:
     return {
         (context, "open_embedder"): lambda *_: EMBEDDER,
         (resources, "open_embedder"): lambda *_: EMBEDDER,
-        (context, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (resources, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (context, "ready_model"): lambda *_: SimpleNamespace(name="run", digest=sha256_hex(b"run")),
         (resources, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),

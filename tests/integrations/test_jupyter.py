@@ -35,7 +35,7 @@ def test_a_line_or_a_cell_asks_a_knowledge_base(shell: Any, kb: openbook.Library
     for cell in (f"%ask {QUESTION}", f"%%ask\n{QUESTION}", f"%%ask kb\n{QUESTION}"):
         shown = answer(shell.run_cell(cell))
         assert (shown.citations, shown.receipt) == (asked.citations, asked.receipt)
-    assert "> " in shown._repr_markdown_()
+    assert "\n\n1. “" in shown._repr_markdown_()
 
 
 def test_variables_are_knowledge_bases(shell: Any, kb: openbook.Library) -> None:

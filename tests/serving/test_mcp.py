@@ -329,7 +329,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("ask", {"question": "x" * 13_000}, "at most 12,000"),
     ("search", {"query": "bridge", "limit": 51}, "limit"),
     ("read", {"document": "../../etc/passwd"}, "No document"),
-    ("read", {"document": "txt/"}, "openbook find"),
+    ("read", {"document": "txt/"}, "openbook ls"),
     ("list", {"folder": "nowhere"}, "begin at the top"),
     ("grep", {"words": "(", "expression": True}, "missing )"),
     ("grep", {"words": "x", "where": "date >"}, "expected a value"),

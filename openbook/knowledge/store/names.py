@@ -38,7 +38,7 @@ def _shown(character: str) -> str:
     return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
 
 
-def resolve(paths: Sequence[str], name: str, listing: str = "To list them: openbook find '*'") -> list[str]:
+def resolve(paths: Sequence[str], name: str, listing: str = "To list them: openbook ls") -> list[str]:
     """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
     An address that ends with `/` is a folder.
