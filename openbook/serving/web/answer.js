@@ -1,11 +1,12 @@
 // One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
 import { get, key, post } from "./api.js";
-import { finished, where } from "./asking.js";
+import { finished } from "./asking.js";
+import { Copy } from "./command.js";
 import { markdown } from "./markdown.js";
 import { usePart } from "./parts.js";
 import { href } from "./router.js";
-import { chooseBase, server } from "./server.js";
+import { chooseBase, server, where } from "./server.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { baseName, number, quotation, t } from "./words.js";
@@ -127,10 +128,10 @@ function Keep({ turn, given }) {
   const [saved, setSaved] = useState(null); // "" or a problem
   const base = bases.find((each) => each.id === given.receipt.knowledge_base);
   if (!base) return null;
-  const save = () => post("/v1/questions", { question: given.searched || turn.question, knowledge_base: base.name, where: turn.scope ? where(turn.scope) : undefined })
+  const save = () => post("/v1/questions", { question: given.searched || turn.question, knowledge_base: base.name, where: where(turn.scope) })
     .then(() => setSaved(""), (error) => setSaved(error.message));
   return saved === "" ? html`<span class="soft small kept" role="status">${t("Saved: it is asked again after every change.")} <a href=${href("questions")}>${t("Questions")}</a></span>`
-    : html`<button type="button" class="quiet small" onClick=${save}>${t("Keep asking this")}</button>${saved ? html`<span class="bad" role="alert">${saved}</span>` : null}`;
+    : html`<button type="button" class="quiet small" onClick=${save}>${t("Ask this after every change")}</button>${saved ? html`<span class="bad" role="alert">${saved}</span>` : null}`;
 }
 
 /** Drawn when it is first open: most are never read. */
@@ -147,18 +148,4 @@ function withSources({ answer, sentences = [], citations, closest = [] }) {
   const sources = (citations.length ? citations : closest).map(({ quote, document, page }, i) =>
     `${i + 1}. ${quotation(quote.replace(/\s+/g, " ").trim())} (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
   return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
-}
-
-function Copy({ text, told: done = t("Copied"), children }) {
-  const [told, setTold] = useState("");
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      setTold(done);
-    } catch { // browsers give the clipboard to HTTPS and to this machine alone
-      setTold(t("This browser does not let this page copy."));
-    }
-    setTimeout(() => setTold(""), 4000);
-  };
-  return html`<button type="button" class="quiet small" onClick=${copy}><span role="status">${told}</span>${told ? null : children}</button>`;
 }

@@ -30,10 +30,10 @@ export function DocumentDetails({ document: shown, close }) {
   return html`<div class="details scrolls" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>
     <p class="folder soft">${isUploaded ? t("uploaded") : folder}</p>
-    <p class="acts"><a class="act main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
-      <a class="act" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
-      <a class="act" href=${href("ask", "", { question: summaryOf(name) })}>${t("Summary")}</a>
-      <a class="act" href=${href("ask", "", { folder })}>${isUploaded ? t("Ask only the uploads") : t("Ask only this folder")}</a></p>
+    <p class="acts"><a class="button main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
+      <a class="button" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
+      <a class="button" href=${href("ask", "", { question: summaryOf(name) })}>${t("Summary")}</a>
+      <a class="button" href=${href("ask", "", { folder })}>${isUploaded ? t("Ask only the uploads") : t("Ask only this folder")}</a></p>
     <dl>${facts.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>
     <${Preview} key=${`${path} ${version}`} path=${path} />
     <${History} key=${path} path=${path} />

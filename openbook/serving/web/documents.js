@@ -1,14 +1,14 @@
 // The documents of a knowledge base as folders of files. The address holds the folder, the search, the filters and the order.
 
 import { post } from "./api.js";
-import { byName, catalogue, contents, facets, FILTERS, inFolder, isUpload, loadDocuments, matching, noteRefusal, sorted, useReply } from "./catalogue.js";
+import { byName, catalogue, contents, facets, FILTERS, isUpload, loadDocuments, matching, noteRefusal, sorted, useReply } from "./catalogue.js";
 import { Command, useSyncCommand } from "./command.js";
 import { DocumentDetails } from "./document-details.js";
 import { DocumentList } from "./document-list.js";
 import { plainLine } from "./plain.js";
 import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
-import { chooseBase, choosing, server } from "./server.js";
+import { chooseBase, choosing, server, where } from "./server.js";
 import { useStore } from "./store.js";
 import { addedBy, addFiles, ChooseFiles, dismiss, dropped, Remedy, Uploads, useUploads } from "./upload.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
@@ -132,14 +132,14 @@ function useTyped(id, query) {
 
 function Summary() {
   const { list, version, done } = useStore(catalogue);
-  const { base, bases, asOf } = useStore(server);
+  const { base, bases, asOf, versions } = useStore(server);
   const choose = (name) => {
     replace("documents");
     chooseBase(name).catch((error) => catalogue.set({ problem: error.message }));
   };
-  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
+  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && !asOf && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
   return html`<p class="soft line"><span role="status">${done ? words : `${words} …`}</span>
-    ${asOf ? html`<span class="tag">${t("older version")}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
+    ${asOf ? html`<span class="doubtful">${t("Version {version}; the newest is {newest}.", { version: asOf, newest: versions[0]?.version })}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
     ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => choose(event.target.value)}>
       ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}</p>`;
 }
@@ -192,7 +192,7 @@ function withWords(text, search) {
 
 function Passages({ words, folder, close }) {
   const { base, asOf } = useStore(server);
-  const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: inFolder(folder), ...choosing() }), [words, folder, base, asOf]);
+  const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: where({ folder }), ...choosing() }), [words, folder, base, asOf]);
   const found = reply?.value;
   return html`<div id="found" role="region" aria-label=${t("Passages")} aria-live="polite">
     <p class="line"><strong>${found ? count(found.data.length, "{n} passage near “{words}”", "{n} passages near “{words}”").replace("{words}", words) : t("Searching…")}</strong>
@@ -200,10 +200,10 @@ function Passages({ words, folder, close }) {
     ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : null}
     ${found?.data.map(({ passage }) => {
       const { document, start, end, page, headings, text } = passage;
-      const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
+      const place = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
       return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
         <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
-        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${withWords(plainLine(document, text), words)}</blockquote></div>`;
+        ${place ? html`<p class="soft where">${place}</p>` : null}<blockquote dir="auto">${withWords(plainLine(document, text), words)}</blockquote></div>`;
     })}</div>`;
 }
 

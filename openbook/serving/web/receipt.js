@@ -9,9 +9,7 @@ export function Digest({ value }) {
   return value ? html`<code title=${value}>${value.slice(0, 12)}</code>` : t("no digest");
 }
 
-function Row({ name, children }) {
-  return html`<dt>${name}</dt><dd>${children}</dd>`;
-}
+const Row = ({ name, children }) => html`<dt>${name}</dt><dd>${children}</dd>`;
 
 /** How a model is known, in the user's language. */
 export const evidenceOf = (evidence) => ({ verified: t("verified"), claimed: t("claimed") })[evidence] ?? evidence;

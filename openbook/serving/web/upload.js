@@ -27,25 +27,21 @@ export function useUploads() {
 
 let made = 0;
 
-/** Which files go together, in their order and with about as many bytes: places in `files`. */
+/** Which files go together, in their order: places in `files`. */
 function parts(files) {
   const waiting = files.map((row, place) => ({ ...row, place })).filter((row) => row.kind === "waiting");
-  const all = waiting.reduce((sum, { file }) => sum + file.size + 1, 0);
-  const n = Math.max(PARTS, Math.ceil(waiting.length / AT_ONCE), Math.ceil(all / MAX_BYTES));
+  const most = Math.min(AT_ONCE, Math.ceil(waiting.length / PARTS));
   const found = [];
-  let before = 0;
+  let bytes = 0; // of the last part
   for (const { file, place } of waiting) {
-    const part = Math.floor((n * (before + (file.size + 1) / 2)) / all); // where its middle lies
-    const last = found.at(-1);
-    if (last?.part === part && last.places.length < AT_ONCE && last.bytes + file.size <= MAX_BYTES) {
-      last.places.push(place);
-      last.bytes += file.size;
-    } else {
-      found.push({ part, places: [place], bytes: file.size });
+    if (!found.length || found.at(-1).length === most || bytes + file.size > MAX_BYTES) {
+      found.push([]);
+      bytes = 0;
     }
-    before += file.size + 1;
+    found.at(-1).push(place);
+    bytes += file.size;
   }
-  return found.map(({ places }) => places);
+  return found;
 }
 
 /** Ends when all are read. Raises nothing. */

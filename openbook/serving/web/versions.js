@@ -82,14 +82,12 @@ function Difference({ before, after }) {
   </div>`;
 }
 
-function Name({ path, version, base }) {
+function Name({ path, version }) {
+  const { base } = useStore(server);
   return html`<a class="link" href=${href("document", path, { version, base })} title=${path}><span class="path">${baseName(path)}</span><span class="folder soft">${folderName(path)}</span></a>`;
 }
 
-function Whole({ path, version }) {
-  const { base } = useStore(server);
-  return html`<li><${Name} path=${path} version=${version} base=${base} /></li>`;
-}
+const Whole = (each) => html`<li><${Name} ...${each} /></li>`;
 
 function Changed({ path, before, after }) {
   const { base } = useStore(server);
@@ -98,7 +96,7 @@ function Changed({ path, before, after }) {
     if (!event.target.open || found) return;
     get("/v1/documents/difference", { path, before, after, knowledge_base: base }).then(setFound, (error) => setFound({ problem: error.message }));
   };
-  return html`<li class="changed"><${Name} path=${path} version=${after} base=${base} />
+  return html`<li class="changed"><${Name} path=${path} version=${after} />
     <details onToggle=${open}><summary>${t("What changed")}</summary>
       ${found?.problem ? html`<p class="bad">${found.problem}</p>` : null}
       ${found?.pieces ? html`<${WordDiff} pieces=${found.pieces} />` : null}
