@@ -91,7 +91,7 @@ function Welcome({ missing }) {
     ${version?.documents ? html`<p id="holds" class="soft">${holds}</p>` : null}
     ${version && !version.documents ? html`<div class="first"><h3>${t("There are no documents yet")}</h3>
       <p><a class="button" href=${href("documents")}>${t("Add documents")}</a></p>
-      ${sync ? html`<p class="soft">${t("Or keep all files of a folder in it, with this command on the server:")}</p>
+      ${sync ? html`<p class="soft">${t("To keep a folder up to date, run this on the server:")}</p>
         <p><${Command} text=${sync} /></p>` : null}</div>` : null}
     ${questions.length ? html`<ul class="examples" aria-label=${t("Examples")}>${questions.map((each) =>
       html`<li><button type="button" onClick=${() => asking(each)}>${each}</button></li>`)}</ul>` : null}

@@ -123,7 +123,7 @@ async function answerIn(mode, turn, { id, earlier, scope }, signal) {
   } catch (error) {
     const stopped = error.name === "AbortError";
     given = { answer: text(), stopped, error: stopped ? "" : error.message };
-    said.set({ text: stopped ? t("Stopped.") : error.message });
+    said.set({ text: stopped ? t("Stopped") : error.message });
   }
   await change(id, (old) => ({ ...old, turns: old.turns.map((each) => (each.id === turn.id ? { ...each, answers: { ...each.answers, [mode]: given } } : each)) }));
   store.set({ [mode]: undefined });

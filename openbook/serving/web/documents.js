@@ -92,8 +92,7 @@ export function Documents({ id, query }) {
       ${words ? html`<${Passages} key=${words} words=${words} folder=${folder} close=${() => change({ words: "" })} />` : null}
       <${Crumbs} place=${place} now=${now} n=${inside.length} isFlat=${isFlat} />
       ${chosen.length ? html`<p class="line picks-made" role="status"><strong>${count(chosen.length, "{n} chosen", "{n} chosen")}</strong>
-        ${inside.some((each) => !picked.has(each.path)) ? html`<button type="button" class="quiet go" onClick=${() => pick(inside.map((each) => each.path), true)}>${isFlat
-          ? count(inside.length, "All {n} found", "All {n} found") : count(inside.length, "All {n} in this folder", "All {n} in this folder")}</button>` : null}
+        ${inside.some((each) => !picked.has(each.path)) ? html`<button type="button" class="quiet go" onClick=${() => pick(inside.map((each) => each.path), true)}>${count(inside.length, "All {n}", "All {n}")}</button>` : null}
         <button type="button" class="quiet" onClick=${() => setPicked(new Set())}>${t("None")}</button><span class="spring"></span>
         ${mayAdd ? html`<button type="button" onClick=${() => askRemoval("remove", chosen)}>${t("Remove…")}</button>` : null}
         ${mayPurge && !asOf ? html`<button type="button" class="bad" onClick=${() => askRemoval("purge", chosen)}>${t("Purge…")}</button>` : null}</p>` : null}
@@ -137,7 +136,7 @@ function Summary() {
     replace("documents");
     chooseBase(name).catch((error) => catalogue.set({ problem: error.message }));
   };
-  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && !asOf && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
+  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && !asOf && t("Version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
   return html`<p class="soft line"><span role="status">${done ? words : `${words} …`}</span>
     ${asOf ? html`<span class="doubtful">${t("Version {version}; the newest is {newest}.", { version: asOf, newest: versions[0]?.version })}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
     ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => choose(event.target.value)}>
@@ -146,9 +145,9 @@ function Summary() {
 
 function Empty() {
   const sync = useSyncCommand();
-  return html`<div class="drop"><p><strong>${t("Drop files here")}</strong> <span class="soft">${t("or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Choose files")}<//></p>
+  return html`<div class="drop"><p><span class="soft">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>
     <p class="soft">${t("PDF, Office, images, HTML, Markdown, CSV, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
-    ${sync ? html`<p class="soft">${t("Folders are kept up to date on the server with:")} <${Command} text=${sync} /></p>` : null}</div>`;
+    ${sync ? html`<p class="soft">${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></p>` : null}</div>`;
 }
 
 function Unread({ unread, mayWrite }) {
@@ -216,11 +215,11 @@ function Filters({ list, query, sort, change }) {
   const orders = { name: t("Name"), type: t("Type"), "-size": t("Largest first"), "-date": t("Newest first"), date: t("Oldest first") };
   return html`<details class="filters"><summary>${used ? t("Filters ({n})", { n: used }) : t("Filters")}</summary>
     <div class="menus">
-      ${menu("type", t("Type"), t("all types"), types)}
-      ${menu("label", t("Label"), t("all labels"), labels)}
+      ${menu("type", t("Type"), t("any"), types)}
+      ${menu("label", t("Labels"), t("any"), labels)}
       ${date("from", t("Changed from"))} ${date("to", t("until"))}
       ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
-      ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
+      ${query.field ? menu("value", query.field, t("any"), fields[query.field] ?? []) : null}
       <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => change({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
       ${used ? html`<button type="button" class="quiet go" onClick=${() => change(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
     </div></details>`;

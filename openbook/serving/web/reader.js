@@ -264,7 +264,7 @@ function Document({ path, query, close }) {
     const one = spans.length === 1 ? { start: spans[0][0], end: spans[0][1] } : cited;
     const link = location.href.split("#")[0] + href("document", path, { version: state.version, ...one, base });
     const isCopied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-    change({ copied: isCopied ? t("Copied.") : link });
+    change({ copied: isCopied ? t("Copied") : link });
   };
 
   /** Shift and an arrow key begin a selection at the focused mark, or at what is in view. The browser extends it. */
@@ -295,7 +295,7 @@ function Document({ path, query, close }) {
       <button type="button" class="quiet" aria-label=${t("Close")} title=${t("Close")} onClick=${close}>✕</button>
     </header>
     ${newest > version && version ? html`<p class="older">${t("Version {version}; the newest is {newest}.", { version, newest })}${" "}
-      <a href=${href("document", path, { base })} onClick=${(event) => { event.preventDefault(); replace("document", path, { base }); }}>${t("Open the newest")}</a></p>` : null}
+      <a href=${href("document", path, { base })} onClick=${(event) => { event.preventDefault(); replace("document", path, { base }); }}>${t("Show the newest")}</a></p>` : null}
     <div class="tools">
       ${isPdf ? html`<fieldset class="choice"><legend class="unseen">${t("What is shown")}</legend>
         <label><input type="radio" name="reader-shows" checked=${showsPage} onChange=${() => choose(true)} /><span>${t("Page")}</span></label>

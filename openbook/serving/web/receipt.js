@@ -16,13 +16,13 @@ export const evidenceOf = (evidence) => ({ verified: t("verified"), claimed: t("
 
 export function Receipt({ receipt }) {
   const { decoding, embedder, model } = receipt;
-  const base = receipt.knowledge_base === null ? t("none was read")
-    : t("{base}, version {version}", { base: receipt.knowledge_base, version: receipt.knowledge_base_version });
+  const base = receipt.knowledge_base === null ? t("none")
+    : `${receipt.knowledge_base}, ${t("Version {version}", { version: receipt.knowledge_base_version })}`;
   const chance = decoding.temperature ? t("temperature {temperature}, seed {seed}", decoding) : t("greedy");
   return html`<dl>
     <${Row} name=${t("Receipt")}><code>${receipt.digest}</code><//>
     <${Row} name=${t("Model")}>${model.name}, ${evidenceOf(model.evidence)} <code>${model.digest || t("no digest")}</code><//>
-    <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none promised")}<//>
+    <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none")}<//>
     <${Row} name=${t("Knowledge base")}>${base}<//>
     ${embedder ? html`<${Row} name=${t("Embedder")}>${embedder.name} <${Digest} value=${embedder.digest} /><//>` : null}
     <${Row} name=${t("Passages read")}>${receipt.passages.length

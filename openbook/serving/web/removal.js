@@ -81,11 +81,10 @@ function AboutRemoval({ documents }) {
 
 function AboutPurge({ documents }) {
   const questions = useReply(() => get("/v1/questions"), [])?.value?.data ?? [];
-  const changes = questions.reduce((sum, each) => sum + each.changes.length, 0);
   return html`<ul class="points">
       <li>${t("Deletes the text from every version, and all that was made from it: indexes, passages that the model has read, caches.")}</li>
       <li>${t("Then looks through all files of the knowledge base and of this server for what is left, and signs what was found.")}</li>
-      ${changes ? html`<li>${count(changes, "Deletes {n} recorded change of an answer to your standing questions: it may quote it. The questions stay, and are asked again.", "Deletes {n} recorded changes of answers to your standing questions: they may quote it. The questions stay, and are asked again.")}</li>` : null}
+      ${questions.some((each) => each.changes.length) ? html`<li>${t("Deletes the recorded changes of answers to your standing questions: they may quote it. The questions stay, and are asked again.")}</li>` : null}
       ${server.get().bases.length > 1 ? html`<li>${t("The pages of PDFs that were uploaded to other knowledge bases can no longer be shown as pictures until they are uploaded again. Their text stays.")}</li>` : null}
       <li>${t("Cannot be undone. Answers that read it can no longer be replayed. The first answers afterwards take longer.")}</li>
       <li>${t("Does not reach backups, receipt logs, copies elsewhere, and what a model has learned in training.")}</li>
@@ -105,7 +104,7 @@ function Done({ isPurge, done }) {
     <p>${t("{files} were looked through ({bytes}). Version {version} begins.", { files: count(done.files_scanned, "{n} file", "{n} files"), bytes: size(done.bytes_scanned), version: done.version })}</p>
     <ul class="points">
       ${Object.entries(done.out_of_reach).map(([reason, n]) => html`<li>${reasons[reason] ?? reason}: ${count(n, "{n} file", "{n} files")}</li>`)}
-      ${done.changes_deleted ? html`<li>${count(done.changes_deleted, "{n} recorded change of an answer to your standing questions was deleted: it may have quoted it.", "{n} recorded changes of answers to your standing questions were deleted: they may have quoted it.")}</li>` : null}
+      ${done.changes_deleted ? html`<li>${t("Recorded changes of answers to your standing questions that were deleted: {n}.", { n: done.changes_deleted })}</li>` : null}
       ${done.partly_kept.length ? html`<li>${t("These keep other texts in some version: {names}", { names: done.partly_kept.join(", ") })}</li>` : null}
       ${done.models_that_learned_it.length ? html`<li class="bad">${t("These models have learned from it, and a model cannot forget: {names}", { names: done.models_that_learned_it.join(", ") })}</li>` : null}
       ${done.models_that_may_have_learned_it.length ? html`<li>${t("These models may have learned from it: {names}", { names: done.models_that_may_have_learned_it.join(", ") })}</li>` : null}

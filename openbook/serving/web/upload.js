@@ -173,15 +173,14 @@ function Upload({ id, base, before, files, isBusy, stop }) {
   const list = (some) => html`<ul class=${some.length > LONG ? "rows scrolls" : "rows"} ...${some.length > LONG ? { tabindex: 0, "aria-label": t("Files"), role: "list" } : {}}>${some.map((row) =>
     html`<li><span class="path">${row.file.name}</span> <${State} ...${row} remedy=${unread.find((each) => each.path === row.verdict?.path)?.remedy} /></li>`)}</ul>`;
   return html`<div class="upload">
-    <div class="line"><p role="status"><strong>${rows.length === 1 ? (n ? t("The file is in.") : isBusy ? t("Adding the file…") : t("The file is not in."))
-        : !isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
-      <span class="soft">${[bad && rows.length > 1 && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
-        !isBusy && version > 0 && t("Version {version} of the knowledge base.", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
+    <div class="line"><p role="status"><strong>${!isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
+      <span class="soft">${[bad && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
+        !isBusy && version > 0 && t("Version {version}", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
       <span class="spring"></span>
       ${isBusy ? html`<button type="button" onClick=${() => stop.abort()}>${t("Cancel")}</button>` : null}
       ${!isBusy && mayWrite && (problems.length || stopped) ? html`<button type="button" onClick=${() => again(id)}>${t("Try again")}</button>` : null}
-      ${isBusy ? null : html`<button type="button" class="quiet" onClick=${close}>${t("Clear")}</button>`}</div>
-    ${rows.length > 1 && isBusy ? html`<progress max=${rows.length} value=${n + bad} aria-label=${t("Files that were read")}></progress>` : null}
+      ${isBusy ? null : html`<button type="button" class="quiet" onClick=${close}>${t("Close")}</button>`}</div>
+    ${rows.length > 1 && isBusy ? html`<progress max=${rows.length} value=${n + bad} aria-label=${t("Files")}></progress>` : null}
     ${problems.map((each) => html`<p class="bad" role="alert">${each}</p>`)}
     ${isBusy || rows.length === 1 ? list(rows) : html`${n ? html`<details><summary>${t("Files")}</summary>${list(rows.filter(isIn))}</details>` : null}
       ${n < rows.length ? list(rows.filter((row) => !isIn(row))) : null}`}

@@ -452,7 +452,7 @@ def test_an_answer_is_copied_with_what_it_rests_on(server: Running, open_page: A
     turn.get_by_role("button", name="Ask this after every change").click()
     turn.get_by_role("link", name="Questions").click()
     expect(page.locator(".standing > li")).to_contain_text(QUESTION)
-    expect(page.locator(".standing .state")).to_contain_text("Asked at version")
+    expect(page.locator(".standing .made")).to_contain_text("asked of version")
 
 
 # --- other people's words ---------------------------------------------------------------------------------------------

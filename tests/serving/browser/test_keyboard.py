@@ -97,7 +97,7 @@ def upload(keys: Keys) -> None:
     heading = page.get_by_role("heading", name="Documents", exact=True)
     expect(heading).to_be_focused()
     keys.choose(
-        page.get_by_role("button", name="Choose files"),
+        page.get_by_role("button", name="Add files"),
         ("fares.md", f"# Fares\n\n{FARES}\n".encode()),
         ("rules.pdf", RULES),
     )

@@ -352,11 +352,11 @@ def test_an_old_version_says_so_and_a_link_names_its_version(server: Running, op
     expect(reader.locator(".older")).to_contain_text("Version 2; the newest is 3.")
     expect(reader.locator("#reader-text")).to_contain_text("at nine")
     reader.get_by_role("button", name="Copy link").click()
-    expect(reader.locator(".copied")).to_have_text("Copied.")
+    expect(reader.locator(".copied")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith(server.url)
     assert "version=2&start=9&end=18&base=kb" in copied
-    reader.get_by_role("link", name="Open the newest").click()
+    reader.get_by_role("link", name="Show the newest").click()
     expect(reader.locator("#reader-text")).to_contain_text("at ten")
     expect(reader.locator(".older")).to_have_count(0)
 
