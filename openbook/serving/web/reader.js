@@ -267,13 +267,13 @@ function Document({ path, query, close }) {
     change({ copied: isCopied ? t("Copied") : link });
   };
 
-  /** Shift and an arrow key begin a selection at the focused mark, or at what is in view. The browser extends it. */
+  /** Shift and an arrow key begin a selection at what has the focus, such as a mark, or is in view. The browser extends it. */
   const select = (event) => {
     const [root, selection, way] = [text.current, getSelection(), event.shiftKey && SELECTS[event.key]];
     if (!way || (root.contains(selection.focusNode) && !selection.isCollapsed)) return;
     event.preventDefault();
     const { top } = root.getBoundingClientRect();
-    const first = event.target.closest("mark") ?? [...root.querySelectorAll(".piece *")].find((each) => each.textContent.trim() && each.getBoundingClientRect().top >= top);
+    const first = event.target !== root ? event.target : [...root.querySelectorAll(".piece *")].find((each) => each.textContent.trim() && each.getBoundingClientRect().top >= top);
     if (first && !root.contains(selection.focusNode)) selection.collapse(first, 0);
     selection.modify("extend", ...way);
   };
