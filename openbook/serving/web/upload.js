@@ -193,7 +193,7 @@ function State({ file, kind, share, verdict, remedy }) {
   const words = kind === "sending" ? t("{percent} % of {size} sent", { percent: Math.floor(100 * share), size: size(file.size) })
     : { waiting: t("waiting"), reading: t("reading"), stopped: t("stopped") }[kind];
   return html`<span class=${kind === "waiting" || kind === "stopped" ? "soft" : ""}>${words}</span>
-    ${kind === "sending" || kind === "reading" ? html`<progress max="1" value=${kind === "sending" ? share : undefined} aria-label=${t("{name}, sent", { name: file.name })}></progress>` : null}`;
+    ${kind === "sending" || kind === "reading" ? html`<progress max="1" value=${kind === "sending" ? share : undefined} aria-label=${file.name}></progress>` : null}`;
 }
 
 function Outcome({ outcome, reason, remedy }) {

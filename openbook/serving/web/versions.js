@@ -54,7 +54,7 @@ function Row({ version, created_at: at, documents, tags, isNewest, before, after
     <td>${count(documents, "{n} document", "{n} documents")}</td>
     <td class="picks">${pick("before", before, t("before"))}
       ${pick("after", after, t("after"))}</td>
-    <td>${documents ? html`<button type="button" class="quiet go" onClick=${ask}>${isNewest ? t("Ask the newest") : t("Ask this one")}</button>` : null}</td>
+    <td>${documents ? html`<button type="button" class="quiet go" onClick=${ask}>${t("Ask this one")}</button>` : null}</td>
   </tr>`;
 }
 

@@ -39,7 +39,7 @@ def names(page: Any) -> list[str]:
 
 
 def add_by_choice(page: Any, *files: dict[str, Any]) -> None:
-    page.get_by_label("Files to add").set_input_files(files)
+    page.get_by_label("Add files").set_input_files(files)
 
 
 def drop(page: Any, script: str) -> None:
@@ -378,7 +378,7 @@ def test_another_knowledge_base_and_an_older_version_are_shown(
     page.get_by_role("link", name="tower.txt").click()
     expect(page.locator(".preview")).to_contain_text("55 metres")
     go(page, "Versions")
-    page.get_by_role("button", name="Ask this one").click()
+    page.get_by_role("button", name="Ask this one").last.click()
     go(page, "Documents")
     told = page.get_by_text(f"Version {towers.version - 1}; the newest is {towers.version}.")
     expect(told).to_be_visible()
