@@ -7,7 +7,7 @@
     questions/    see `openbook.standing_questions`
     uploads/      uploaded PDFs, for pictures of their pages; to make them again, upload them again
 
-A purge deletes all of it. A process may still hold, or be computing, states of a purged text. So it reads the mark
+A purge deletes all of it, except uploads that its knowledge base holds. A process may still hold, or be computing, states of a purged text. So it reads the mark
 before it looks up any passage, and keeps nothing if the mark has changed.
 
 Methods that write raise OSError.
@@ -78,7 +78,7 @@ class DerivedFolder:
         replace_file(self.path / MARK, f"{prefix}{secrets.token_hex(8)}".encode())
 
     def contents(self) -> list[Path]:
-        """The folders that a purge deletes."""
+        """The folders that there are."""
         return [self.path / name for name in (DOCS, STATES, QUESTIONS, UPLOADS) if (self.path / name).exists()]
 
     def follow(self, mark: str) -> None:

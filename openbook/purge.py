@@ -1,6 +1,7 @@
 """Purge documents from everything that this machine keeps.
 
-Derived folders are deleted whole; runs and diagnoses if they hold a trace. Afterwards every file of the home and the
+Derived folders are deleted whole; uploaded PDFs unless a version of the knowledge base holds them; runs and diagnoses if
+they hold a trace. Afterwards every file of the home and the
 knowledge base was scanned and holds no trace, or the report lists it as out of reach.
 """
 
@@ -96,6 +97,7 @@ def purge_everywhere(
 
     def afterwards(needles: Needles) -> None:
         derived.change_mark()
+        _delete_unheld(base, settings.derived_dir / UPLOADS)
         found, unreached = look_at_all(roots(settings), base.folder, needles)
         scanned.extend(found)
         out_of_reach.extend(unreached)
@@ -142,6 +144,7 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
     with _purging(settings, lock_timeout_s) as derived:
         for each in _derived(settings):
             delete(each)
+        _delete_unheld(base, settings.derived_dir / UPLOADS)
         _clear_unfinished(settings)
         derived.change_mark()
         finish_purge(base)
@@ -151,10 +154,16 @@ def finish_purge_everywhere(base: KnowledgeBase, settings: Settings, *, lock_tim
 def clear_remnants(base: KnowledgeBase, settings: Settings, *, lock_timeout_s: float = 30.0) -> dict[str, int]:
     """Delete what interrupted runs left and no version refers to. Returns counts by kind."""
     cleared = {"unfinished file": _clear_unfinished(settings), "text": base.clear(lock_timeout_s)}
-    doomed = unheld(base, settings.derived_dir / UPLOADS / base.id)
+    return {**cleared, "kept upload": _delete_unheld(base, settings.derived_dir / UPLOADS / base.id)}
+
+
+def _delete_unheld(base: KnowledgeBase, uploads: Path) -> int:
+    """Delete PDFs that no version of `base` holds, so also those of other knowledge bases: a packed file hides its text."""
+    doomed = unheld(base, uploads)
     for path in doomed:
-        path.unlink(missing_ok=True)
-    return {**cleared, "kept upload": len(doomed)}
+        with storage_errors(f"delete {path}"):
+            path.unlink(missing_ok=True)
+    return len(doomed)
 
 
 @contextmanager
@@ -165,7 +174,8 @@ def _purging(settings: Settings, lock_timeout_s: float) -> Iterator[DerivedFolde
 
 
 def _derived(settings: Settings) -> list[Path]:
-    return [*DerivedFolder(settings.derived_dir).contents(), *of_older_layout(settings.home)]
+    contents = DerivedFolder(settings.derived_dir).contents()
+    return [*(each for each in contents if each.name != UPLOADS), *of_older_layout(settings.home)]
 
 
 def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
@@ -186,7 +196,7 @@ def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:
     # A run cannot continue without its documents, and its checkpoints have learned from them.
     checkpoints = [folder for path in runs if (folder := path.parent / CHECKPOINTS).exists()]
     doomed = [*derived, *runs, *checkpoints, *diagnoses]
-    for path in doomed:
+    for path in (*doomed, settings.derived_dir / UPLOADS):
         with storage_errors(f"delete {path}"):
             check_deletable(path)
     for path in doomed:

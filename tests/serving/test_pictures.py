@@ -121,12 +121,12 @@ def test_what_has_no_picture_says_why(server: Running, docs: Path, ask: Any) -> 
     assert ask(server, docs / "ship.txt").status_code == 200
 
 
-def test_an_uploaded_pdf_is_kept_for_its_pictures_in_all_its_versions_until_a_purge(keyed: Running) -> None:
+def test_an_uploaded_pdf_is_kept_for_its_pictures_in_all_its_versions_until_its_purge(keyed: Running) -> None:
     kept = keyed.service.configuration.settings.derived_dir / "uploads"
     admin = keyed.key("admin", "hr")
 
-    def send(data: bytes, **form: str) -> str:
-        sent = keyed.client.post("/v1/documents", files={"file": ("ship.pdf", data)}, data=form, headers=admin)
+    def send(data: bytes, name: str = "ship.pdf", **form: str) -> str:
+        sent = keyed.client.post("/v1/documents", files={"file": (name, data)}, data=form, headers=admin)
         return str(sent.json()["data"][0]["path"])
 
     first, second = SHIP, SHIP.replace(b"1921", b"1922")
@@ -136,11 +136,15 @@ def test_an_uploaded_pdf_is_kept_for_its_pictures_in_all_its_versions_until_a_pu
     assert picture(keyed, path, headers=admin).status_code == 200
     assert picture(keyed, path, headers=admin, as_of=version).status_code == 200
     assert refusal(picture(keyed, path, headers=keyed.key("read"))) == (404, "document_not_found", "path")
-    keyed.client.post("/v1/documents", files={"file": ("mole.txt", b"The mole is 90 metres long.")}, headers=admin)
-    assert len(list(kept.rglob("*.*"))) == 2
+    other = send(PAY, "pay.pdf")
+    elsewhere = kept / "anotherbase" / f"{'0' * 64}.pdf"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(first)
+    assert len(list(kept.rglob("*.*"))) == 4
     done = keyed.client.post("/v1/documents/purge", json={"documents": [path]}, headers=admin).json()
     assert done["proved"]
-    assert not kept.exists()
+    assert len(list(kept.rglob("*.*"))) == 1
+    assert picture(keyed, other, headers=admin).status_code == 200
 
 
 def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(

@@ -1,11 +1,12 @@
 // One answer as it comes, then with the numbers of its sources, how sure it is, and what made it.
 
 import { get, key, post } from "./api.js";
-import { finished, where } from "./asking.js";
+import { finished } from "./asking.js";
+import { Copy } from "./command.js";
 import { markdown } from "./markdown.js";
 import { usePart } from "./parts.js";
 import { href } from "./router.js";
-import { chooseBase, server } from "./server.js";
+import { chooseBase, server, where } from "./server.js";
 import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { baseName, number, quotation, t } from "./words.js";
@@ -31,7 +32,7 @@ function sureness(mode, given) {
   if (given.error) return [t("Failed"), "doubtful", ""];
   if (given.stopped) return [t("Stopped"), "doubtful", t("Stopped before the answer was complete.")];
   if (given.imported) return [t("From a file"), "", ""];
-  if (mode === "closed") return [t("No sources"), "doubtful", ""];
+  if (mode === "closed") return [t("No source"), "doubtful", ""];
   const [word, kind, meaning] = confidences()[given.confidence];
   const share = given.certainty === null ? "" : ` · ${Math.round(100 * given.certainty)} %`;
   return [word + share, kind, given.declined ? "" : share ? meaning : unmeasured()]; // who declines says so
@@ -43,7 +44,7 @@ function sureness(mode, given) {
  */
 export function Answer({ mode, turn, given, live, onSource, onAlone, onAgain }) {
   const name = mode === "open" ? t("From documents") : t("From the model alone");
-  const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer yet"), "", ""];
+  const [word, kind, meaning] = live ? [stageOf(live, mode), "", ""] : given ? sureness(mode, given) : [t("No answer"), "", ""];
   const searched = (live ?? given)?.searched;
   const text = live ? live.text : given?.answer;
   return html`<article class=${`answer${given?.declined && !live ? " abstained" : ""}`} aria-label=${name}>
@@ -51,7 +52,7 @@ export function Answer({ mode, turn, given, live, onSource, onAlone, onAgain }) 
     ${searched && searched !== turn.question ? html`<p class="soft searched" dir="auto">${t("Understood as: {question}", { question: searched })}
       ${live || !onAlone ? null : html` <button type="button" class="quiet small" onClick=${onAlone}>${t("Ask without what came before")}</button>`}</p>` : null}
     ${live?.stage === "reading" ? html`<progress max=${live.total} value=${live.done} aria-label=${word}></progress>` : null}
-    <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer."), [], numbers(given, onSource))}</div>
+    <div class="text" dir="auto" aria-busy=${live ? "true" : "false"}>${live || !finished(given) ? markdown(text ?? "") : markdown(text || t("No answer"), [], numbers(given, onSource))}</div>
     ${meaning ? html`<p class="soft meaning">${meaning}</p>` : null}
     ${given?.error && !live ? html`<p class="bad" role="alert">${given.error}</p>` : null}
     ${finished(given) && !live && mode === "open" && given.citations.length ? html`<${Older} given=${given} onAgain=${onAgain} />` : null}
@@ -127,10 +128,10 @@ function Keep({ turn, given }) {
   const [saved, setSaved] = useState(null); // "" or a problem
   const base = bases.find((each) => each.id === given.receipt.knowledge_base);
   if (!base) return null;
-  const save = () => post("/v1/questions", { question: given.searched || turn.question, knowledge_base: base.name, where: turn.scope ? where(turn.scope) : undefined })
+  const save = () => post("/v1/questions", { question: given.searched || turn.question, knowledge_base: base.name, where: where(turn.scope) })
     .then(() => setSaved(""), (error) => setSaved(error.message));
-  return saved === "" ? html`<span class="soft small kept" role="status">${t("Saved: it is asked again after every change.")} <a href=${href("questions")}>${t("Questions")}</a></span>`
-    : html`<button type="button" class="quiet small" onClick=${save}>${t("Keep asking this")}</button>${saved ? html`<span class="bad" role="alert">${saved}</span>` : null}`;
+  return saved === "" ? html`<span class="small kept" role="status"><a href=${href("questions")}>${t("Saved under Questions")}</a></span>`
+    : html`<button type="button" class="quiet small" onClick=${save}>${t("Ask this after every change")}</button>${saved ? html`<span class="bad" role="alert">${saved}</span>` : null}`;
 }
 
 /** Drawn when it is first open: most are never read. */
@@ -147,18 +148,4 @@ function withSources({ answer, sentences = [], citations, closest = [] }) {
   const sources = (citations.length ? citations : closest).map(({ quote, document, page }, i) =>
     `${i + 1}. ${quotation(quote.replace(/\s+/g, " ").trim())} (${[baseName(document), page && t("page {n}", { n: page })].filter(Boolean).join(", ")})`);
   return [points.join(""), ...(sources.length ? [sources.join("\n")] : [])].join("\n\n") + "\n";
-}
-
-function Copy({ text, told: done = t("Copied"), children }) {
-  const [told, setTold] = useState("");
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      setTold(done);
-    } catch { // browsers give the clipboard to HTTPS and to this machine alone
-      setTold(t("This browser does not let this page copy."));
-    }
-    setTimeout(() => setTold(""), 4000);
-  };
-  return html`<button type="button" class="quiet small" onClick=${copy}><span role="status">${told}</span>${told ? null : children}</button>`;
 }

@@ -32,7 +32,7 @@ export function Ask({ view, id, query }) {
         <a class="button" href=${href("ask")}>${t("New")}</a>
       </p>
       ${isNew && !conversation.loading ? html`<${Welcome} missing=${conversation.missing} />` : html`<h2 id="ask-title" class="unseen">${titleOf(conversation)}</h2>`}
-      <ol id="turns" aria-label=${t("Conversation")}>${conversation.turns.map((turn, i) =>
+      <ol id="turns">${conversation.turns.map((turn, i) =>
         html`<${Turn} key=${turn.id} turn=${turn} later=${conversation.turns.length - i - 1} isLast=${i === conversation.turns.length - 1} linked=${view === "answer" && id === turn.id} />`)}</ol>
       <${Composer} conversation=${conversation} draft=${isNew ? NEW : conversation.id} focus=${view === "ask" && "mouse"} />
       <${Said} />
@@ -91,9 +91,9 @@ function Welcome({ missing }) {
     ${version?.documents ? html`<p id="holds" class="soft">${holds}</p>` : null}
     ${version && !version.documents ? html`<div class="first"><h3>${t("There are no documents yet")}</h3>
       <p><a class="button" href=${href("documents")}>${t("Add documents")}</a></p>
-      ${sync ? html`<p class="soft">${t("Or keep all files of a folder in it, with this command on the server:")}</p>
+      ${sync ? html`<p class="soft">${t("To keep a folder up to date, run this on the server:")}</p>
         <p><${Command} text=${sync} /></p>` : null}</div>` : null}
-    ${questions.length ? html`<ul class="examples" aria-label=${t("Examples")}>${questions.map((each) =>
+    ${questions.length ? html`<ul class="examples">${questions.map((each) =>
       html`<li><button type="button" onClick=${() => asking(each)}>${each}</button></li>`)}</ul>` : null}
   </div>`;
 }

@@ -3,7 +3,7 @@
 import { ApiError, chat, key } from "./api.js";
 import { changeConversation, drafts, NEW, newConversation, newId, touched } from "./conversations.js";
 import { replace, route } from "./router.js";
-import { choosing, ready, server } from "./server.js";
+import { choosing, ready, server, where } from "./server.js";
 import { makeStore } from "./store.js";
 import { count, t } from "./words.js";
 
@@ -101,13 +101,6 @@ function messages(mode, earlier, question) {
   }), { role: "user", content: question }];
 }
 
-const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
-
-/** The filter of the API for one document, or for a folder (its path ends with "/", and "0" comes after "/"). */
-export function where({ path, folder }) {
-  return path ? `path = ${quoted(path)}` : `path >= ${quoted(folder)} and path < ${quoted(`${folder.slice(0, -1)}0`)}`;
-}
-
 async function answerIn(mode, turn, { id, earlier, scope }, signal) {
   const store = liveOf(turn.id);
   const tell = (more) => store.set((old) => ({ ...old, [mode]: { ...old[mode], ...more } }));
@@ -118,7 +111,7 @@ async function answerIn(mode, turn, { id, earlier, scope }, signal) {
     await ready();
     const { loaded, problem, model, closed } = server.get();
     if (!loaded) throw new ApiError(problem || t("An API key is needed. Enter it, then try again."));
-    const own = mode === "open" ? { ...choosing(), where: scope ? where(scope) : undefined } : {};
+    const own = mode === "open" ? { ...choosing(), where: where(scope) } : {};
     const body = { model: mode === "open" ? model : closed, messages: messages(mode, earlier, turn.question), openbook: { ...own, progress: true } };
     for await (const { choices, openbook, openbook_progress: progress } of chat(body, signal)) {
       if (progress) tell(progress);
@@ -130,7 +123,7 @@ async function answerIn(mode, turn, { id, earlier, scope }, signal) {
   } catch (error) {
     const stopped = error.name === "AbortError";
     given = { answer: text(), stopped, error: stopped ? "" : error.message };
-    said.set({ text: stopped ? t("Stopped.") : error.message });
+    said.set({ text: stopped ? t("Stopped") : error.message });
   }
   await change(id, (old) => ({ ...old, turns: old.turns.map((each) => (each.id === turn.id ? { ...each, answers: { ...each.answers, [mode]: given } } : each)) }));
   store.set({ [mode]: undefined });

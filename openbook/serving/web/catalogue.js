@@ -117,11 +117,8 @@ export function sorted(list, sort) {
   return [...list].sort((a, b) => sign * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
 }
 
-/** The day of a time, here, as 2026-01-31. */
-function day(iso) {
-  const date = new Date(iso);
-  return [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((each) => String(each).padStart(2, "0")).join("-");
-}
+const DAY = new Intl.DateTimeFormat("sv"); // writes 2026-01-31
+const day = (iso) => DAY.format(new Date(iso));
 
 export const FILTERS = ["type", "label", "from", "to", "field", "value"];
 
@@ -162,12 +159,6 @@ const OF_THE_FILE = ["path", "name", "type", "bytes", "title", "modified"];
 
 /** The metadata that the list does not show anyway. */
 export const ownFields = ({ metadata }) => Object.entries(metadata).filter(([name]) => !OF_THE_FILE.includes(name));
-
-/** A filter of the API for what lies in `folder`. */
-export function inFolder(folder) {
-  const quoted = folder.replaceAll("'", "''");
-  return folder ? `path >= '${quoted}/' and path < '${quoted}0'` : ""; // "0" comes after "/"
-}
 
 // --- replies ---
 

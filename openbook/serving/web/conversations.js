@@ -7,6 +7,7 @@ import { t } from "./words.js";
 
 const FORMAT = { format: "openbook conversation 1" }; // docs/formats/transcript.md
 const LINE = ["role", "content", "abstained", "searched", "citations", "receipt"];
+const TABLES = ["list", "conversations"];
 const DRAFTS = "openbook-drafts";
 const AT_ONCE = 50;
 const CHANGED = new BroadcastChannel("openbook-conversations"); // tells other tabs
@@ -28,9 +29,12 @@ const asked = (request) => new Promise((resolve, reject) => {
   request.onerror = () => reject(request.error);
 });
 
-const done = (transaction) => new Promise((resolve, reject) => {
+/** Does `change(list, conversations)` with both tables of a database, whole or not at all. */
+const write = (database, change) => new Promise((resolve, reject) => {
+  const transaction = database.transaction(TABLES, "readwrite");
   transaction.oncomplete = resolve;
   transaction.onabort = () => reject(transaction.error);
+  change(...TABLES.map((name) => transaction.objectStore(name)));
 });
 
 async function digestOf(text) {
@@ -54,7 +58,7 @@ async function open() {
   const { name, seal } = await place();
   const request = indexedDB.open(name, 1);
   request.onupgradeneeded = () => {
-    for (const table of ["list", "conversations"]) request.result.createObjectStore(table, { keyPath: "id" });
+    for (const table of TABLES) request.result.createObjectStore(table, { keyPath: "id" });
   };
   const database = await asked(request);
   database.onversionchange = () => { // another tab signs out; the next question opens a new database
@@ -158,10 +162,7 @@ export function changeConversation(id, change) {
     try {
       if (!found) throw new Error("");
       const [summary, whole] = await Promise.all([sealed(row, found.seal), sealed(made, found.seal)]);
-      const transaction = found.database.transaction(["list", "conversations"], "readwrite");
-      transaction.objectStore("list").put({ id, value: summary });
-      transaction.objectStore("conversations").put({ id, value: whole });
-      await done(transaction);
+      await write(found.database, (list, all) => { list.put({ id, value: summary }); all.put({ id, value: whole }); });
       unkept.delete(id);
       conversations.set({ full: "" });
     } catch (error) {
@@ -181,11 +182,7 @@ export function deleteConversation(id) {
     const gone = await loadConversation(id).catch(() => null);
     unkept.delete(id);
     const found = await opened();
-    if (found) {
-      const transaction = found.database.transaction(["list", "conversations"], "readwrite");
-      for (const name of ["list", "conversations"]) transaction.objectStore(name).delete(id);
-      await done(transaction);
-    }
+    if (found) await write(found.database, (...tables) => tables.forEach((table) => table.delete(id)));
     listed(id, null);
     CHANGED.postMessage(id);
     return gone;
@@ -200,9 +197,7 @@ export async function forgetConversations() {
   opening = null;
   if (!found) return;
   const { database } = found;
-  const transaction = database.transaction(["list", "conversations"], "readwrite");
-  for (const name of ["list", "conversations"]) transaction.objectStore(name).clear();
-  await done(transaction).catch(() => null);
+  await write(database, (...tables) => tables.forEach((table) => table.clear())).catch(() => null);
   database.close();
   await new Promise((resolve) => {
     const request = indexedDB.deleteDatabase(database.name);

@@ -25,15 +25,15 @@ export function DocumentDetails({ document: shown, close }) {
   useEffect(() => heading.current.focus({ preventScroll: true }), [path]);
   const facts = [
     [t("Title"), !name.startsWith(title) && title], [t("Type"), type.toUpperCase()], [t("Size"), size(bytes)], [t("Pages"), pages], [t("Passages"), number(passages)],
-    [t("Text since"), t("version {version}, {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key === "version" ? t("version (of the document)") : key, valuesOf(value).map(timely).join(", ")]),
+    [t("Text since"), t("version {version} from {date}", { version, date: when(date) })], [t("File changed"), shown.metadata.modified && when(shown.metadata.modified)], [t("Labels"), labels.join(", ")], ...ownFields(shown).map(([key, value]) => [key === "version" ? t("version (of the document)") : key, valuesOf(value).map(timely).join(", ")]),
   ].filter(([, value]) => value);
   return html`<div class="details scrolls" role="region" aria-labelledby="details-title">
     <div class="top"><h3 id="details-title" tabindex="-1" ref=${heading}>${name}</h3><a class="close" href=${close} aria-label=${t("Close")}>✕</a></div>
-    <p class="folder soft">${isUploaded ? t("uploaded") : folder}</p>
-    <p class="acts"><a class="act main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
-      <a class="act" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
-      <a class="act" href=${href("ask", "", { question: summaryOf(name) })}>${t("Summary")}</a>
-      <a class="act" href=${href("ask", "", { folder })}>${isUploaded ? t("Ask only the uploads") : t("Ask only this folder")}</a></p>
+    <p class="folder soft">${isUploaded ? t("Uploads") : folder}</p>
+    <p class="acts"><a class="button main" href=${href("document", path, { version: asOf, base })}>${t("Open")}</a>
+      <a class="button" href=${href("ask", "", { path })}>${t("Ask only this document")}</a>
+      <a class="button" href=${href("ask", "", { question: summaryOf(name) })}>${t("Summary")}</a>
+      <a class="button" href=${href("ask", "", { folder })}>${t("Ask only this folder")}</a></p>
     <dl>${facts.map(([key, value]) => html`<dt>${key}</dt><dd>${value}</dd>`)}</dl>
     <${Preview} key=${`${path} ${version}`} path=${path} />
     <${History} key=${path} path=${path} />
@@ -86,6 +86,6 @@ function Difference({ path, changes, before, after, compare }) {
   useEffect(() => reply && root.current.scrollIntoView({ block: "nearest" }), [reply]);
   return html`<div class="difference" aria-live="polite" ref=${root}>
     <p class="line">${choose(t("From version"), before, (value) => compare([value, after]))} ${choose(t("to"), after, (value) => compare([before, value]))}</p>
-    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? reply.value.pieces.every((each) => each.kind === "same" || each.kind === "skipped") ? html`<p class="soft">${t("Both texts are the same.")}</p>` : html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Comparing…")}</p>`}
+    ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : reply ? reply.value.pieces.every((each) => each.kind === "same" || each.kind === "skipped") ? html`<p class="soft">${t("Both texts are the same.")}</p>` : html`<${WordDiff} pieces=${reply.value.pieces} />` : html`<p class="soft">${t("Reading…")}</p>`}
   </div>`;
 }

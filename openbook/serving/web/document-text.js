@@ -1,7 +1,7 @@
 // A document's text as elements by its kind, with what is cited marked.
 
 import { markdown } from "./markdown.js";
-import { rst } from "./rst.js";
+import { indentOf, rst } from "./rst.js";
 import { Source } from "./source.js";
 import { html, useMemo } from "./vendor/preact.js";
 import { t } from "./words.js";
@@ -122,7 +122,7 @@ function paragraphs(source, lines, full) {
       const isHead = names.every((name) => name && !VALUE.test(name)) && new Set(names).size === names.length;
       out.push(isHead ? table(source, rows[0], rows.slice(1)) : table(source, null, rows));
     } else if (kind === "item") {
-      out.push(...part.map((line) => html`<p class="item" style=${{ "--depth": String(ITEM.exec(line.text)[1].length / 2) }}>${source.show(line.from + indent(line), line.to)}</p>`));
+      out.push(...part.map((line) => html`<p class="item" style=${{ "--depth": String(ITEM.exec(line.text)[1].length / 2) }}>${source.show(line.from + indentOf(line), line.to)}</p>`));
     } else if (kind === "joined") {
       let begin = 0;
       part.forEach((line, j) => {
@@ -135,5 +135,3 @@ function paragraphs(source, lines, full) {
   }
   return out;
 }
-
-const indent = (line) => line.text.length - line.text.trimStart().length;

@@ -1,14 +1,14 @@
 // The documents of a knowledge base as folders of files. The address holds the folder, the search, the filters and the order.
 
 import { post } from "./api.js";
-import { byName, catalogue, contents, facets, FILTERS, inFolder, isUpload, loadDocuments, matching, noteRefusal, sorted, useReply } from "./catalogue.js";
+import { byName, catalogue, contents, facets, FILTERS, isUpload, loadDocuments, matching, noteRefusal, sorted, useReply } from "./catalogue.js";
 import { Command, useSyncCommand } from "./command.js";
 import { DocumentDetails } from "./document-details.js";
 import { DocumentList } from "./document-list.js";
 import { plainLine } from "./plain.js";
 import { askRemoval, Removal } from "./removal.js";
 import { go, href, replace } from "./router.js";
-import { chooseBase, choosing, server } from "./server.js";
+import { chooseBase, choosing, server, where } from "./server.js";
 import { useStore } from "./store.js";
 import { addedBy, addFiles, ChooseFiles, dismiss, dropped, Remedy, Uploads, useUploads } from "./upload.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact.js";
@@ -78,7 +78,7 @@ export function Documents({ id, query }) {
   const isEmpty = done && !problem && !list.length;
   return html`<section id="documents" class=${drop.isOver ? "over" : ""} aria-labelledby="documents-title" onDragOver=${take} onDragLeave=${take} onDrop=${take} onKeyDown=${leave}>
     <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
-      ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
+      ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Add files")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
     ${mayAdd && isEmpty ? html`<${Empty} />` : null}
     ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it.")}
       ${sync ? html`<span>${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></span>` : null}
@@ -92,8 +92,7 @@ export function Documents({ id, query }) {
       ${words ? html`<${Passages} key=${words} words=${words} folder=${folder} close=${() => change({ words: "" })} />` : null}
       <${Crumbs} place=${place} now=${now} n=${inside.length} isFlat=${isFlat} />
       ${chosen.length ? html`<p class="line picks-made" role="status"><strong>${count(chosen.length, "{n} chosen", "{n} chosen")}</strong>
-        ${inside.some((each) => !picked.has(each.path)) ? html`<button type="button" class="quiet go" onClick=${() => pick(inside.map((each) => each.path), true)}>${isFlat
-          ? count(inside.length, "All {n} found", "All {n} found") : count(inside.length, "All {n} in this folder", "All {n} in this folder")}</button>` : null}
+        ${inside.some((each) => !picked.has(each.path)) ? html`<button type="button" class="quiet go" onClick=${() => pick(inside.map((each) => each.path), true)}>${count(inside.length, "All {n}", "All {n}")}</button>` : null}
         <button type="button" class="quiet" onClick=${() => setPicked(new Set())}>${t("None")}</button><span class="spring"></span>
         ${mayAdd ? html`<button type="button" onClick=${() => askRemoval("remove", chosen)}>${t("Remove…")}</button>` : null}
         ${mayPurge && !asOf ? html`<button type="button" class="bad" onClick=${() => askRemoval("purge", chosen)}>${t("Purge…")}</button>` : null}</p>` : null}
@@ -132,23 +131,23 @@ function useTyped(id, query) {
 
 function Summary() {
   const { list, version, done } = useStore(catalogue);
-  const { base, bases, asOf } = useStore(server);
+  const { base, bases, asOf, versions } = useStore(server);
   const choose = (name) => {
     replace("documents");
     chooseBase(name).catch((error) => catalogue.set({ problem: error.message }));
   };
-  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && t("version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
+  const words = list.length || done ? [count(list.length, "{n} document", "{n} documents"), version !== null && !asOf && t("Version {version}", { version })].filter(Boolean).join(" · ") : t("Reading…");
   return html`<p class="soft line"><span role="status">${done ? words : `${words} …`}</span>
-    ${asOf ? html`<span class="tag">${t("older version")}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
+    ${asOf ? html`<span class="doubtful">${t("Version {version}; the newest is {newest}.", { version: asOf, newest: versions[0]?.version })}</span> <button type="button" class="quiet go" onClick=${() => server.set({ asOf: "" })}>${t("Show the newest")}</button>` : null}
     ${bases.length > 1 ? html`<label class="inline">${t("Knowledge base")} <select value=${base} onChange=${(event) => choose(event.target.value)}>
       ${bases.map(({ name }, i) => html`<option value=${i ? name : ""}>${name}</option>`)}</select></label>` : null}</p>`;
 }
 
 function Empty() {
   const sync = useSyncCommand();
-  return html`<div class="drop"><p><strong>${t("Drop files here")}</strong> <span class="soft">${t("or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Choose files")}<//></p>
+  return html`<div class="drop"><p><span class="soft">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Add files")} onFiles=${addFiles}>${t("Add files")}<//></p>
     <p class="soft">${t("PDF, Office, images, HTML, Markdown, CSV, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
-    ${sync ? html`<p class="soft">${t("Folders are kept up to date on the server with:")} <${Command} text=${sync} /></p>` : null}</div>`;
+    ${sync ? html`<p class="soft">${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></p>` : null}</div>`;
 }
 
 function Unread({ unread, mayWrite }) {
@@ -176,7 +175,7 @@ function Search({ typed, setTyped, search, folder }) {
     if (typed.trim()) search();
   };
   return html`<form class="line find" role="search" onSubmit=${submit}>
-    <label class="unseen" for="words">${t("Name of a document, or words in the texts")}</label>
+    <label class="unseen" for="words">${t("Find by name, or by words in the texts")}</label>
     <input id="words" type="search" maxlength="8000" autocomplete="off" placeholder=${folder ? t("Find in {folder}", { folder }) : t("Find by name, or by words in the texts")} value=${typed} onInput=${(event) => setTyped(event.target.value)} />
     <button type="submit" disabled=${!typed.trim()}>${t("Search in texts")}</button>
   </form>`;
@@ -192,7 +191,7 @@ function withWords(text, search) {
 
 function Passages({ words, folder, close }) {
   const { base, asOf } = useStore(server);
-  const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: inFolder(folder), ...choosing() }), [words, folder, base, asOf]);
+  const reply = useReply(() => post("/v1/search", { query: words, limit: FOUND, where: where({ folder }), ...choosing() }), [words, folder, base, asOf]);
   const found = reply?.value;
   return html`<div id="found" role="region" aria-label=${t("Passages")} aria-live="polite">
     <p class="line"><strong>${found ? count(found.data.length, "{n} passage near “{words}”", "{n} passages near “{words}”").replace("{words}", words) : t("Searching…")}</strong>
@@ -200,10 +199,10 @@ function Passages({ words, folder, close }) {
     ${reply?.problem ? html`<p class="bad">${reply.problem}</p>` : null}
     ${found?.data.map(({ passage }) => {
       const { document, start, end, page, headings, text } = passage;
-      const where = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
+      const place = [page && t("page {n}", { n: page }), headings.join(" › ")].filter(Boolean).join(" · ");
       return html`<div class="source" key=${passage.id}><a class="link" title=${document} href=${href("document", document, { version: found.version, base, start, end, page })}>
         <span class="path">${baseName(document)}</span><span class="folder soft">${folderName(document)}</span></a>
-        ${where ? html`<p class="soft where">${where}</p>` : null}<blockquote dir="auto">${withWords(plainLine(document, text), words)}</blockquote></div>`;
+        ${place ? html`<p class="soft where">${place}</p>` : null}<blockquote dir="auto">${withWords(plainLine(document, text), words)}</blockquote></div>`;
     })}</div>`;
 }
 
@@ -216,11 +215,11 @@ function Filters({ list, query, sort, change }) {
   const orders = { name: t("Name"), type: t("Type"), "-size": t("Largest first"), "-date": t("Newest first"), date: t("Oldest first") };
   return html`<details class="filters"><summary>${used ? t("Filters ({n})", { n: used }) : t("Filters")}</summary>
     <div class="menus">
-      ${menu("type", t("Type"), t("all types"), types)}
-      ${menu("label", t("Label"), t("all labels"), labels)}
+      ${menu("type", t("Type"), t("any"), types)}
+      ${menu("label", t("Labels"), t("any"), labels)}
       ${date("from", t("Changed from"))} ${date("to", t("until"))}
       ${menu("field", t("Metadata"), t("any"), Object.keys(fields), { value: "" })}
-      ${query.field ? menu("value", query.field, t("any value"), fields[query.field] ?? []) : null}
+      ${query.field ? menu("value", query.field, t("any"), fields[query.field] ?? []) : null}
       <label class="order">${t("Order")} <select value=${sort} onChange=${(event) => change({ sort: event.target.value })}>${Object.entries(orders).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
       ${used ? html`<button type="button" class="quiet go" onClick=${() => change(Object.fromEntries(FILTERS.map((name) => [name, ""])))}>${t("Clear filters")}</button>` : null}
     </div></details>`;

@@ -53,7 +53,7 @@ export function List() {
   return html`<aside id="conversations" popover="auto" ref=${panel} aria-label=${t("Conversations")}>
     <p class="line"><a class="button" id="new" href=${href("ask")} onClick=${close}>${t("New conversation")}</a></p>
     ${list.length ? html`<label class="unseen" for="find">${t("Search in conversations")}</label>
-      <input id="find" type="search" placeholder=${t("Search")} value=${words} onInput=${(event) => {
+      <input id="find" type="search" placeholder=${t("Search in conversations")} value=${words} onInput=${(event) => {
         setWords(event.target.value);
         setMost(SHOWN);
       }} />` : null}

@@ -1,6 +1,7 @@
 // Markdown as elements. The library only reads it; what it finds becomes text nodes and a few kinds of elements, so no text of
 // a document, a model or a person becomes markup, loads anything or runs.
 
+import { Source } from "./source.js";
 import { html } from "./vendor/preact.js";
 import { Lexer } from "./vendor/marked.js";
 import { t } from "./words.js";
@@ -26,19 +27,19 @@ function decoded(value) {
  * or (not both) with the nodes of `inserts` ([place in code points, node], in order) after what stands before their places.
  */
 export function markdown(text, spans = [], inserts = []) {
-  const source = text.replace(/\r\n?/g, "\n"); // as the library does; a text of OpenBook has no carriage return
-  const writer = new Writer(source, spans);
+  const source = new Source(text.replace(/\r\n?/g, "\n"), spans); // as the library does; a text of OpenBook has no carriage return
+  const writer = new Writer(source);
   try {
-    const tokens = bounded(new Lexer({ gfm: true })).lex(source);
+    const tokens = bounded(new Lexer({ gfm: true })).lex(source.text);
     if (inserts.length) {
-      const found = new Writer(source, spans, []);
+      const found = new Writer(source, []);
       found.blocks(tokens);
       writer.insertAfter(found.pieces, inserts);
     }
     return writer.blocks(tokens);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // nested too deep for the stack
-    return [html`<p>${marked(text, 0, spans)}</p>`];
+    return [html`<p>${source.show()}</p>`];
   }
 }
 
@@ -73,52 +74,30 @@ function bounded(lexer) {
   return lexer;
 }
 
-/**
- * `text` (which begins at `offset` of its document) as nodes, with the spans of `spans` ([start, end) in the document) marked.
- * Offsets count code points, as everywhere in the API; spans may overlap and reach beyond the text.
- */
-export function marked(text, offset, spans) {
-  if (!spans.length) return [text];
-  const points = Array.from(text);
-  const cuts = new Set([0, points.length]);
-  for (const span of spans) for (const at of span) cuts.add(Math.min(Math.max(at - offset, 0), points.length));
-  const places = [...cuts].sort((a, b) => a - b);
-  return places.slice(0, -1).map((from, i) => {
-    const to = places[i + 1];
-    const piece = points.slice(from, to).join("");
-    const span = spans.findIndex(([start, end]) => start <= offset + from && offset + to <= end);
-    return span < 0 ? piece : html`<mark data-span=${span}>${piece}</mark>`;
-  });
-}
-
 class Writer {
   /**
    * What is written comes from the source in its order, so each piece of text is found in it after the one before.
    * `pieces`: filled with the places of all that are found.
    */
-  constructor(source, spans, pieces = null) {
+  constructor(source, pieces = null) {
     this.source = source;
-    this.spans = spans;
     this.pieces = pieces;
     this.inserts = new Map(); // place of a piece -> [[place, node], ...]
     this.held = null; // nodes that come after the link that is written
-    this.at = 0; // in the source, UTF-16
-    this.pointsAt = 0; // the same place in code points
-    this.counted = 0;
+    this.at = 0; // in the source
   }
 
   /** An insert belongs to the last piece that begins before its place. */
   insertAfter(pieces, inserts) {
-    const points = Array.from(this.source);
     for (const [place, node] of inserts) {
-      const at = points.slice(0, place).join("").length;
+      const at = this.source.unit(place);
       const piece = pieces.findLast((start) => start < at);
       if (piece !== undefined) this.inserts.set(piece, [...(this.inserts.get(piece) ?? []), [at, node]]);
     }
   }
 
   isTraced() {
-    return this.spans.length || this.pieces || this.inserts.size;
+    return this.source.spans.length || this.pieces || this.inserts.size;
   }
 
   text(value) {
@@ -130,15 +109,12 @@ class Writer {
   /** `value` with marks and inserts; null if it is not found near. */
   find(value) {
     if (!this.isTraced() || !value) return [decoded(value)];
-    const found = /^\s+$/.test(value) && /\s/.test(this.source[this.at] ?? "") ? this.at : this.near(value);
+    const found = /^\s+$/.test(value) && /\s/.test(this.source.text[this.at] ?? "") ? this.at : this.near(value);
     if (found < 0) return null;
-    if (found < this.counted) this.pointsAt = this.counted = 0;
-    this.pointsAt += Array.from(this.source.slice(this.counted, found)).length;
-    this.counted = found;
     this.at = found + value.length;
     this.pieces?.push(found);
     const inserts = this.inserts.get(found) ?? [];
-    if (!inserts.length) return marked(decoded(value), this.pointsAt, this.spans);
+    if (!inserts.length) return this.source.show(found, this.at, decoded(value));
     let before = 0;
     const parts = inserts.map(([place, node]) => {
       const part = value.slice(before, place - found);
@@ -150,7 +126,7 @@ class Writer {
   }
 
   near(value) {
-    const found = this.source.slice(this.at, this.at + NEAR + value.length).indexOf(value);
+    const found = this.source.text.slice(this.at, this.at + NEAR + value.length).indexOf(value);
     return found < 0 ? -1 : this.at + found;
   }
 

@@ -2,32 +2,24 @@
 
 import { useLayoutEffect, useRef } from "./vendor/preact.js";
 
-const box = (element) => element.getBoundingClientRect();
-const centre = ({ left, top, width, height }) => [left + width / 2, top + height / 2];
-
 /**
- * The current mark in `pane` goes to its middle if it was in view, else the point of `.sheet` that was in the middle.
+ * The current mark in `pane` goes to its middle if it was in view, else what was in the middle.
  * Returns {look, hold}: call `look` when something else is shown, and `hold` after a change of size.
  */
 export function useMiddle(pane, marks) {
-  const kept = useRef(null); // {isMark} or {share: [x, y] of the sheet}
+  const middle = useRef(null); // as shares of all that can be scrolled to; null: the mark
   const markOf = () => pane.current.querySelector(`${marks}.current`) ?? pane.current.querySelector(marks);
   const look = () => {
-    const [mark, sheet, view] = [markOf(), pane.current.querySelector(".sheet"), box(pane.current)];
-    const at = mark && box(mark);
-    const isMark = Boolean(at) && at.bottom > view.top && at.top < view.bottom && at.right > view.left && at.left < view.right;
-    const [x, y] = centre(view);
-    kept.current = isMark ? { isMark } : sheet ? { share: [(x - box(sheet).left) / box(sheet).width, (y - box(sheet).top) / box(sheet).height] } : null;
+    const { scrollLeft, scrollTop, scrollWidth, scrollHeight, clientWidth, clientHeight } = pane.current;
+    const [at, view] = [markOf()?.getBoundingClientRect(), pane.current.getBoundingClientRect()];
+    const isMark = at && at.bottom > view.top && at.top < view.bottom && at.right > view.left && at.left < view.right;
+    middle.current = isMark ? null : [(scrollLeft + clientWidth / 2) / scrollWidth, (scrollTop + clientHeight / 2) / scrollHeight];
   };
   const hold = () => {
-    if (!kept.current || !pane.current.clientHeight) return;
-    const { isMark, share } = kept.current;
-    const target = isMark ? markOf() : pane.current.querySelector(".sheet");
-    if (!target) return;
-    const { left, top, width, height } = box(target);
-    const [x, y] = isMark ? centre(box(target)) : [left + share[0] * width, top + share[1] * height];
-    const [middleX, middleY] = centre(box(pane.current));
-    pane.current.scrollBy({ left: x - middleX, top: y - middleY, behavior: "instant" });
+    if (!pane.current.clientHeight) return;
+    const { scrollWidth, scrollHeight, clientWidth, clientHeight } = pane.current;
+    if (!middle.current) markOf()?.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+    else pane.current.scrollTo({ left: middle.current[0] * scrollWidth - clientWidth / 2, top: middle.current[1] * scrollHeight - clientHeight / 2, behavior: "instant" });
   };
   useLayoutEffect(() => {
     const resized = new ResizeObserver(hold);

@@ -52,7 +52,7 @@ function LookUp() {
   };
   return html`<form class="line" onSubmit=${lookUp}>
       <label class="unseen" for="digest">${t("Digest of a receipt")}</label>
-      <input id="digest" maxlength="64" spellcheck=${false} autocomplete="off" placeholder=${t("Digest of a receipt (64 characters)")} value=${digest} onInput=${(event) => setDigest(event.target.value)} />
+      <input id="digest" maxlength="64" spellcheck=${false} autocomplete="off" placeholder=${t("Digest of a receipt")} value=${digest} onInput=${(event) => setDigest(event.target.value)} />
       <button type="submit">${t("Look up")}</button>
     </form>
     <div id="receipt" aria-live="polite">

@@ -91,7 +91,7 @@ export function PdfPage({ path, version, base, page, last, marks, wanted, takesF
       <button type="button" class="quiet" aria-label=${t("Larger")} title=${t("Larger")} onClick=${() => step(1)}>+</button>
     </div>
     <div id="reader-page" ref=${pane} tabindex="0" role="region" aria-label=${t("The page as it looks")}>
-      <p class="soft" role="status">${isDrawn ? "" : t("Drawing page {page}…", { page })}</p>
+      <p class="soft" role="status">${isDrawn ? "" : t("Reading…")}</p>
       ${isDrawn && shown.problem ? html`<p class="note" role="alert">${shown.problem}</p>` : null}
       ${drawn ? html`<div class="sheet" style=${{ width: zoom ? `${(shown.pixels * zoom) / 100}px` : "100%" }}>
         <img src=${drawn} alt=${t("Page {page} of {name}", { page, name: baseName(path) })} onLoad=${(event) => setShown((old) => ({ ...old, pixels: event.target.naturalWidth }))} />

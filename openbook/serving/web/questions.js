@@ -36,7 +36,7 @@ export function Questions() {
       <input id="standing" maxlength="8000" placeholder=${t("Question to keep asking")} value=${question} onInput=${(event) => setQuestion(event.target.value)} />
       <button type="submit" class="main">${t("Save")}</button>
       ${data?.length ? html`<button type="button" class="quiet" onClick=${() => send("/v1/questions/check", {})}>${t("Check now")}</button>` : null}
-    </form>` : html`<p>${t("This server has no knowledge base.")}</p>`}
+    </form>` : html`<p>${t("This server has no documents to read: the model answers alone.")}</p>`}
     ${refused || problem ? html`<p class="bad" role="alert">${refused || problem}</p>` : null}
     ${data && !data.length ? html`<p class="soft empty">${t("No questions yet. Save one whose answer should not change unnoticed, such as a price, a deadline or a rule.")}</p>` : null}
     <ul class="standing">${(data ?? []).map((each) => html`<${Standing} key=${each.id} ...${each} isOneBase=${bases.length < 2} remove=${() => send("/v1/questions/remove", { id: each.id })} />`)}</ul>
@@ -45,7 +45,7 @@ export function Questions() {
 
 function Standing({ question, knowledge_base: base, where, state, version, asked_at: at, error, answer, receipt, changes, isOneBase, remove }) {
   const isFirst = state === "same" && !changes.length;
-  const words = { new: t("Being asked…"), same: isFirst ? t("Asked at version {version}", { version }) : t("Unchanged"), changed: t("Changed"), failed: t("Could not be asked") };
+  const words = { new: t("Being asked…"), same: isFirst ? "" : t("Unchanged"), changed: t("Changed"), failed: t("Failed") };
   const kind = isFirst ? "" : { same: "good", changed: "doubtful", failed: "bad" }[state] ?? "";
   return html`<li class="answer">
     <header><h3 dir="auto">${question}</h3><span class="state ${kind}">${words[state]}</span></header>
@@ -56,7 +56,7 @@ function Standing({ question, knowledge_base: base, where, state, version, asked
       isOneBase ? "" : base,
       where && t("only where {where}", { where }),
     ].filter(Boolean).map((each) => html`<span>${each}</span>`)}
-      ${receipt ? html`<span>${t("receipt")} <${Digest} value=${receipt} /></span>` : null}
+      ${receipt ? html`<span>${t("Receipt")} <${Digest} value=${receipt} /></span>` : null}
       <button type="button" class="quiet" onClick=${remove} aria-label=${t("Delete the question: {question}", { question })}>${t("Delete")}</button></p>
     ${changes.length ? html`<ol class="changes">${changes.map((each, i) => html`<${Change} key=${each.at} ...${each} isOpen=${i === 0} base=${isOneBase ? "" : base} />`)}</ol>` : null}
   </li>`;

@@ -15,6 +15,7 @@ const MOST_SPANS = 20;
 const MOST_WORDS = 2000; // characters of a selection to ask about
 const MOST_ORIGIN = 200; // characters of an address that are shown
 const PDF = "application/pdf";
+const SELECTS = { __proto__: null, ArrowLeft: ["left", "word"], ArrowRight: ["right", "word"], ArrowUp: ["backward", "line"], ArrowDown: ["forward", "line"] };
 
 /** `query`: version, base, page, and `start` and `end` or `spans=10-20,40-60` of what is cited. `below`: the view to go back to. */
 export function Reader({ path, query, below }) {
@@ -263,7 +264,18 @@ function Document({ path, query, close }) {
     const one = spans.length === 1 ? { start: spans[0][0], end: spans[0][1] } : cited;
     const link = location.href.split("#")[0] + href("document", path, { version: state.version, ...one, base });
     const isCopied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-    change({ copied: isCopied ? t("Copied.") : link });
+    change({ copied: isCopied ? t("Copied") : link });
+  };
+
+  /** Shift and an arrow key begin a selection at what has the focus, such as a mark, or is in view. The browser extends it. */
+  const select = (event) => {
+    const [root, selection, way] = [text.current, getSelection(), event.shiftKey && SELECTS[event.key]];
+    if (!way || (root.contains(selection.focusNode) && !selection.isCollapsed)) return;
+    event.preventDefault();
+    const { top } = root.getBoundingClientRect();
+    const first = event.target !== root ? event.target : [...root.querySelectorAll(".piece *")].find((each) => each.textContent.trim() && each.getBoundingClientRect().top >= top);
+    if (first && !root.contains(selection.focusNode)) selection.collapse(first, 0);
+    selection.modify("extend", ...way);
   };
 
   const askHere = () => { // in this document's knowledge base
@@ -283,7 +295,7 @@ function Document({ path, query, close }) {
       <button type="button" class="quiet" aria-label=${t("Close")} title=${t("Close")} onClick=${close}>✕</button>
     </header>
     ${newest > version && version ? html`<p class="older">${t("Version {version}; the newest is {newest}.", { version, newest })}${" "}
-      <a href=${href("document", path, { base })} onClick=${(event) => { event.preventDefault(); replace("document", path, { base }); }}>${t("Open the newest")}</a></p>` : null}
+      <a href=${href("document", path, { base })} onClick=${(event) => { event.preventDefault(); replace("document", path, { base }); }}>${t("Show the newest")}</a></p>` : null}
     <div class="tools">
       ${isPdf ? html`<fieldset class="choice"><legend class="unseen">${t("What is shown")}</legend>
         <label><input type="radio" name="reader-shows" checked=${showsPage} onChange=${() => choose(true)} /><span>${t("Page")}</span></label>
@@ -307,7 +319,7 @@ function Document({ path, query, close }) {
           if (takes) wanted.current = { ...wanted.current, takesFocus: false };
           return takes;
         }} />` : null}
-      <div id="reader-text" class=${state.isStored ? "stored" : ""} ref=${text} tabindex="0" role="region" aria-label=${t("Text")}>
+      <div id="reader-text" class=${state.isStored ? "stored" : ""} ref=${text} tabindex="0" role="region" aria-label=${t("Text")} aria-describedby="select-help" onKeyDown=${select}>
         ${problem ? html`<p class="bad" role="alert">${problem}</p>` : pieces.length ? null : html`<p class="soft" role="status">${t("Reading…")}</p>`}
         ${pieces.length && pieces[0].start > 0 ? html`<button type="button" class="quiet edge" aria-disabled=${String(state.isBusy)} onClick=${() => extend(true)}>${t("Show what is before")}</button>` : null}
         ${pieces.map((piece) => html`<${Piece} key=${piece.start} piece=${piece} spans=${spans} kind=${kind} isStored=${state.isStored} isFromStart=${pieces[0].start === 0}
@@ -318,6 +330,7 @@ function Document({ path, query, close }) {
     <footer class="foot">
       <a class="button" href=${href("ask", "", { path })} onClick=${askHere}>${t("Ask about this document")}</a>
       <button type="button" disabled=${!selected} onMouseDown=${(event) => event.preventDefault()} onClick=${() => { askHere(); go("ask", "", { path, about: selected }); }}>${t("Ask about the selected words")}</button>
+      <span id="select-help">${t("Shift and the arrow keys select words.")}</span>
       <span class="spring"></span>
       <span class="copied" role="status">${state.copied}</span>
       <button type="button" class="quiet" onClick=${copy}>${t("Copy link")}</button>

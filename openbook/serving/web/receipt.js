@@ -9,22 +9,20 @@ export function Digest({ value }) {
   return value ? html`<code title=${value}>${value.slice(0, 12)}</code>` : t("no digest");
 }
 
-function Row({ name, children }) {
-  return html`<dt>${name}</dt><dd>${children}</dd>`;
-}
+const Row = ({ name, children }) => html`<dt>${name}</dt><dd>${children}</dd>`;
 
 /** How a model is known, in the user's language. */
 export const evidenceOf = (evidence) => ({ verified: t("verified"), claimed: t("claimed") })[evidence] ?? evidence;
 
 export function Receipt({ receipt }) {
   const { decoding, embedder, model } = receipt;
-  const base = receipt.knowledge_base === null ? t("none was read")
-    : t("{base}, version {version}", { base: receipt.knowledge_base, version: receipt.knowledge_base_version });
+  const base = receipt.knowledge_base === null ? t("none")
+    : `${receipt.knowledge_base}, ${t("Version {version}", { version: receipt.knowledge_base_version })}`;
   const chance = decoding.temperature ? t("temperature {temperature}, seed {seed}", decoding) : t("greedy");
   return html`<dl>
     <${Row} name=${t("Receipt")}><code>${receipt.digest}</code><//>
     <${Row} name=${t("Model")}>${model.name}, ${evidenceOf(model.evidence)} <code>${model.digest || t("no digest")}</code><//>
-    <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none promised")}<//>
+    <${Row} name=${t("Numeric class")}>${receipt.numeric_class || t("none")}<//>
     <${Row} name=${t("Knowledge base")}>${base}<//>
     ${embedder ? html`<${Row} name=${t("Embedder")}>${embedder.name} <${Digest} value=${embedder.digest} /><//>` : null}
     <${Row} name=${t("Passages read")}>${receipt.passages.length

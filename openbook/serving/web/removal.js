@@ -1,7 +1,7 @@
 // Taking documents out of the newest version, or out of everything, after a question.
 
 import { download, get, post } from "./api.js";
-import { catalogue, noteRefusal, useReply } from "./catalogue.js";
+import { noteRefusal, useReply } from "./catalogue.js";
 import { loadVersions, server } from "./server.js";
 import { makeStore, useStore } from "./store.js";
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
@@ -56,7 +56,7 @@ function RemovalDialog({ kind, documents, isBusy, problem, code, done }) {
   return html`<dialog id="removal" ref=${dialog} aria-labelledby="removal-title" onCancel=${(event) => isBusy && event.preventDefault()} onClose=${close}>
     <form onSubmit=${submit}>
       <h2 id="removal-title">${isPurge ? t("Purge {what}", { what }) : t("Remove {what}", { what })}</h2>
-      ${done ? html`<${Done} isPurge=${isPurge} done=${done} documents=${documents} />` : html`<${isPurge ? AboutPurge : AboutRemoval} documents=${documents} />`}
+      ${done ? html`<${Done} isPurge=${isPurge} done=${done} />` : html`<${isPurge ? AboutPurge : AboutRemoval} documents=${documents} />`}
       ${isPurge && !done ? html`<label for="removal-sure">${t("To purge, type: {what}", { what })}</label>
         <input id="removal-sure" autocomplete="off" spellcheck=${false} value=${typed} disabled=${isBusy} onInput=${(event) => setTyped(event.target.value)} />` : null}
       <div role="status">${isBusy ? html`<p class="soft">${isPurge ? t("Deleting, then looking through all files. This can take minutes.") : t("Removing…")}</p>` : null}
@@ -79,24 +79,20 @@ function AboutRemoval({ documents }) {
     <${Names} documents=${documents} />`;
 }
 
-/** Whether there are uploads with pictures of pages other than those that are purged. */
-const hasOtherPages = (documents) => catalogue.get().list.some((each) => each.isUploaded && each.type === "pdf" && !documents.some(({ path }) => path === each.path));
-
 function AboutPurge({ documents }) {
   const questions = useReply(() => get("/v1/questions"), [])?.value?.data ?? [];
-  const changes = questions.reduce((sum, each) => sum + each.changes.length, 0);
   return html`<ul class="points">
       <li>${t("Deletes the text from every version, and all that was made from it: indexes, passages that the model has read, caches.")}</li>
       <li>${t("Then looks through all files of the knowledge base and of this server for what is left, and signs what was found.")}</li>
-      ${changes ? html`<li>${count(changes, "Deletes {n} recorded change of an answer to your standing questions: it may quote it. The questions stay, and are asked again.", "Deletes {n} recorded changes of answers to your standing questions: they may quote it. The questions stay, and are asked again.")}</li>` : null}
-      ${hasOtherPages(documents) ? html`<li>${t("Deletes the kept files of all uploads: the pages of other uploaded PDFs can no longer be shown as pictures until they are uploaded again. Their text stays.")}</li>` : null}
+      ${questions.some((each) => each.changes.length) ? html`<li>${t("Deletes the recorded changes of answers to your standing questions: they may quote it. The questions stay, and are asked again.")}</li>` : null}
+      ${server.get().bases.length > 1 ? html`<li>${t("The pages of PDFs that were uploaded to other knowledge bases can no longer be shown as pictures until they are uploaded again. Their text stays.")}</li>` : null}
       <li>${t("Cannot be undone. Answers that read it can no longer be replayed. The first answers afterwards take longer.")}</li>
       <li>${t("Does not reach backups, receipt logs, copies elsewhere, and what a model has learned in training.")}</li>
       ${documents.some((each) => !each.isUploaded) ? html`<li>${t("Leaves the file itself where it is: delete it, or the next sync of its folder takes it in again.")}</li>` : null}</ul>
     <${Names} documents=${documents} />`;
 }
 
-function Done({ isPurge, done, documents }) {
+function Done({ isPurge, done }) {
   if (!isPurge) return html`<p class="good" role="status">${t("Removed. Version {version} begins.", done)}</p>`;
   const reasons = {
     traces: t("Hold traces of it"), "in use": t("Not looked through, as a program writes them"), unreadable: t("Not looked through, as they cannot be read"),
@@ -108,8 +104,7 @@ function Done({ isPurge, done, documents }) {
     <p>${t("{files} were looked through ({bytes}). Version {version} begins.", { files: count(done.files_scanned, "{n} file", "{n} files"), bytes: size(done.bytes_scanned), version: done.version })}</p>
     <ul class="points">
       ${Object.entries(done.out_of_reach).map(([reason, n]) => html`<li>${reasons[reason] ?? reason}: ${count(n, "{n} file", "{n} files")}</li>`)}
-      ${done.changes_deleted ? html`<li>${count(done.changes_deleted, "{n} recorded change of an answer to your standing questions was deleted: it may have quoted it.", "{n} recorded changes of answers to your standing questions were deleted: they may have quoted it.")}</li>` : null}
-      ${hasOtherPages(documents) ? html`<li>${t("The pages of other uploaded PDFs can be shown as pictures once they are uploaded again: the kept files of all uploads were deleted.")}</li>` : null}
+      ${done.changes_deleted ? html`<li>${t("Recorded changes of answers to your standing questions that were deleted: {n}.", { n: done.changes_deleted })}</li>` : null}
       ${done.partly_kept.length ? html`<li>${t("These keep other texts in some version: {names}", { names: done.partly_kept.join(", ") })}</li>` : null}
       ${done.models_that_learned_it.length ? html`<li class="bad">${t("These models have learned from it, and a model cannot forget: {names}", { names: done.models_that_learned_it.join(", ") })}</li>` : null}
       ${done.models_that_may_have_learned_it.length ? html`<li>${t("These models may have learned from it: {names}", { names: done.models_that_may_have_learned_it.join(", ") })}</li>` : null}

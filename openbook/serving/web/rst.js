@@ -26,15 +26,12 @@ export function rst(source, levels) {
   return blocks(source, source.lines().map((line) => ({ ...line, text: line.text.trimEnd() })), levels, 0);
 }
 
-const indentOf = (line) => line.text.length - line.text.trimStart().length;
+export const indentOf = (line) => line.text.length - line.text.trimStart().length;
 
 /** `line` without its first `n` characters. */
 const cut = (line, n) => ({ from: Math.min(line.from + n, line.to), to: line.to, text: line.text.slice(n) });
 
-const dedent = (lines) => {
-  const least = Math.min(...lines.filter((line) => line.text).map(indentOf));
-  return lines.map((line) => cut(line, Math.min(least, indentOf(line))));
-};
+const dedent = (lines, most = Math.min(...lines.filter((line) => line.text).map(indentOf))) => lines.map((line) => cut(line, Math.min(most, indentOf(line))));
 
 function pre(source, lines) {
   const last = lines.findLastIndex((line) => line.text);
@@ -93,7 +90,7 @@ function blocks(source, lines, levels, depth) {
       const start = parseInt(text.replace(/^\(/, ""), 10);
       for (let marker; i < lines.length && !indentOf(lines[i]) && (marker = BULLET.exec(lines[i].text)?.[0]) && isOrdered === !/^[-*+•]/.test(marker);) {
         const rest = body(i + 1);
-        items.push(html`<li>${inner([cut(lines[i], marker.length), ...dedentTo(rest, marker.length)])}</li>`);
+        items.push(html`<li>${inner([cut(lines[i], marker.length), ...dedent(rest, marker.length)])}</li>`);
         i += 1 + rest.length;
         while (i < lines.length && !lines[i].text) i += 1;
       }
@@ -123,8 +120,6 @@ function blocks(source, lines, levels, depth) {
   }
   return out;
 }
-
-const dedentTo = (lines, n) => lines.map((line) => cut(line, Math.min(n, indentOf(line))));
 
 /** A directive, a target or a comment. */
 function explicit(source, line, part, inner) {

@@ -20,6 +20,13 @@ export function choosing() {
   return { knowledge_base: base || undefined, as_of: asOf || undefined };
 }
 
+/** The filter of the API for one document, or for what lies in a folder; undefined for all. */
+export function where(scope) {
+  const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
+  const folder = scope?.folder?.replace(/\/$/, "");
+  return scope?.path ? `path = ${quoted(scope.path)}` : folder ? `path >= ${quoted(`${folder}/`)} and path < ${quoted(`${folder}0`)}` : undefined; // "0" comes after "/"
+}
+
 let loading = Promise.resolve();
 /** Ends when the page knows the server, or why not. */
 export const ready = () => loading;

@@ -16,18 +16,18 @@ export class Source {
     return this.starts[Math.min(Math.max(point, 0), this.points.length)];
   }
 
-  /** The nodes of a part. The mark of a span has its number. */
-  show(from = 0, to = this.text.length) {
+  /** The nodes of a part, which is `text`. The mark of a span has its number. */
+  show(from = 0, to = this.text.length, text = this.text.slice(from, to)) {
     const nodes = [];
     let at = from;
     this.spans.forEach(([start, end], i) => {
       const [begin, until] = [Math.max(start, at), Math.min(end, to)];
       if (begin >= until) return;
-      if (at < begin) nodes.push(this.text.slice(at, begin));
-      nodes.push(html`<mark data-span=${i}>${this.text.slice(begin, until)}</mark>`);
+      if (at < begin) nodes.push(text.slice(at - from, begin - from));
+      nodes.push(html`<mark data-span=${i}>${text.slice(begin - from, until - from)}</mark>`);
       at = until;
     });
-    if (at < to) nodes.push(this.text.slice(at, to));
+    if (at < to) nodes.push(text.slice(at - from));
     return nodes;
   }
 

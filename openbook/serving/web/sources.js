@@ -50,9 +50,9 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
   const [whole, setWhole] = useState(false);
   const head = useRef(null);
   useEffect(() => lit && head.current.focus(), [lit]);
-  const parts = [...new Set([passage?.title, ...(passage?.headings ?? [])].filter((part) => part && part !== baseName(cited.document)))];
+  const parts = [...new Set([passage?.title, ...(passage?.headings ?? [])].filter((part) => part && bare(part) !== bare(baseName(cited.document))))];
   const place = [cited.page && t("page {n}", { n: cited.page }), parts.join(" › ")].filter(Boolean).join(" · ");
-  const backs = { backed: t("backs this sentence"), near: t("resembles this sentence") };
+  const backs = { backed: t("backs the answer"), near: t("only resembles the answer") };
   const words = useMemo(() => plainOf(cited, passage, brief), [cited, passage, brief]);
   const shown = (text) => (number ? html`<mark>${text}</mark>` : text); // what is near was not cited
   const part = brief ? beginning(words.after) : snippet(words, shown);
@@ -65,6 +65,9 @@ function Card({ cited, passage, link = {}, number = null, support = "", lit = nu
     ${part.isWhole ? null : html`<button type="button" class="quiet small" aria-expanded=${isWhole} onClick=${() => setWhole(!whole)}>${whole ? t("Show less") : t("Show the passage")}</button>`}
   </li>`;
 }
+
+/** A name without what a file's name has instead of spaces, and without its ending. */
+const bare = (name) => name.toLowerCase().replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}]+/gu, " ");
 
 /** The plain words before, in and after what is cited. */
 function plainOf(cited, passage, brief) {

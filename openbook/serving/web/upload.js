@@ -27,25 +27,21 @@ export function useUploads() {
 
 let made = 0;
 
-/** Which files go together, in their order and with about as many bytes: places in `files`. */
+/** Which files go together, in their order: places in `files`. */
 function parts(files) {
   const waiting = files.map((row, place) => ({ ...row, place })).filter((row) => row.kind === "waiting");
-  const all = waiting.reduce((sum, { file }) => sum + file.size + 1, 0);
-  const n = Math.max(PARTS, Math.ceil(waiting.length / AT_ONCE), Math.ceil(all / MAX_BYTES));
+  const most = Math.min(AT_ONCE, Math.ceil(waiting.length / PARTS));
   const found = [];
-  let before = 0;
+  let bytes = 0; // of the last part
   for (const { file, place } of waiting) {
-    const part = Math.floor((n * (before + (file.size + 1) / 2)) / all); // where its middle lies
-    const last = found.at(-1);
-    if (last?.part === part && last.places.length < AT_ONCE && last.bytes + file.size <= MAX_BYTES) {
-      last.places.push(place);
-      last.bytes += file.size;
-    } else {
-      found.push({ part, places: [place], bytes: file.size });
+    if (!found.length || found.at(-1).length === most || bytes + file.size > MAX_BYTES) {
+      found.push([]);
+      bytes = 0;
     }
-    before += file.size + 1;
+    found.at(-1).push(place);
+    bytes += file.size;
   }
-  return found.map(({ places }) => places);
+  return found;
 }
 
 /** Ends when all are read. Raises nothing. */
@@ -177,15 +173,14 @@ function Upload({ id, base, before, files, isBusy, stop }) {
   const list = (some) => html`<ul class=${some.length > LONG ? "rows scrolls" : "rows"} ...${some.length > LONG ? { tabindex: 0, "aria-label": t("Files"), role: "list" } : {}}>${some.map((row) =>
     html`<li><span class="path">${row.file.name}</span> <${State} ...${row} remedy=${unread.find((each) => each.path === row.verdict?.path)?.remedy} /></li>`)}</ul>`;
   return html`<div class="upload">
-    <div class="line"><p role="status"><strong>${rows.length === 1 ? (n ? t("The file is in.") : isBusy ? t("Adding the file…") : t("The file is not in."))
-        : !isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
-      <span class="soft">${[bad && rows.length > 1 && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
-        !isBusy && version > 0 && t("Version {version} of the knowledge base.", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
+    <div class="line"><p role="status"><strong>${!isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
+      <span class="soft">${[bad && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
+        !isBusy && version > 0 && t("Version {version}", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
       <span class="spring"></span>
       ${isBusy ? html`<button type="button" onClick=${() => stop.abort()}>${t("Cancel")}</button>` : null}
       ${!isBusy && mayWrite && (problems.length || stopped) ? html`<button type="button" onClick=${() => again(id)}>${t("Try again")}</button>` : null}
-      ${isBusy ? null : html`<button type="button" class="quiet" onClick=${close}>${t("Clear")}</button>`}</div>
-    ${rows.length > 1 && isBusy ? html`<progress max=${rows.length} value=${n + bad} aria-label=${t("Files that were read")}></progress>` : null}
+      ${isBusy ? null : html`<button type="button" class="quiet" onClick=${close}>${t("Close")}</button>`}</div>
+    ${rows.length > 1 && isBusy ? html`<progress max=${rows.length} value=${n + bad} aria-label=${t("Files")}></progress>` : null}
     ${problems.map((each) => html`<p class="bad" role="alert">${each}</p>`)}
     ${isBusy || rows.length === 1 ? list(rows) : html`${n ? html`<details><summary>${t("Files")}</summary>${list(rows.filter(isIn))}</details>` : null}
       ${n < rows.length ? list(rows.filter((row) => !isIn(row))) : null}`}
@@ -198,7 +193,7 @@ function State({ file, kind, share, verdict, remedy }) {
   const words = kind === "sending" ? t("{percent} % of {size} sent", { percent: Math.floor(100 * share), size: size(file.size) })
     : { waiting: t("waiting"), reading: t("reading"), stopped: t("stopped") }[kind];
   return html`<span class=${kind === "waiting" || kind === "stopped" ? "soft" : ""}>${words}</span>
-    ${kind === "sending" || kind === "reading" ? html`<progress max="1" value=${kind === "sending" ? share : undefined} aria-label=${t("{name}, sent", { name: file.name })}></progress>` : null}`;
+    ${kind === "sending" || kind === "reading" ? html`<progress max="1" value=${kind === "sending" ? share : undefined} aria-label=${file.name}></progress>` : null}`;
 }
 
 function Outcome({ outcome, reason, remedy }) {

@@ -42,7 +42,7 @@ export function Versions({ query }) {
 }
 
 function Row({ version, created_at: at, documents, tags, isNewest, before, after, compare }) {
-  const pick = (name, chosen, words, label) => html`<label><input type="radio" name=${name} checked=${chosen === version} aria-label=${label}
+  const pick = (name, chosen, words) => html`<label><input type="radio" name=${name} checked=${chosen === version} aria-label=${`${words}: ${t("Version {version}", { version })}`}
     onChange=${() => compare({ [name]: version })} /><span>${words}</span></label>`;
   const ask = () => {
     server.set({ asOf: isNewest ? "" : String(version) });
@@ -52,9 +52,9 @@ function Row({ version, created_at: at, documents, tags, isNewest, before, after
     <th scope="row">${version}${tags.map((tag) => html`<span class="tag">${tag}</span>`)}</th>
     <td><time datetime=${at}>${when(at)}</time></td>
     <td>${count(documents, "{n} document", "{n} documents")}</td>
-    <td class="picks">${pick("before", before, t("before"), t("Before: version {version}", { version }))}
-      ${pick("after", after, t("after"), t("After: version {version}", { version }))}</td>
-    <td>${documents ? html`<button type="button" class="quiet go" onClick=${ask}>${isNewest ? t("Ask the newest") : t("Ask this one")}</button>` : null}</td>
+    <td class="picks">${pick("before", before, t("before"))}
+      ${pick("after", after, t("after"))}</td>
+    <td>${documents ? html`<button type="button" class="quiet go" onClick=${ask}>${t("Ask this one")}</button>` : null}</td>
   </tr>`;
 }
 
@@ -64,7 +64,7 @@ function Difference({ before, after }) {
   const { base } = useStore(server);
   const [found, setFound] = useState(null); // the answer of the API, or {problem}
   useEffect(() => void get("/v1/versions/difference", { before, after, knowledge_base: base, limit: MOST }).then(setFound, (error) => setFound({ problem: error.message })), []);
-  if (!found) return html`<p class="soft" role="status">${t("Comparing…")}</p>`;
+  if (!found) return html`<p class="soft" role="status">${t("Reading…")}</p>`;
   if (found.problem) return html`<p class="bad" role="alert">${found.problem}</p>`;
   const { counts } = found;
   const list = (title, paths, all, Line, version = after) => all ? html`<details class="change" open>
@@ -82,14 +82,12 @@ function Difference({ before, after }) {
   </div>`;
 }
 
-function Name({ path, version, base }) {
+function Name({ path, version }) {
+  const { base } = useStore(server);
   return html`<a class="link" href=${href("document", path, { version, base })} title=${path}><span class="path">${baseName(path)}</span><span class="folder soft">${folderName(path)}</span></a>`;
 }
 
-function Whole({ path, version }) {
-  const { base } = useStore(server);
-  return html`<li><${Name} path=${path} version=${version} base=${base} /></li>`;
-}
+const Whole = (each) => html`<li><${Name} ...${each} /></li>`;
 
 function Changed({ path, before, after }) {
   const { base } = useStore(server);
@@ -98,7 +96,7 @@ function Changed({ path, before, after }) {
     if (!event.target.open || found) return;
     get("/v1/documents/difference", { path, before, after, knowledge_base: base }).then(setFound, (error) => setFound({ problem: error.message }));
   };
-  return html`<li class="changed"><${Name} path=${path} version=${after} base=${base} />
+  return html`<li class="changed"><${Name} path=${path} version=${after} />
     <details onToggle=${open}><summary>${t("What changed")}</summary>
       ${found?.problem ? html`<p class="bad">${found.problem}</p>` : null}
       ${found?.pieces ? html`<${WordDiff} pieces=${found.pieces} />` : null}

@@ -83,7 +83,7 @@ export const baseName = (path) => /[^/]*\/?$/.exec(path)[0];
 
 /** Where a file lies, in a few words: its last folders. */
 export function folderName(path) {
-  if (/\/uploads\/[0-9a-f]{32}\/[^/]+\/[^/]+$/.test(path)) return t("uploaded");
+  if (/\/uploads\/[0-9a-f]{32}\/[^/]+\/[^/]+$/.test(path)) return t("Uploads");
   const folders = path.split("/").slice(0, -1).filter(Boolean);
   return (folders.length > 2 ? "…/" : "") + folders.slice(-2).join("/");
 }

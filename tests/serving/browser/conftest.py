@@ -79,6 +79,15 @@ def go(page: Any, view: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=view, exact=True).click()
 
 
+def sign_in(page: Any, headers: dict[str, str]) -> str:
+    """The key, which was written into the open dialog."""
+    dialog, token = page.get_by_role("dialog", name="API key"), headers["authorization"].removeprefix("Bearer ")
+    dialog.get_by_label("Key", exact=True).fill(token)
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    return token
+
+
 # The contrast of an element's text with what is behind it, as WCAG 2 defines it.
 CONTRAST = """e => {
   const rgb = color => color.match(/[0-9.]+/g).map(Number);

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openbook.cli.chat import read_transcript
-from tests.serving.browser.conftest import ask, expect, go
+from tests.serving.browser.conftest import ask, expect, go, sign_in
 from tests.serving.conftest import OPENED, QUESTION, Running
 
 ROWS = "#conversations li > a"
@@ -29,15 +29,6 @@ KEPT = """async () => {
   }
   return found.join();
 }"""
-
-
-def sign_in(page: Any, server: Running, *labels: str) -> str:
-    dialog = page.get_by_role("dialog", name="API key")
-    token = server.keys.new("a", "read", labels)[1]
-    dialog.get_by_label("Key", exact=True).fill(token)
-    page.keyboard.press("Enter")
-    expect(dialog).to_have_count(0)
-    return token
 
 
 def test_conversations_stay_and_are_found_renamed_and_deleted(server: Running, open_page: Any) -> None:
@@ -154,7 +145,7 @@ def test_what_another_tab_deletes_is_not_shown_any_more(server: Running, open_pa
 
 def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
-    token = sign_in(page, keyed)
+    token = sign_in(page, keyed.key())
     ask(page)
     page.get_by_label("Question", exact=True).fill("Not asked yet")
     kept = page.evaluate(KEPT)
@@ -167,7 +158,7 @@ def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -
 
     other = page.context.new_page()  # has no key of its own
     other.goto(keyed.url)
-    sign_in(other, keyed)
+    sign_in(other, keyed.key())
     expect(other.locator("#holds")).to_be_visible()
     expect(other.locator(ROWS)).to_have_count(0)
     other.close()
@@ -187,12 +178,12 @@ def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -
 @pytest.mark.slow
 def test_signing_out_of_one_tab_empties_another_with_the_same_key(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
-    token = sign_in(page, keyed)
+    headers = keyed.key()
+    sign_in(page, headers)
     ask(page)
     other = page.context.new_page()
     other.goto(keyed.url)
-    other.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(token)
-    other.keyboard.press("Enter")
+    sign_in(other, headers)
     expect(other.locator(ROWS)).to_have_text([QUESTION])
     page.get_by_role("button", name="API key").click()
     page.get_by_role("button", name="Forget it").click()
@@ -323,20 +314,20 @@ def test_a_question_that_needs_a_key_waits_for_it_and_a_link_opens_with_it(keyed
     expect(page.locator(".turn").get_by_role("alert").first).to_contain_text("An API key is needed")
     if not dialog.is_visible():
         page.get_by_role("button", name="API key").click()
-    token = sign_in(page, keyed)
+    headers = keyed.key()
+    sign_in(page, headers)
     expect(page.get_by_label("Question", exact=True)).to_have_value(QUESTION)
     ask(page)
     other = page.context.new_page()
     other.goto(page.url)
     expect(other.locator("#welcome")).to_contain_text("is not in this browser")
-    other.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(token)
-    other.keyboard.press("Enter")
+    sign_in(other, headers)
     expect(other.locator(".turn .text")).to_contain_text(OPENED)
 
 
 def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
-    sign_in(page, keyed)
+    sign_in(page, keyed.key())
     ask(page)
     expect(page.locator("#who")).not_to_be_empty()
     other = page.context.new_page()
@@ -349,7 +340,7 @@ def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -
     page.get_by_role("button", name="Ask", exact=True).last.click()
     expect(page.locator(".turn")).to_have_count(2)
     page.get_by_role("button", name="API key").click()
-    sign_in(page, keyed)
+    sign_in(page, keyed.key())
     other.evaluate("window.end()")
     expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
     other.evaluate("navigator.locks.request('openbook-conversations', () => null)")  # after what waited
@@ -362,12 +353,12 @@ def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -
 @pytest.mark.slow
 def test_what_was_typed_with_one_key_is_gone_with_the_next(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
-    sign_in(page, keyed)
+    sign_in(page, keyed.key())
     page.get_by_label("Question", exact=True).fill("What does canary earn?")
     page.reload()
     expect(page.get_by_label("Question", exact=True)).to_have_value("What does canary earn?")
     page.get_by_role("button", name="API key").click()
-    sign_in(page, keyed)
+    sign_in(page, keyed.key())
     assert page.evaluate("JSON.stringify(sessionStorage).includes('canary')") is False
     page.reload()
     expect(page.get_by_label("Question", exact=True)).to_have_value("")
@@ -375,7 +366,7 @@ def test_what_was_typed_with_one_key_is_gone_with_the_next(keyed: Running, open_
 
 def test_after_signing_out_no_deletion_is_undone_and_no_count_is_shown(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
-    sign_in(page, keyed)
+    sign_in(page, keyed.key())
     ask(page)
     page.get_by_role("button", name="Delete").first.click()
     expect(page.get_by_role("button", name="Undo")).to_be_visible()

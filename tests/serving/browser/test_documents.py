@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.updates import sync_folders, to_sync
@@ -18,7 +17,7 @@ from openbook.signatures import PurgeProof, verify_signed
 from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder
 from openbook.testing.sources import FAKE, HELD
-from tests.serving.browser.conftest import expect, go
+from tests.serving.browser.conftest import expect, go, sign_in
 from tests.serving.conftest import OPENED, QUESTION, SECRET, TOWER, Running, Serve, add_file, path_of
 
 LIST = re.compile(r"/v1/documents(\?|$)")  # the list's address, and that of uploads
@@ -40,7 +39,7 @@ def names(page: Any) -> list[str]:
 
 
 def add_by_choice(page: Any, *files: dict[str, Any]) -> None:
-    page.get_by_label("Files to add").set_input_files(files)
+    page.get_by_label("Add files").set_input_files(files)
 
 
 def drop(page: Any, script: str) -> None:
@@ -67,7 +66,7 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     expect(page.locator(".unread summary")).to_have_text("Could not be read (1)")
     page.get_by_role("searchbox").fill("")
     drop(page, "add('mole.txt', 'The mole is 90 metres long.')")
-    expect(page.locator(".upload").first).to_contain_text("Version 4 of the knowledge base.")
+    expect(page.locator(".upload").first).to_contain_text("Version 4")
     page.get_by_role("link", name="Uploads", exact=True).click()
     expect(page.locator(".file a")).to_have_count(2)
     page.get_by_role("searchbox").fill("How high is the tower of Lund?")
@@ -95,14 +94,14 @@ def test_each_of_many_files_tells_where_it_is_and_a_bad_name_keeps_none_out(serv
         """add("What?.txt", "The mole is 90 metres long.");
         add("mole.txt", "The mole is 90 metres long.");
         for (let i = 0; i < 34; i++) add(`${i}.txt`, `Number ${i}.`)""",
-    )  # 10, 13 and 13 in the requests
+    )  # 12 in each request
     upload = page.locator(".upload")
-    expect(upload.get_by_role("status")).to_have_text("9 of 36 files are in · 1 could not be added")
+    expect(upload.get_by_role("status")).to_have_text("11 of 36 files are in · 1 could not be added")
     rows = upload.locator("li")
     expect(rows.nth(0)).to_contain_text("not a valid name for an upload")
-    for place, words in ((1, "added"), (10, "of 9 B sent"), (23, "waiting")):
+    for place, words in ((1, "added"), (12, "of 10 B sent"), (24, "waiting")):
         expect(rows.nth(place)).to_contain_text(words)
-    expect(rows.get_by_role("progressbar")).to_have_count(13)
+    expect(rows.get_by_role("progressbar")).to_have_count(12)
     held[1].continue_()
     expect(upload).to_contain_text(f"35 of 36 files are in · 1 could not be added · Version {version + 3}")
     go(page, "Model")
@@ -111,7 +110,7 @@ def test_each_of_many_files_tells_where_it_is_and_a_bad_name_keeps_none_out(serv
     expect(rows.nth(34)).to_be_hidden()  # behind a click
     expect(rows.nth(35)).to_contain_text("not added")
     expect(rows.nth(35)).to_be_visible()
-    upload.get_by_role("button", name="Clear", exact=True).click()
+    upload.get_by_role("button", name="Close", exact=True).click()
     expect(upload).to_have_count(0)
 
 
@@ -161,7 +160,7 @@ def test_a_failed_upload_is_dismissed(server: Running, open_page: Any, docs: Pat
     unread.get_by_role("button", name="Dismiss 2 uploads").click()
     expect(unread.locator("summary")).to_have_text("Could not be read (1)")
     expect(unread.get_by_role("button", name="Dismiss")).to_have_count(0)  # it lies in a folder
-    expect(upload).to_contain_text("The file is in.")
+    expect(upload).to_contain_text("1 file is in")
 
 
 @pytest.mark.slow
@@ -172,7 +171,7 @@ def test_an_upload_that_fails_is_sent_again_and_a_folder_is_not_taken(server: Ru
     expect(page.locator(".upload .bad").first).to_contain_text("The server cannot be reached")
     page.unroute(LIST)
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".upload")).to_contain_text("The file is in.")
+    expect(page.locator(".upload")).to_contain_text("1 file is in")
     page.evaluate("DataTransferItem.prototype.webkitGetAsEntry = () => ({ isDirectory: true })")
     drop(page, "add('a folder', '')")
     expect(page.locator(".told")).to_contain_text(f"openbook sync FOLDER --kb {server.bases['kb'].folder}")
@@ -185,7 +184,7 @@ def test_an_empty_knowledge_base_says_what_to_do(serve: Serve, base: KnowledgeBa
     go(page, "Documents")
     page.get_by_role("button", name="Copy openbook sync").click()
     assert page.evaluate("navigator.clipboard.readText()") == f"openbook sync FOLDER --kb {base.folder}"
-    expect(page.get_by_role("button", name="Choose files")).to_be_visible()
+    expect(page.get_by_role("button", name="Add files")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -291,7 +290,7 @@ def test_filters_and_choosing_all(server: Running, open_page: Any) -> None:
     page.get_by_label("until").fill("2015-12-31")
     expect(found).to_contain_text("100 documents")
     page.get_by_role("button", name="Clear filters").click()
-    page.get_by_role("combobox", name="Label", exact=True).select_option("board")
+    page.get_by_role("combobox", name="Labels", exact=True).select_option("board")
     expect(found).to_contain_text("200 documents")
     page.get_by_role("combobox", name="Type", exact=True).select_option("md")
     expect(page.get_by_text("Nothing fits.")).to_be_visible()
@@ -301,7 +300,7 @@ def test_filters_and_choosing_all(server: Running, open_page: Any) -> None:
     page.get_by_role("combobox", name="author").select_option("Mara")
     expect(found).to_contain_text("200 documents")
     page.get_by_role("checkbox", name="Choose file-0003.txt").check()
-    page.get_by_role("button", name="All 200 found").click()
+    page.get_by_role("button", name="All 200").click()
     expect(page.locator(".picks-made")).to_contain_text("200 chosen")
     page.get_by_role("button", name="None").click()
     expect(page.locator(".picks-made")).to_have_count(0)
@@ -325,7 +324,7 @@ def test_each_value_of_a_list_is_a_filter(server: Running, base: KnowledgeBase, 
     page.locator(".filters summary").click()
     page.get_by_role("combobox", name="Metadata").select_option("tags")
     values = page.get_by_role("combobox", name="tags", exact=True)
-    expect(values.locator("option")).to_have_text(["any value", "port", "rigging"])
+    expect(values.locator("option")).to_have_text(["any", "port", "rigging"])
     values.select_option("rigging")
     expect(page.locator(".file .of-name a")).to_have_text(["mast.md", "sail.md"])
     page.get_by_role("link", name="mast.md").click()
@@ -379,13 +378,16 @@ def test_another_knowledge_base_and_an_older_version_are_shown(
     page.get_by_role("link", name="tower.txt").click()
     expect(page.locator(".preview")).to_contain_text("55 metres")
     go(page, "Versions")
-    page.get_by_role("button", name="Ask this one").click()
+    page.get_by_role("button", name="Ask this one").last.click()
     go(page, "Documents")
+    told = page.get_by_text(f"Version {towers.version - 1}; the newest is {towers.version}.")
+    expect(told).to_be_visible()
     page.get_by_role("link", name="tower.txt").click()
     expect(page.locator(".preview")).to_contain_text("50 metres")
     for name in ("Add files", "Remove…", "Purge…"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
     page.get_by_role("button", name="Show the newest").click()
+    expect(told).to_have_count(0)
     expect(page.locator(".preview")).to_contain_text("55 metres")
     expect(page.get_by_role("button", name="Add files")).to_be_visible()
 
@@ -432,9 +434,7 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     page.get_by_role("checkbox", name="Choose bridge.txt").check()
     page.get_by_role("button", name="Purge…").click()
     dialog = page.get_by_role("dialog", name="Purge bridge.txt")
-    expect(dialog).to_contain_text(
-        "Deletes 1 recorded change of an answer to your standing questions: it may quote it."
-    )
+    expect(dialog).to_contain_text("Deletes the recorded changes of answers to your standing questions")
     purge = dialog.get_by_role("button", name="Purge for good")
     expect(purge).to_be_disabled()
     dialog.get_by_label("To purge, type").fill("bridge")
@@ -442,9 +442,7 @@ def test_a_purge_needs_the_name_and_gives_a_proof(keyed: Running, open_page: Any
     dialog.get_by_label("To purge, type").fill("bridge.txt")
     purge.click()
     expect(dialog).to_contain_text("Purged, and proved")
-    expect(dialog).to_contain_text(
-        "1 recorded change of an answer to your standing questions was deleted: it may have quoted it."
-    )
+    expect(dialog).to_contain_text("Recorded changes of answers to your standing questions that were deleted: 1.")
     with page.expect_download() as download:
         dialog.get_by_role("button", name="Download the signed proof").click()
     download.value.save_as(tmp_path / "proof.json")
@@ -476,13 +474,6 @@ def test_a_text_that_another_document_has_too_is_purged_with_it_on_request(
 
 
 # --- rights, labels, other people's words -----------------------------------------------------------------------------
-
-
-def sign_in(page: Any, headers: dict[str, str]) -> None:
-    dialog = page.get_by_role("dialog", name="API key")
-    dialog.get_by_label("Key", exact=True).fill(headers["authorization"].removeprefix("Bearer "))
-    page.keyboard.press("Enter")
-    expect(dialog).to_have_count(0)
 
 
 @pytest.mark.slow
@@ -607,57 +598,3 @@ def test_all_goes_by_keyboard(server: Running, open_page: Any) -> None:
     page.keyboard.press("Escape")
     expect(page.locator(".details")).to_have_count(0)
     expect(bridge).to_be_focused()
-
-
-@pytest.mark.slow
-def test_a_phone_scrolls_one_way(server: Running, open_page: Any, docs: Path) -> None:
-    add_file(
-        server.bases["kb"], docs / f"{'long-name-' * 12}.txt", f"The mast carries the sign {'W' * 200} since long ago."
-    )
-    page = open_documents(open_page, server, viewport={"width": 360, "height": 740})
-    add_by_choice(page, TOWER_FILE | {"name": f"{'tower' * 20}.txt"})
-    expect(page.locator(".upload")).to_contain_text("added")
-    page.get_by_role("searchbox").fill("Which sign does the mast carry?")
-    page.keyboard.press("Enter")
-    expect(page.locator("#found .source").first).to_be_visible()
-    page.get_by_role("searchbox").fill("")
-    page.locator(".filters summary").click()
-    expect(page.locator(".file a")).to_have_count(4)
-    page.locator(".file a").last.click()
-    expect(page.locator(".preview")).to_contain_text("WWW")
-    for width in (360, 768, 1440):
-        page.set_viewport_size({"width": width, "height": 740})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.get_by_role("button", name="Purge…").click()
-    assert page.get_by_role("dialog").evaluate("e => e.scrollWidth <= e.clientWidth")
-
-
-@pytest.mark.slow
-def test_axe_finds_nothing(server: Running, open_page: Any, docs: Path) -> None:
-    add_file(server.bases["kb"], docs / "bridge.txt", f"{OPENED} It has six lanes.")
-    for scheme in ("light", "dark"):
-        page = open_documents(open_page, server, color_scheme=scheme)
-        add_by_choice(
-            page, TOWER_FILE, {"name": f"{scheme}.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.7 no"}
-        )
-        expect(page.locator(".unread")).to_be_visible()
-        page.locator(".unread summary").click()
-        page.locator(".filters summary").click()
-        page.get_by_role("link", name="Show all in one list").click()
-        page.get_by_role("checkbox", name="Choose ferry.md").check()
-        page.get_by_role("link", name="bridge.txt").click()
-        page.get_by_text("History").click()
-        page.get_by_role("button", name="What changed").click()
-        expect(page.locator("ins").first).to_be_visible()
-        page.get_by_role("searchbox").fill("lanes")
-        page.get_by_role("button", name="Search in texts").click()
-        expect(page.locator("#found .source").first).to_be_visible()
-        assert violations(page) == []
-        page.get_by_role("button", name="Purge…").first.click()
-        expect(page.get_by_role("dialog")).to_be_visible()
-        assert violations(page) == []
-
-
-def violations(page: Any) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openbook.serving.page import FOLDER
-from tests.serving.browser.conftest import ask, expect, go
+from tests.serving.browser.conftest import ask, expect, go, sign_in
 from tests.serving.conftest import QUESTION, Running
 
 
@@ -100,14 +100,11 @@ def test_standing_questions_of_a_key_are_not_shown_to_the_next(keyed: Running, o
     page = open_page(keyed)
     headers = keyed.key()
     assert keyed.client.post("/v1/questions", json={"question": QUESTION}, headers=headers).status_code == 200
-    dialog = page.get_by_role("dialog", name="API key")
-    dialog.get_by_label("Key", exact=True).fill(headers["authorization"].removeprefix("Bearer "))
-    page.keyboard.press("Enter")
+    sign_in(page, headers)
     go(page, "Questions")
     expect(page.get_by_text(QUESTION)).to_be_visible()
     page.route("**/v1/questions", lambda route: route.fulfill(status=503, json={"error": {"message": "Busy."}}))
     page.get_by_role("button", name="API key").click()
-    dialog.get_by_label("Key", exact=True).fill(keyed.key()["authorization"].removeprefix("Bearer "))
-    page.keyboard.press("Enter")
+    sign_in(page, keyed.key())
     expect(page.get_by_role("alert").get_by_text("Busy.")).to_be_visible()
     expect(page.get_by_text(QUESTION)).to_have_count(0)

@@ -14,10 +14,14 @@ from openbook.serving.configuration import Configuration
 from openbook.signatures import PurgeProof, verify_signed
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
-from tests.serving.browser.conftest import expect
-from tests.serving.browser.test_journey import FARES, RULES
+from tests.parsers.samples import make_pdf
+from tests.serving.browser.conftest import expect, sign_in
 from tests.serving.conftest import QUESTION, Running, path_of, running
 
+FARES = "A ferry ticket to Sandhavn costs 4 crowns on weekdays."
+RULES = make_pdf(
+    [["Rules of the harbour office."], ["The pilot of the harbour earns 12 crowns an hour.", "Pilots sail at night."]]
+)
 COST = "How many crowns does a ferry ticket to Sandhavn cost on weekdays?"
 MOST_TABS = 80
 
@@ -93,7 +97,7 @@ def upload(keys: Keys) -> None:
     heading = page.get_by_role("heading", name="Documents", exact=True)
     expect(heading).to_be_focused()
     keys.choose(
-        page.get_by_role("button", name="Choose files"),
+        page.get_by_role("button", name="Add files"),
         ("fares.md", f"# Fares\n\n{FARES}\n".encode()),
         ("rules.pdf", RULES),
     )
@@ -158,7 +162,10 @@ def correct(keys: Keys) -> None:
     expect(page.locator(".upload li").first).to_contain_text("updated")
     expect(page.locator(".unseen-changes")).to_contain_text("1")
     keys.view("Questions", "Standing questions")
-    expect(page.locator(".changes li").first.locator("ins")).to_have_text("5")
+    change = page.locator(".changes li").first
+    expect(change.locator("del")).to_have_text("4")
+    expect(change.locator("ins")).to_have_text("5")
+    expect(change).to_contain_text("fares.md")
     keys.use(page.get_by_role("button", name="Delete the question"))
     expect(page.locator(".standing li")).to_have_count(0)
     expect(page.get_by_role("heading", name="Standing questions")).to_be_focused()
@@ -220,15 +227,13 @@ def keep(keys: Keys, conversation: str) -> None:
 def test_the_focus_is_in_the_page_after_the_key_dialog(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     keys = Keys(page)
-    dialog = page.get_by_role("dialog", name="API key")
-    keys.write(dialog.get_by_label("Key", exact=True), keyed.key()["authorization"].removeprefix("Bearer "))
-    keys.press("Enter")
+    sign_in(page, keyed.key())
     expect(page.locator("#holds")).to_be_visible()
     expect(page.get_by_label("Question", exact=True)).to_be_focused()
     opener = page.get_by_role("button", name="API key")
     keys.use(opener, back=True)
-    keys.use(dialog.get_by_role("button", name="Close"))
-    expect(dialog).to_have_count(0)
+    keys.use(page.get_by_role("dialog").get_by_role("button", name="Close"))
+    expect(page.get_by_role("dialog")).to_have_count(0)
     expect(opener).to_be_focused()
 
 
