@@ -183,7 +183,7 @@ class Reader(EchoEngine):
 
 @pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 @pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
-def test_the_clients_in_the_readme_do_what_it_says(
+def test_the_clients_of_the_docs_do_what_the_page_says(
     library: str,
     serve: Serve,
     base: KnowledgeBase,
