@@ -23,7 +23,7 @@ MODELS = ROOT / ".cache" / "test-home" / "models"
 QUESTION = "Who approves an expense?"
 PACKAGES = {
     "langchain": ("langchain-core", "langchain-openai"),
-    "llamaindex": ("llama-index-core", "llama-index-llms-openai-like"),
+    "llamaindex": ("llama-index-core", "llama-index-llms-openai-like", "openai<3"),  # its bound, or pip searches long
     "haystack": ("haystack-ai",),
     "dspy": ("dspy",),
     "llm_plugin": ("llm",),
@@ -73,7 +73,9 @@ def main() -> int:
         (folder / "home").mkdir()
         (folder / "home" / "models").symlink_to(MODELS)
         own = {"OPENBOOK_HOME": "home", "OPENBOOK_KB": "kb", "LLM_USER_PATH": "llm", "IPYTHONDIR": "ipython"}
-        os.environ.update({name: str(folder / place) for name, place in own.items()})
+        os.environ.update(
+            {name: str(folder / place) for name, place in own.items()}, HAYSTACK_TELEMETRY_ENABLED="false"
+        )
         os.environ.pop("PYTHONPATH", None)
         python = folder / "environment" / "bin" / "python"
         venv.create(folder / "environment")

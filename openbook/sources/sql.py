@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 import time
@@ -12,6 +11,7 @@ from contextlib import closing
 from datetime import date
 from datetime import time as clock
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -121,7 +121,7 @@ def _rows(address: URL, secret: str, query: str) -> Generator[dict[str, Any]]:
     end = time.monotonic() + TIMEOUT_S
 
     def open_sqlite() -> sqlite3.Connection:
-        file = f"file:{quote(os.path.join('/', address.database or ''))}?mode=ro"
+        file = f"file:{quote(str(Path('/', address.database or '')))}?mode=ro"
         connection = sqlite3.connect(file, uri=True, timeout=TIMEOUT_S, check_same_thread=False)
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)

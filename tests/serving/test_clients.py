@@ -1,6 +1,6 @@
 """Clients, unchanged: those of OpenAI and Ollama, and those of LangChain and LlamaIndex where they are installed.
 
-The last two are no dependency for development: together they take longer to install than they are worth there.
+The last two are no dependency for development: `scripts/integrations.py` installs them in an environment of its own.
 """
 
 from __future__ import annotations
