@@ -1,10 +1,10 @@
-"""Try each integration with the real library, in an environment of its own: its tests, and one question to the default model.
+"""Try the integrations with the real libraries, in an environment of its own: their tests, and one question to the default model.
 
 python scripts/integrations.py                all
 python scripts/integrations.py langchain dspy these
 
-Prints the library's version, the result of its tests, which also run the program of docs/integrations.md, and whether
-the question has the citations there that `openbook.open` gives it; DSPy has only passages. Models: .cache/test-home.
+The tests also run the programs of docs/integrations.md and the clients of docs/serving.md. The question must have the
+citations that `openbook.open` gives it; DSPy has only passages. Models: .cache/test-home.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import tempfile
 import time
 import venv
 from pathlib import Path
-from typing import Any
-
-import openbook
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / ".cache" / "test-home" / "models"
 QUESTION = "Who approves an expense?"
 PACKAGES = {
-    "langchain": "langchain-core",
-    "llamaindex": "llama-index-core",
-    "haystack": "haystack-ai",
-    "dspy": "dspy",
-    "llm_plugin": "llm",
-    "jupyter": "ipython",
+    "langchain": ("langchain-core", "langchain-openai"),
+    "llamaindex": ("llama-index-core", "llama-index-llms-openai-like", "openai<3"),  # its bound, or pip searches long
+    "haystack": ("haystack-ai",),
+    "dspy": ("dspy",),
+    "llm_plugin": ("llm",),
+    "jupyter": ("ipython",),
 }
+CLIENTS = "tests/serving/test_clients.py::test_the_clients_of_the_docs_do_what_the_page_says"
+PLAIN = f"""
+import openbook
+with openbook.open("kb") as kb:
+    kb.sync({str(ROOT / "examples" / "handbook")!r})
+    shown = kb.ask(QUESTION).to_json()["citations"], [hit.passage.text for hit in kb.search(QUESTION, 3)]"""
 SHOWN = {  # how each shows the citations of QUESTION; DSPy: the texts of the passages
     "langchain": """
 from openbook.integrations.langchain import ChatOpenBook
@@ -59,50 +62,52 @@ shown = shell.run_line_magic("ask", QUESTION).to_json()["citations"]""",
 VERSION = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))"
 
 
-def tried(name: str, folder: Path, expected: Any) -> bool:
-    """Whether the tests pass and QUESTION has what is expected."""
-    start, python = time.monotonic(), folder / name / "bin" / "python"
-    venv.create(folder / name)
-    install = ("-m", "pip", "--python", str(python), "install", "--quiet", str(ROOT), PACKAGES[name])
-    subprocess.run([sys.executable, *install, "hypothesis", "pytest", "pytest-xdist"], check=True)
-
-    def run(where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(python), *arguments], cwd=where, capture_output=True, text=True, check=False)
-
-    version = run(folder, "-c", VERSION, PACKAGES[name]).stdout.strip()
-    tests = run(ROOT, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", f"tests/integrations/test_{name}.py")
-    shown = run(folder, "-c", f"QUESTION = {QUESTION!r}{SHOWN[name]}\nimport json\nprint(json.dumps(shown))")
-    for done in (tests, shown):
-        if done.returncode != 0:
-            print(done.stdout, done.stderr)
-    same = shown.returncode == 0 and json.loads(shown.stdout.splitlines()[-1]) == expected
-    told = f"the {'same' if same else 'WRONG'} {'passages' if name == 'dspy' else 'citations'}"
-    print(
-        f"{PACKAGES[name]} {version}: {tests.stdout.splitlines()[-1]}; {told} ({time.monotonic() - start:.0f} s)",
-        flush=True,
-    )
-    return same and tests.returncode == 0
-
-
 def main() -> int:
     names = sys.argv[1:] or list(PACKAGES)
     if unknown := set(names) - set(PACKAGES):
         print(f"No integration {', '.join(sorted(unknown))}; there are {', '.join(PACKAGES)}.")
         return 2
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+        folder, start = Path(scratch), time.monotonic()
         MODELS.mkdir(parents=True, exist_ok=True)
         (folder / "home").mkdir()
         (folder / "home" / "models").symlink_to(MODELS)
         own = {"OPENBOOK_HOME": "home", "OPENBOOK_KB": "kb", "LLM_USER_PATH": "llm", "IPYTHONDIR": "ipython"}
-        os.environ.update({name: str(folder / place) for name, place in own.items()})
-        with openbook.open(folder / "kb") as kb:
-            kb.sync(ROOT / "examples" / "handbook")
-            answer = kb.ask(QUESTION)
-            passages = [hit.passage.text for hit in kb.search(QUESTION, 3)]
-        print(f"{QUESTION} {answer}", *(f"{each.document}: {each.quote}" for each in answer.citations), sep="\n")
-        citations = json.loads(json.dumps(answer.to_json()["citations"]))
-        return sum(not tried(name, folder, passages if name == "dspy" else citations) for name in names)
+        os.environ.update(
+            {name: str(folder / place) for name, place in own.items()}, HAYSTACK_TELEMETRY_ENABLED="false"
+        )
+        os.environ.pop("PYTHONPATH", None)
+        python = folder / "environment" / "bin" / "python"
+        venv.create(folder / "environment")
+        needed = [f"{ROOT}[serve]", *(each for name in names for each in PACKAGES[name])]
+        install = ("-m", "pip", "--python", str(python), "install", "--quiet", *needed)
+        subprocess.run([sys.executable, *install, "hypothesis", "pytest", "pytest-xdist"], check=True)
+        print(f"installed ({time.monotonic() - start:.0f} s)", flush=True)
+
+        def output(where: Path, *arguments: str) -> str:
+            """Empty if it fails."""
+            done = subprocess.run([python, *arguments], cwd=where, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                print(done.stdout, done.stderr)
+            return done.stdout.strip() if done.returncode == 0 else ""
+
+        def asked(program: str) -> object:
+            code = f"QUESTION = {QUESTION!r}{program}\nimport json\nprint(json.dumps(shown))"
+            return json.loads(output(folder, "-c", code).rpartition("\n")[2] or "null")
+
+        files = [f"tests/integrations/test_{name}.py" for name in names]
+        tests = output(ROOT, "-m", "pytest", "-q", "-n0", "-rs", "-p", "no:cacheprovider", *files, CLIENTS)
+        print(tests, flush=True)
+        citations, passages = asked(PLAIN) or (None, None)
+        print(QUESTION, *(f"{each['document']}: {each['quote']}" for each in citations or ()), sep="\n", flush=True)
+        wrong = 0
+        for name in names:
+            is_same = citations is not None and asked(SHOWN[name]) == (passages if name == "dspy" else citations)
+            wrong += not is_same
+            told = f"the {'same' if is_same else 'WRONG'} {'passages' if name == 'dspy' else 'citations'}"
+            version = output(folder, "-c", VERSION, PACKAGES[name][0])
+            print(f"{PACKAGES[name][0]} {version}: {told} ({time.monotonic() - start:.0f} s)", flush=True)
+        return wrong + (not tests)
 
 
 if __name__ == "__main__":

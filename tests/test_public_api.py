@@ -295,4 +295,6 @@ def test_the_programs_of_the_docs_run(
         exec(program, names)
     printed = capsys.readouterr().out
     assert printed.count("True\n") == 2  # replayed, purged
+    assert "goes to Amélie Rouvière, and\n" in printed  # the line that was looked up
+    assert "'1.1 Asking for leave'" in printed
     assert "No version 'v2'" in printed

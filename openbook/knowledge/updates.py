@@ -272,9 +272,11 @@ def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
 def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
     """Stop syncing a folder or source unless it is named; its documents stay. What was fetched is deleted.
 
-    Raises KnowledgeError if it was not synced.
+    Raises KnowledgeError if it was not synced, or stands in `sources.toml`.
     """
     name = str(folder) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
+    if any(each.address == name for each in declared_sources(base.folder)):
+        raise KnowledgeError(f"{name} stands in sources.toml. Delete its entry there first.")
     was_fetched = is_address(name) and forget_mirror(mirror_folder(base.folder, name), name)
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount and not was_fetched:

@@ -24,7 +24,7 @@ class Item:
     fingerprint: str
     read: Callable[[], Iterable[bytes]]
     suffix: str = ""
-    metadata: Mapping[str, str | list[str]] = field(default_factory=dict)
+    metadata: Mapping[str, str | float | list[str]] = field(default_factory=dict)
     labels: frozenset[str] = frozenset()
     kept: str = ""
 

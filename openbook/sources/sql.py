@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 import time
@@ -11,6 +10,8 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import date
 from datetime import time as clock
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -99,13 +100,17 @@ class SqlSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ) from None
 
     def _item(self, name: str, row: Mapping[str, Any]) -> Item:
-        fields = {key: row[key] for key in row if key not in {self.text, self.title}}
-        fields |= {"title": row[self.title]} if self.title else {}
-        for key in row:  # of bytes nothing is shown, and a row without labels is shown to all
-            if re.sub(r"\W", "_", key.lower()) == "access_labels" and isinstance(row[key], bytes | memoryview):
+        labels = {key for key in row if re.sub(r"\W", "_", key.lower()) == "access_labels"}
+        for key in labels:  # of bytes nothing is shown, and a row without labels is shown to all
+            if isinstance(row[key], bytes | memoryview):
                 raise SourceError(f"The column {key!r} of {self.url} holds bytes: CAST it to text in the query.")
-        shown = {key: [*map(_shown, v)] if isinstance(v, list) else _shown(v) for key, v in fields.items()}
-        metadata = {key: value for key, value in shown.items() if value}
+        shown: dict[str, str | float | list[str]] = {
+            key: [*map(_shown, v)] if isinstance(v, list) else _shown(v) if key in labels else _number_or_text(v)
+            for key, v in row.items()
+            if key not in {self.text, self.title}
+        }
+        shown |= {"title": _shown(row[self.title])} if self.title else {}
+        metadata = {key: value for key, value in shown.items() if value not in ("", [])}
         body = row[self.text] if self.text else "\n".join(f"- {key}: {_shown(row[key])}" for key in row)
         data = _bytes(body)
         return Item(name, sha256_hex(data + canonical_json(metadata)), lambda: [data], self.suffix, metadata)
@@ -116,7 +121,7 @@ def _rows(address: URL, secret: str, query: str) -> Generator[dict[str, Any]]:
     end = time.monotonic() + TIMEOUT_S
 
     def open_sqlite() -> sqlite3.Connection:
-        file = f"file:{quote(os.path.abspath(address.database or ''))}?mode=ro"
+        file = f"file:{quote(str(Path('/', address.database or '')))}?mode=ro"
         connection = sqlite3.connect(file, uri=True, timeout=TIMEOUT_S, check_same_thread=False)
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
@@ -143,6 +148,12 @@ def _rows(address: URL, secret: str, query: str) -> Generator[dict[str, Any]]:
 
 def _bytes(value: object) -> bytes:
     return bytes(value) if isinstance(value, bytes | memoryview) else _shown(value).encode()
+
+
+def _number_or_text(value: object) -> str | float:
+    """Numbers as filters compare them; those too large for metadata as text."""
+    number = float(value) if isinstance(value, Decimal) else value
+    return number if isinstance(number, int | float) and abs(number) < 2**63 else _shown(value)
 
 
 def _shown(value: object) -> str:

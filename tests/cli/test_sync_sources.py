@@ -83,6 +83,7 @@ def test_sources_toml_alone_makes_a_knowledge_base(sync: Out, tmp_path: Path) ->
     file = tmp_path / "kb" / "sources.toml"
     file.write_text(f'[[sources]]\nurl = "{SITE}"\nexclude = ["b.txt"]\n')
     assert "1 added, 1 skipped" in sync.ok("sync", "--kb", tmp_path / "kb")
+    sync.refused(4, "Delete its entry there first", "sync", SITE, "--forget", "--kb", tmp_path / "kb")
     file.write_text("[[sources]]\nurl = 'fake://x'\npause = 1.0\n")
     sync.refused(2, "has the unknown option 'pause'. Did you mean 'pause_s'", "sync", "--kb", tmp_path / "kb")
 

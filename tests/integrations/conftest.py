@@ -1,6 +1,6 @@
 """A knowledge base over fakes, and the programs of docs/integrations.md.
 
-These libraries are no dependency for development: `scripts/integrations.py` tests each in an environment of its own.
+These libraries are no dependency for development: `scripts/integrations.py` tests them in an environment of its own.
 """
 
 from __future__ import annotations

@@ -12,11 +12,6 @@ from haystack.dataclasses import ChatMessage, StreamingChunk
 from openbook.integrations.haystack import OpenBookChatGenerator, OpenBookRetriever
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
-
-
 def test_documents_and_where_they_stand(kb: openbook.Library) -> None:
     documents = OpenBookRetriever(kb).run(QUESTION, top_k=3)["documents"]
     assert [each.meta for each in documents] == places(kb, 3)

@@ -1,6 +1,6 @@
 """Clients, unchanged: those of OpenAI and Ollama, and those of LangChain and LlamaIndex where they are installed.
 
-The last two are no dependency for development: together they take longer to install than they are worth there.
+The last two are no dependency for development: `scripts/integrations.py` installs them in an environment of its own.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Reader(EchoEngine):
 
 @pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 @pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
-def test_the_clients_in_the_readme_do_what_it_says(
+def test_the_clients_of_the_docs_do_what_the_page_says(
     library: str,
     serve: Serve,
     base: KnowledgeBase,

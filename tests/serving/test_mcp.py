@@ -345,10 +345,13 @@ def test_mistakes_come_back_as_a_sentence(base: KnowledgeBase) -> None:
 
 
 def test_a_client_starts_it_and_asks(own_home: Path) -> None:
-    """`openbook mcp` as an editor runs it, over fakes."""
+    """`openbook mcp` as an editor runs it, by the settings in docs/serving.md, over fakes."""
     base_with(own_home, {"ferry.md": "# Ferry\n\nThe ferry leaves at noon from pier 4.\n"}).close()
-    program = [str(ROOT / "tests" / "serving" / "fake_serve.py"), "mcp"]
-    environment = {"OPENBOOK_HOME": str(own_home), "PYTHONPATH": str(ROOT), "PATH": ""}
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").replace("/home/me/kb", str(own_home / "kb"))
+    said = json.loads(page.partition("```json\n")[2].partition("```")[0])["mcpServers"]["openbook"]
+    assert said["command"] == "openbook"
+    program = [str(ROOT / "tests" / "serving" / "fake_serve.py"), *said["args"]]
+    environment = {"OPENBOOK_HOME": str(own_home / "home"), "PYTHONPATH": str(ROOT), "PATH": ""}
     parameters = StdioServerParameters(command=sys.executable, args=program, env=environment)
     found = call(Client(parameters), "ask", question="When does the ferry leave?")
     assert "noon" in found["answer"]

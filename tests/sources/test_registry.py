@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from pathlib import Path
 
 import pytest
 
 from openbook.errors import ConfigError, OpenBookError, SourceError
+from openbook.knowledge.ingest.mirror import SOURCES_FILE, declared_sources
 from openbook.sources import Item, registry
 from openbook.testing import FakeSource, check_source
 from openbook.testing.sources import FAKE
@@ -91,10 +92,10 @@ def test_the_fake_does_as_a_source_must(tmp_path: Path) -> None:
     check_source(lambda: FakeSource(f"fake://{docs}"), change, lambda: docs.rename(tmp_path / "gone"), ["S3cret"])
 
 
-def test_the_source_on_the_page_of_sources_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sources_on_the_page_are_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
-    declared = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["sources"][0]
-    assert set(declared) <= {"url", *registry.COMMON}
+    (tmp_path / SOURCES_FILE).write_text("".join(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)))
+    assert len(declared_sources(tmp_path)) == 2
     begin = (
         "from __future__ import annotations\nimport msgspec\nfrom types import SimpleNamespace\n"
         "from openbook.sources import Item\n"

@@ -61,8 +61,8 @@ def test_a_row_is_a_document(database: tuple[str, Callable[..., object]]) -> Non
     assert [each.name.rpartition("/piers/")[2] for each in (north, south)] == ["1", "2"]
     assert north.name.startswith(f"{url.partition(':')[0]}://")
     assert b"".join(north.read()) == b"It has 42 lights."
-    assert north.metadata == {"id": "1", "title": "North pier", "built": "1901-05-01", "lights": "42"}
-    assert south.metadata == {"id": "2", "title": "South pier", "lights": "0"}
+    assert north.metadata == {"id": 1, "title": "North pier", "built": "1901-05-01", "lights": 42}
+    assert south.metadata == {"id": 2, "title": "South pier", "lights": 0}
     whole, _ = items_of(SqlSource(url, QUERY, name="all piers"))
     text = parse_bytes(b"".join(whole.read()), "1.md").text
     assert "lights: 42" in text
@@ -84,10 +84,10 @@ def test_the_laws_of_sources(tmp_path: Path) -> None:
     def change() -> str:
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE piers SET body = 'It has 43 lights.' WHERE id = 1")
-        return f"sqlite://{quote(f'/{path}')}/piers/1"
+        return f"sqlite://{quote(str(path))}/piers/1"
 
     options = {"query": QUERY, "text": "body"}
-    check_source(lambda: open_source(f"sqlite:///{path}", options), change, path.unlink, ["secret"])
+    check_source(lambda: open_source(f"sqlite://{path}", options), change, path.unlink, ["secret"])
 
 
 @pytest.mark.parametrize(
@@ -176,11 +176,13 @@ def test_hostile_rows(tmp_path: Path) -> None:
 
 
 def test_lists_and_objects_of_postgresql(new_postgres_url: str) -> None:
-    query = """SELECT 1 AS id, ARRAY['a', 'b'] AS tags, '{"a": "\\u00fc"}'::jsonb AS data, 0.10::numeric AS price, now() AS seen"""
+    query = """SELECT 1 AS id, ARRAY['a', 'b'] AS tags, '{"a": "\\u00fc"}'::jsonb AS data, 0.10::numeric AS price,
+        'NaN'::float AS odd, 1e30::numeric AS large, 7 AS access_labels, now() AS seen"""
     (item,) = items_of(SqlSource(new_postgres_url, query))
     assert item.metadata["tags"] == ["a", "b"]
     assert item.metadata["data"] == '{"a": "ü"}'
-    assert item.metadata["price"] == "0.10"
+    facts = [item.metadata[key] for key in ("price", "odd", "large", "access_labels")]
+    assert facts == [0.1, "nan", "1" + "0" * 30, "7"]
     assert "T" in item.metadata["seen"]
     assert item.name.endswith("/rows/1")
 
