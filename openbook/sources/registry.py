@@ -48,10 +48,11 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
         raise SourceError(
             f"A password or token in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
-    from importlib.metadata import entry_points  # slow, and needed here alone
+    known: Mapping[str, str] = SCHEMES
+    if scheme not in known:
+        from importlib.metadata import entry_points  # slow, and needed here alone
 
-    others = {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
-    known = {**others, **SCHEMES}
+        known = {**{each.name: each.value for each in entry_points(group=ENTRY_POINTS)}, **known}
     if scheme not in known:
         hint = did_you_mean(scheme, known) or f" There are: {', '.join(sorted(known))}."
         raise SourceError(f"No source has the scheme {scheme!r} (of {url!r}).{hint}")
