@@ -36,6 +36,14 @@ _PASSWORD = re.compile(
 )
 
 
+_REVISION = re.compile(r"\A(git\+\w+://[^/]*/[^@#]*)@[^#]*(.*)")
+
+
+def without_revision(url: str) -> str:
+    """What names a source: all revisions of a folder in a repository are one source, which moves from one to the other."""
+    return _REVISION.sub(r"\1\2", url)
+
+
 def is_address(text: str) -> bool:
     """True for `https://...` and the like; what has no scheme is a path."""
     return _ADDRESS.match(text) is not None

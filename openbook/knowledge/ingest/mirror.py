@@ -47,7 +47,7 @@ from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, KnownItems, Source
-from openbook.sources.registry import COMMON, is_address, open_source
+from openbook.sources.registry import COMMON, is_address, open_source, without_revision
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 MAX_NAME_CHARS = 1_000
@@ -92,7 +92,7 @@ class FetchResult:
 
 
 def mirror_folder(base_folder: Path, address: str) -> Path:
-    return base_folder / _FOLDER / sha256_hex(address.encode("utf-8", "surrogateescape"))[:16]
+    return base_folder / _FOLDER / sha256_hex(without_revision(address).encode("utf-8", "surrogateescape"))[:16]
 
 
 def mirrors(base_folder: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
         return []
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
-    found: dict[str, SyncedFolder] = {}
+    found: dict[Path, SyncedFolder] = {}
     for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
         common = {key: table.pop(key) for key in ("url", *COMMON) if key in table}
         given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
@@ -127,11 +127,10 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
             labels = checked_labels(given.labels)
         except (ConfigError, SourceError, QuestionError) as error:
             raise ConfigError(f"{file}: {error}") from error
-        if given.url in found:
-            raise ConfigError(f"{file} has {given.url} twice. Keep one of them.")
+        if (folder := mirror_folder(base_folder, given.url)) in found:
+            raise ConfigError(f"{file} has {without_revision(given.url)} twice. Keep one of them.")
         rules = Rules(given.include, given.exclude)
-        folder = mirror_folder(base_folder, given.url)
-        found[given.url] = SyncedFolder(folder, rules, labels, ocr, given.url, table)
+        found[folder] = SyncedFolder(folder, rules, labels, ocr, given.url, table)
     return list(found.values())
 
 
@@ -151,7 +150,7 @@ class _Declared:
 def named(connection: Connection, paths: Sequence[str], name: str) -> list[str]:
     """The documents among `paths` that `name` means: all from the source of that address, or as `resolve` says."""
     sql = "SELECT DISTINCT path FROM documents WHERE json_extract(metadata, '$.source') = ?"
-    rows = connection.execute(sql, (name,)) if is_address(name) else ()
+    rows = connection.execute(sql, (without_revision(name),)) if is_address(name) else ()
     return sorted({path for (path,) in rows if is_address(path)}.intersection(paths)) or resolve(paths, name)
 
 
@@ -314,6 +313,7 @@ def _is_packed(path: Path) -> bool:
 class _Run:
     def __init__(self, mirror: Mirror, wanted: SyncedFolder, options: RunOptions, limits: FetchLimits) -> None:
         self._mirror, self._wanted, self._options, self._limits = mirror, wanted, options, limits
+        self._prefixes = (wanted.prefix, f"{wanted.name}#")  # the second: of a repository
         self._leaves_out = leaves_out(wanted.rules)
         self._caller = Caller(options.check_cancelled)
 
@@ -381,11 +381,11 @@ class _Run:
         return old is not None and is_known and old.file == _file_of(item) and not old.refused
 
     def _taken(self, item: Item, *, is_fetched: bool) -> FoundFile | Verdict:
-        name, address = item.name, self._wanted.address.rstrip("/") + "/"
+        name = item.name
         old, limit = self._mirror.entries.get(name, _Entry(name)), self._options.limits.max_file_bytes
         path = self._mirror.folder / (old.file if is_fetched else _file_of(item))
-        below = name.removeprefix(address) if name.startswith(address) else name.partition("://")[2]
-        if reason := self._leaves_out(below) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
+        begin = next((each for each in self._prefixes if name.startswith(each)), f"{name.partition('://')[0]}://")
+        if reason := self._leaves_out(name.removeprefix(begin)) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
             return Verdict(name, "skipped", reason)
         fingerprint, kept, size, digest = _utf8(item.fingerprint), _utf8(item.kept), old.bytes, old.digest
         try:
