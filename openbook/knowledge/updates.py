@@ -36,7 +36,7 @@ from openbook.knowledge.store.version_rows import apply_retention, now, version_
 from openbook.parsers import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
 from openbook.records import Embedder, Verdict
-from openbook.sources.registry import is_address
+from openbook.sources.registry import is_address, without_revision
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order
 FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
@@ -114,9 +114,9 @@ def to_sync(
     else:
         check_exists(Path(place))
         wanted = SyncedFolder(Path(os.path.abspath(place)))
-    wanted = next((each for each in before if each.folder == wanted.folder), wanted)
+    address, wanted = wanted.address, next((each for each in before if each.folder == wanted.folder), wanted)
     rules = rules if rules != Rules() else wanted.rules
-    return replace(wanted, rules=rules, labels=labels or wanted.labels, ocr=ocr or wanted.ocr)
+    return replace(wanted, address=address, rules=rules, labels=labels or wanted.labels, ocr=ocr or wanted.ocr)
 
 
 def all_to_sync(base: KnowledgeBase, ocr: str = "") -> list[SyncedFolder]:
@@ -160,8 +160,8 @@ def sync_folders(
             batch = FileBatch((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
                 if each.address:
-                    others = {other.address: other.labels for other in (known | wanted).values() if other != each}
-                    batch = _of_source(batch, each.address, fetched[each.folder], origins, others)
+                    others = {other.name: other.labels for other in (known | wanted).values() if other != each}
+                    batch = _of_source(batch, each.name, fetched[each.folder], origins, others)
                     _check_not_emptied(batch, each, live)
                 else:
                     batch = replace(batch, found=_files_in(batch, each, live))
@@ -274,8 +274,8 @@ def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
 
     Raises KnowledgeError if it was not synced, or stands in `sources.toml`.
     """
-    name = str(folder) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
-    if any(each.address == name for each in declared_sources(base.folder)):
+    name = without_revision(str(folder)) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
+    if any(without_revision(each.address) == name for each in declared_sources(base.folder)):
         raise KnowledgeError(f"{name} stands in sources.toml. Delete its entry there first.")
     was_fetched = is_address(name) and forget_mirror(mirror_folder(base.folder, name), name)
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
@@ -415,7 +415,7 @@ def _write_verdicts(
     old = dict(connection.execute("SELECT path, stat FROM verdicts").fetchall())
     gone = {path for batch in batches for path in batch.below(old)}
     synced = [batch.synced_folder for batch in batches if batch.synced_folder]
-    gone.update(path for path, stat in old.items() if stat in {by_source(each.address) for each in synced})
+    gone.update(path for path, stat in old.items() if stat in {by_source(each.name) for each in synced})
     gone.update(each.name for each in synced)
     gone.update(verdict.path for verdict in verdicts)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])

@@ -157,9 +157,10 @@ def rounded(number: float) -> float:
 
 def clean_text(text: str) -> str:
     """One line, without control characters and lone surrogates, in Unicode's form C."""
-    shown = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
-    whole = shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return " ".join(unicodedata.normalize("NFC", whole).split())
+    if not (text.isascii() and text.isprintable()):
+        shown = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
+        text = unicodedata.normalize("NFC", shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+    return " ".join(text.split())
 
 
 def _value(key: str, raw: object, *, strict: bool) -> MetadataValue:

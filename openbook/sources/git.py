@@ -67,7 +67,7 @@ class GitSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 if digest in lacking and not is_left_out(path):
                     alike[PurePosixPath(path).suffix].append(digest)
             for path, mode, digest in entries:
-                name, suffix = f"{self.url.partition('#')[0]}#{folder}{path}", PurePosixPath(path).suffix
+                name, suffix = f"git+{parts['repository']}#{folder}{path}", PurePosixPath(path).suffix
                 if is_left_out(path):
                     continue
                 if not mode.startswith(b"100"):

@@ -138,7 +138,7 @@ class MaildirSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _item(name: str, fingerprint: str, read: Callable[[], Iterable[bytes]], thread: str) -> Item:
-    return Item(name, fingerprint, read, metadata={"thread": thread} if thread else {}, kept=thread)
+    return Item(name, fingerprint, read, ".eml", {"thread": thread} if thread else {}, kept=thread)
 
 
 def _thread(header: bytes) -> str:

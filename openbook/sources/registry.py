@@ -36,6 +36,14 @@ _PASSWORD = re.compile(
 )
 
 
+_REVISION = re.compile(r"\A(git\+\w+://[^/]*/[^@#]*)@[^#]*(.*)")
+
+
+def without_revision(url: str) -> str:
+    """What names a source: all revisions of a folder in a repository are one source, which moves from one to the other."""
+    return _REVISION.sub(r"\1\2", url)
+
+
 def is_address(text: str) -> bool:
     """True for `https://...` and the like; what has no scheme is a path."""
     return _ADDRESS.match(text) is not None
@@ -48,10 +56,11 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
         raise SourceError(
             f"A password or token in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
-    from importlib.metadata import entry_points  # slow, and needed here alone
+    known: Mapping[str, str] = SCHEMES
+    if scheme not in known:
+        from importlib.metadata import entry_points  # slow, and needed here alone
 
-    others = {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
-    known = {**others, **SCHEMES}
+        known = {**{each.name: each.value for each in entry_points(group=ENTRY_POINTS)}, **known}
     if scheme not in known:
         hint = did_you_mean(scheme, known) or f" There are: {', '.join(sorted(known))}."
         raise SourceError(f"No source has the scheme {scheme!r} (of {url!r}).{hint}")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from openbook import resources
 from openbook.errors import SourceError
 from openbook.sources import Item, KnownItems
 from openbook.sources.git import GitSource
 from openbook.sources.registry import open_source
-from openbook.testing import check_source
+from openbook.testing import HashEmbedder, check_source
+from tests.cli.conftest import Out
 from tests.sources.conftest import fetch
 
 Git = Callable[..., str]
@@ -131,14 +133,37 @@ def test_revisions_and_folders(git: Git, repo: Path) -> None:
     git("checkout", "-q", "main")
     for revision in ("v1", "main", commit, "refs/heads/main"):
         assert len(fetch(GitSource(f"git+file://{repo}@{revision}")).read) == 3
-    url = f"git+file://{repo}@feature/x#docs"
-    assert set(fetch(GitSource(f"{url}/")).read) == {f"{url}/a b.txt", f"{url}/new.txt", f"{url}/ü.txt"}
+    url = f"git+file://{repo}#docs"
+    found = fetch(GitSource(f"git+file://{repo}@feature/x#docs/")).read
+    assert set(found) == {f"{url}/a b.txt", f"{url}/new.txt", f"{url}/ü.txt"}
     with pytest.raises(SourceError, match="couldn't find remote ref v2"):
         fetch(GitSource(f"git+file://{repo}@v2"))
     with pytest.raises(SourceError, match=r"git cannot read .*nofolder"):
         fetch(GitSource(f"git+file://{repo}#nofolder"))
     with pytest.raises(SourceError, match="does not appear to be a git repository"):
         fetch(GitSource(f"git+file://{repo}/none"))
+
+
+def test_each_tag_becomes_a_version(
+    git: Git, repo: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/sources.md has it: the revision is no part of a source's name, so the next one replaces it."""
+    monkeypatch.setattr(resources, "open_embedder", lambda *_, **__: HashEmbedder())
+    openbook, url = Out(capsys), f"git+file://{repo}"
+    git("mv", "README.md", "GUIDE.md")
+    (repo / "docs" / "ü.txt").write_text("other")
+    git("commit", "-qam", "second")
+    git("tag", "v2")
+    for tag in ("v1", "v2"):
+        openbook.ok("sync", f"{url}@{tag}", "--exclude", "docs/a*")
+        openbook.ok("tag", tag)
+    for tag, text in (("v1", "text"), ("v2", "other")):
+        assert text in openbook.ok("read", f"{url}#docs/ü.txt", "--as-of", tag)
+    assert openbook.json("diff", "v1", "v2")["changed"] == [f"{url}#docs/ü.txt"]
+    assert openbook.json("find", "*", "--as-of", "v1") == [f"{url}#README.md", f"{url}#docs/ü.txt"]
+    assert "2 unchanged" in openbook.ok("sync")  # at v2, which it was synced at last
+    assert "1 updated" in openbook.ok("sync", f"{url}@v1")
+    openbook.ok("sync", f"{url}@v2", "--forget")
 
 
 def test_links_and_submodules_are_skipped(git: Git, repo: Path) -> None:
@@ -182,8 +207,8 @@ def test_ssh_and_no_other_transport(repo: Path, tmp_path: Path, monkeypatch: pyt
     ssh.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
     ssh.chmod(0o700)
     monkeypatch.setenv("GIT_SSH", str(ssh))
-    url = f"git+ssh://git@example.org{repo}@main"
-    assert set(fetch(GitSource(url)).read) == {f"{url}#README.md", f"{url}#docs/a b.txt", f"{url}#docs/ü.txt"}
+    url = f"git+ssh://git@example.org{repo}"
+    assert set(fetch(GitSource(f"{url}@main")).read) == {f"{url}#README.md", f"{url}#docs/a b.txt", f"{url}#docs/ü.txt"}
 
     # The user's settings may lead an address to another transport: not to one that runs a command.
     (tmp_path / "home" / ".gitconfig").write_text(

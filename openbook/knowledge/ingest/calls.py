@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 _POLL_S = 0.2
@@ -24,7 +25,6 @@ class Caller:
     def __init__(self, check_cancelled: Callable[[], None] = lambda: None) -> None:
         self._check_cancelled = check_cancelled
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] | None = None
-        self._running: Future[Any] | None = None
 
     def call(self, work: Callable[[], Any], timeout_s: float = math.inf) -> Any:
         """What `work` returns or raises. Raises TookTooLong."""
@@ -32,9 +32,12 @@ class Caller:
         if self._waiting is None:
             self._waiting = queue.SimpleQueue()
             threading.Thread(target=_work, args=(self._waiting,), name="openbook-fetch", daemon=True).start()
-        future = self._running = Future()
+        future: Future[Any] = Future()
         self._waiting.put((future, work))
-        while not wait([future], min(_POLL_S, max(until - time.monotonic(), 0.0))).done:
+        while not future.done():
+            with suppress(TimeoutError):
+                future.exception(min(_POLL_S, max(until - time.monotonic(), 0.0)))
+                break
             self._check_cancelled()
             if time.monotonic() >= until:
                 self._waiting.put(None)
@@ -48,7 +51,8 @@ class Caller:
             future: Future[Any] = Future()
             self._waiting.put((future, work))
             self._waiting.put(None)
-            wait([future], _END_S)
+            with suppress(TimeoutError):
+                future.exception(_END_S)
 
 
 def _work(waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:

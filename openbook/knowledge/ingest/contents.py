@@ -158,7 +158,7 @@ class Ingest:
             if isinstance(item, Verdict):
                 self._set_verdict(item)
                 if batch.synced_folder is not None and batch.synced_folder.address:
-                    self.tried[item.path] = by_source(batch.synced_folder.address)
+                    self.tried[item.path] = by_source(batch.synced_folder.name)
                 continue
             path, tried = item.displayed, f"{item.stat} {tried_by}"
             self.tried[path] = tried
@@ -346,7 +346,7 @@ class Ingest:
         live, known = self._live.get(path), self._known.get(path, [])
         of_file = dict(system_metadata(path, found.bytes, found.modified_ns))
         if found.name and self._batch.synced_folder is not None:
-            of_file |= {"source": self._batch.synced_folder.address, "type": found.path.suffix[1:]}
+            of_file |= {"source": self._batch.synced_folder.name, "type": found.path.suffix[1:]}
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
         of_text = (("title", stored.title or PurePosixPath(path).stem), *from_json(stored.metadata))

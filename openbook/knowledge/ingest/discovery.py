@@ -17,6 +17,7 @@ from openbook.parsers import irregular_file_reason, opened, os_reason, unsupport
 from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
 from openbook.sources.files import is_left_out
+from openbook.sources.registry import without_revision
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 LEFT_OUT_BY = "left out by "  # prefix of the reason when a glob excludes a file
@@ -61,7 +62,7 @@ class Rules:
 class SyncedFolder:
     """A folder kept equal to the disk, with the labels of its documents. `ocr` as in RunOptions.
 
-    `address`: of a source, whose mirror is `folder`. `options`: that source's own.
+    `address`: of a source, whose mirror is `folder`; `name` lacks its revision. `options`: that source's own.
     """
 
     folder: Path
@@ -73,7 +74,7 @@ class SyncedFolder:
 
     @property
     def name(self) -> str:
-        return self.address or display_path(self.folder)
+        return without_revision(self.address) or display_path(self.folder)
 
     @property
     def prefix(self) -> str:

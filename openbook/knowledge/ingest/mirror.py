@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, KnownItems, Source
-from openbook.sources.registry import COMMON, is_address, open_source
+from openbook.sources.registry import COMMON, is_address, open_source, without_revision
 
 SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 MAX_NAME_CHARS = 1_000
@@ -92,7 +92,7 @@ class FetchResult:
 
 
 def mirror_folder(base_folder: Path, address: str) -> Path:
-    return base_folder / _FOLDER / sha256_hex(address.encode("utf-8", "surrogateescape"))[:16]
+    return base_folder / _FOLDER / sha256_hex(without_revision(address).encode("utf-8", "surrogateescape"))[:16]
 
 
 def mirrors(base_folder: Path) -> list[Path]:
@@ -118,7 +118,7 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
         return []
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as TOML: {error}.") from error
-    found: dict[str, SyncedFolder] = {}
+    found: dict[Path, SyncedFolder] = {}
     for number, table in enumerate(convert(said, _SourcesFile, str(file), ConfigError).sources, start=1):
         common = {key: table.pop(key) for key in ("url", *COMMON) if key in table}
         given = convert(common, _Declared, f"{file}: source {number}", ConfigError)
@@ -127,11 +127,10 @@ def declared_sources(base_folder: Path, ocr: str = "") -> list[SyncedFolder]:
             labels = checked_labels(given.labels)
         except (ConfigError, SourceError, QuestionError) as error:
             raise ConfigError(f"{file}: {error}") from error
-        if given.url in found:
-            raise ConfigError(f"{file} has {given.url} twice. Keep one of them.")
+        if (folder := mirror_folder(base_folder, given.url)) in found:
+            raise ConfigError(f"{file} has {without_revision(given.url)} twice. Keep one of them.")
         rules = Rules(given.include, given.exclude)
-        folder = mirror_folder(base_folder, given.url)
-        found[given.url] = SyncedFolder(folder, rules, labels, ocr, given.url, table)
+        found[folder] = SyncedFolder(folder, rules, labels, ocr, given.url, table)
     return list(found.values())
 
 
@@ -151,7 +150,7 @@ class _Declared:
 def named(connection: Connection, paths: Sequence[str], name: str) -> list[str]:
     """The documents among `paths` that `name` means: all from the source of that address, or as `resolve` says."""
     sql = "SELECT DISTINCT path FROM documents WHERE json_extract(metadata, '$.source') = ?"
-    rows = connection.execute(sql, (name,)) if is_address(name) else ()
+    rows = connection.execute(sql, (without_revision(name),)) if is_address(name) else ()
     return sorted({path for (path,) in rows if is_address(path)}.intersection(paths)) or resolve(paths, name)
 
 
@@ -186,11 +185,12 @@ def opened_mirror(folder: Path, address: str = "", timeout_s: float = 0.0) -> It
                 what = address or f"a source into {folder}"
                 raise KnowledgeBaseBusy(f"Another process fetches {what}. Wait for it, or end it, then run this again.")
             delete_left_over(folder.parent)
-            for path in list(folder.iterdir()):
-                if path.is_dir():  # of a killed run; its git may still write
-                    delete(path)
-                elif is_unfinished(path):
-                    delete_abandoned(path)
+            with os.scandir(folder) as entries:
+                for each in list(entries):
+                    if each.is_dir():  # of a killed run; its git may still write
+                        delete(Path(each))
+                    elif each.name.startswith(".") and is_unfinished(Path(each)):
+                        delete_abandoned(Path(each))
             mirror = Mirror(folder, address)
             try:
                 yield mirror
@@ -221,6 +221,8 @@ class Mirror:
         return found
 
     def set(self, entry: _Entry) -> None:
+        if self.entries.get(entry.name) == entry:
+            return
         self.entries[entry.name] = entry
         self._lines.write(msgspec.json.encode(entry) + b"\n")
         self._lines.flush()
@@ -270,14 +272,12 @@ def _parse_state(folder: Path, data: bytes, address: str) -> tuple[str, dict[str
         with suppress(msgspec.DecodeError):
             entry = decoder.decode(line)
             entries[entry.name] = entry
-    for name, entry in list(entries.items()):
-        try:
-            is_whole = not entry.file or (folder / entry.file).stat().st_size == entry.bytes
-        except OSError:
-            is_whole = False
-        if not is_whole:
-            del entries[name]
-    return address, entries
+    sizes = {"": 0}
+    with os.scandir(folder) as files:
+        for each in files:
+            with suppress(OSError):
+                sizes[each.name] = each.stat().st_size
+    return address, {name: each for name, each in entries.items() if sizes.get(each.file) == each.bytes}
 
 
 def unheld(base_folder: Path, is_held: Callable[[Path, str], bool]) -> Iterator[Path]:
@@ -313,6 +313,7 @@ def _is_packed(path: Path) -> bool:
 class _Run:
     def __init__(self, mirror: Mirror, wanted: SyncedFolder, options: RunOptions, limits: FetchLimits) -> None:
         self._mirror, self._wanted, self._options, self._limits = mirror, wanted, options, limits
+        self._prefixes = (wanted.prefix, f"{wanted.name}#")  # the second: of a repository
         self._leaves_out = leaves_out(wanted.rules)
         self._caller = Caller(options.check_cancelled)
 
@@ -321,7 +322,7 @@ class _Run:
         found: dict[str, FoundFile | Verdict] = {}
         before, number = len(entries), 0
         with closing(self._listed(source, self._mirror.known())) as listing:
-            for number, item in enumerate(listing, start=1):
+            for number, (item, is_fetched) in enumerate(listing, start=1):
                 if number > self._limits.items:
                     raise SourceError(
                         f"{address} lists more than {self._limits.items:,} items. Give a deeper address, or several sources."
@@ -335,7 +336,7 @@ class _Run:
                 elif isinstance(item, Verdict):
                     found.setdefault(name, Verdict(name, item.outcome, _said(item.reason)))
                 elif name not in found:
-                    found[name] = self._taken(item)
+                    found[name] = self._taken(item, is_fetched=is_fetched)
         self._options.progress("items", number, number)
         files = {name for name, each in found.items() if isinstance(each, FoundFile)}
         if files:  # what suddenly lists nothing is more likely broken than empty
@@ -345,12 +346,22 @@ class _Run:
         self._mirror.save()
         return list(found.values())
 
-    def _listed(self, source: Source, known: Mapping[str, KnownItem]) -> Generator[Item | Verdict]:
+    def _listed(self, source: Source, known: Mapping[str, KnownItem]) -> Generator[tuple[Item | Verdict, bool]]:
+        """What the source yields, each with whether its file is here. A file is read before the next item is asked for."""
+
+        def part() -> list[tuple[Item | Verdict, bool]]:
+            taken, until = [], time.monotonic() + _GATHER_S
+            for each in items:
+                taken.append((each, isinstance(each, Item) and self._is_fetched(each)))
+                if time.monotonic() >= until or (isinstance(each, Item) and not taken[-1][1]):
+                    break
+            return taken
+
         items: Iterator[Item | Verdict] = iter(())
         try:
             items = self._call(lambda: iter(source.items(known)))
-            while (item := self._call(partial(next, items, None))) is not None:
-                yield item
+            while taken := self._call(part):
+                yield from taken
         finally:
             self._caller.end(getattr(items, "close", lambda: None))
 
@@ -364,39 +375,37 @@ class _Run:
                 f"{self._wanted.address} could not be listed ({_said(first_line(error))}). Nothing of it was removed. Try again later."
             ) from error
 
-    def _taken(self, item: Item) -> FoundFile | Verdict:
-        name, address = item.name, self._wanted.address.rstrip("/") + "/"
-        parts = urlsplit(name)  # of a file in a repository, the fragment is its path
-        suffix = (item.suffix or PurePosixPath(parts.fragment or parts.path).suffix).lower()
-        path = self._mirror.folder / f"{_stem(name)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
-        below = name.removeprefix(address) if name.startswith(address) else name.partition("://")[2]
-        if reason := self._leaves_out(below) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
+    def _is_fetched(self, item: Item) -> bool:
+        old, fingerprint = self._mirror.entries.get(item.name), _utf8(item.fingerprint)
+        is_known = old is not None and old.fingerprint == fingerprint != ""
+        return old is not None and is_known and old.file == _file_of(item) and not old.refused
+
+    def _taken(self, item: Item, *, is_fetched: bool) -> FoundFile | Verdict:
+        name = item.name
+        old, limit = self._mirror.entries.get(name, _Entry(name)), self._options.limits.max_file_bytes
+        path = self._mirror.folder / (old.file if is_fetched else _file_of(item))
+        begin = next((each for each in self._prefixes if name.startswith(each)), f"{name.partition('://')[0]}://")
+        if reason := self._leaves_out(name.removeprefix(begin)) or unsupported_reason(path, ocr=bool(self._wanted.ocr)):
             return Verdict(name, "skipped", reason)
-        old = self._mirror.entries.get(name, _Entry(name))
-        fingerprint, kept = _utf8(item.fingerprint), _utf8(item.kept)
-        is_known = bool(fingerprint) and fingerprint == old.fingerprint
-        limit = self._options.limits.max_file_bytes
+        fingerprint, kept, size, digest = _utf8(item.fingerprint), _utf8(item.kept), old.bytes, old.digest
         try:
             sidecar, modified_ns = _facts_of(item)
-            if is_known and old.refused >= limit:
+            if old.refused >= limit and old.fingerprint == fingerprint != "":
                 raise _TooLarge(limit)
-            size, digest = old.bytes, old.digest
-            if not (is_known and old.file == path.name and not old.refused):
+            if not is_fetched:
                 size, digest = self._read(item, path)
         except UnreadableFile as error:
-            if isinstance(error, _TooLarge) and not (is_known and old.refused >= limit):
+            if isinstance(error, _TooLarge):
                 self._mirror.set(msgspec.structs.replace(old, fingerprint=fingerprint, kept=kept, refused=limit))
             return Verdict(name, "failed", str(error))
-        side = path.with_name(path.name + _SIDECAR)
+        side = self._mirror.folder / f"{path.name}{_SIDECAR}"
         facts = sha256_hex(sidecar + str(modified_ns).encode())[:16] if sidecar or modified_ns else ""
         if sidecar and (facts != old.facts or not side.exists()):
             replace_file(side, sidecar)
-        elif not sidecar:
+        elif not sidecar and facts != old.facts:
             side.unlink(missing_ok=True)
         modified_ns = modified_ns or (old.modified_ns if digest == old.digest else time.time_ns())
-        entry = _Entry(name, fingerprint, kept, path.name, digest, size, modified_ns, facts)
-        if entry != old:
-            self._mirror.set(entry)
+        self._mirror.set(_Entry(name, fingerprint, kept, path.name, digest, size, modified_ns, facts))
         return FoundFile(path, size, modified_ns, f"{digest} {facts}", side if sidecar else None, name)
 
     def _read(self, item: Item, path: Path) -> tuple[int, str]:
@@ -461,7 +470,7 @@ class _TooLarge(UnreadableFile):
 def _facts_of(item: Item) -> tuple[bytes, int]:
     """(sidecar, time of the last change in ns), empty and 0 if unknown. Raises UnreadableFile for what is not a label."""
     said = dict(normalised(item.metadata))
-    labels = labels_of(normalised({LABEL_KEY: sorted(item.labels)}), tuple(said.items()))
+    labels = labels_of(normalised({LABEL_KEY: sorted(item.labels)}) if item.labels else (), tuple(said.items()))
     modified_ns = 0
     with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(str(said.get("modified", "")))
@@ -469,6 +478,14 @@ def _facts_of(item: Item) -> tuple[bytes, int]:
     kept: dict[str, object] = {key: value for key, value in said.items() if key not in SYSTEM_KEYS and key != LABEL_KEY}
     kept |= {LABEL_KEY: sorted(labels)} if labels else {}
     return json.dumps(kept, sort_keys=True).encode() if kept else b"", modified_ns
+
+
+def _file_of(item: Item) -> str:
+    """The name of its file in the mirror."""
+    if not (suffix := item.suffix.lower()):
+        parts = urlsplit(item.name)  # of a file in a repository, the fragment is its path
+        suffix = PurePosixPath(parts.fragment or parts.path).suffix.lower()
+    return f"{_stem(item.name)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
 
 
 def _stem(name: str) -> str:
