@@ -167,7 +167,7 @@ class _Crawl:
         if not site.is_inside(name):
             raise FetchError(asked, f"leads to {name}, outside the folder {site.prefix}")
         if is_start:
-            site.folder = httpx.URL(name).path.rpartition("/")[0] + "/"
+            site.move(name)
             if not suffix:
                 raise FetchError(name, f"is {answer.content_type[:80] or 'of no known type'}, not a page")
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
