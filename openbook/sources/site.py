@@ -42,13 +42,18 @@ class FetchError(Exception):
 
 
 class PageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix."""
+    """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix.
+
+    `lastmod`: what a sitemap said of it when it was asked last, at `asked_s` (Unix time).
+    """
 
     etag: str = ""
     modified: str = ""
     via: str = ""
     suffix: str = ""
     links: tuple[str, ...] = ()
+    lastmod: str = ""
+    asked_s: int = 0
     metadata: dict[str, str | list[str]] = {}
     entries: int = 0  # of the feed that held it
 
@@ -175,7 +180,9 @@ class Site:
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                if not (answer or is_again or self._is_new or self._is_cut):  # a server may close one just when it is used again
+                if not (
+                    answer or is_again or self._is_new or self._is_cut
+                ):  # a server may close one just when it is used again
                     is_again = True
                     continue
                 raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error

@@ -7,11 +7,14 @@ import html
 import itertools
 import mimetypes
 import re
+import time
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -30,6 +33,8 @@ from openbook.sources import Item, KnownItem
 from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, PageRecord, Site
 
 _MAX_FAILURES = 10  # without an answer between them
+_SETTLED_S = 2 * 86_400  # `lastmod` may be a day without a time zone; a page may change again on it
+_TRUST_S = 7 * 86_400
 _MIN_CHARS = 30  # with less text in a page, its scripts would write it
 _MIN_EXTRACT = 300  # characters; trafilatura keeps no structure of less
 _MAX_TAGS, _MAX_CHARS = 12_000, 1_000_000  # 37,500 tags took trafilatura half a minute
@@ -71,7 +76,8 @@ _REFRESH = re.compile(
 class WebSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The page at `url`, what it leads to in its folder, up to `depth` links away, and the sitemaps that robots.txt names.
 
-    At most `pages` addresses are asked, with `delay_s` between them. A document is named by its address after redirects.
+    At most `pages` addresses are asked, with `delay_s` between them. A document is named by its address after redirects. A page for which a
+    sitemap gives the same `lastmod` as when it was asked is not asked again for a week.
     """
 
     url: str
@@ -91,6 +97,7 @@ class _Crawl:
         self._behind = {kept.via: name for name, kept in self._kept.items() if kept.via}
         self._met: set[str] = set()
         self._sitemaps: set[str] = set()
+        self._lastmods: dict[str, str] = {}
 
     def run(self, most_links: int) -> Iterator[Item | Verdict]:
         site, failures = self._site, 0
@@ -103,7 +110,9 @@ class _Crawl:
             address, depth = waiting.popleft()
             links: tuple[str, ...] = ()
             try:
-                if address not in self._met:
+                if self._is_unchanged(address):
+                    links = yield from self._take_known(address, {})
+                elif address not in self._met:
                     with site.get(address, self._kept) as answer:
                         links, failures = (yield from self._visit(address, answer)), 0
             except FetchError as error:
@@ -160,7 +169,7 @@ class _Crawl:
             raise FetchError(name, answer.reason)
         suffix = _suffix(answer) if answer.status == 200 else self._kept[name].suffix
         if asked in self._sitemaps or (suffix == ".xml" and answer.status == 200):
-            kind, links = self._read_sitemap(answer)
+            kind, links = self._read_sitemap(asked, answer)
             self._sitemaps.update(links if kind == "sitemapindex" else ())
             if kind or asked in self._sitemaps:
                 return links
@@ -172,19 +181,29 @@ class _Crawl:
                 raise FetchError(name, f"is {answer.content_type[:80] or 'of no known type'}, not a page")
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
 
+    def _is_unchanged(self, address: str) -> bool:
+        """By a sitemap. A page may change without its sitemap saying so, thus this holds for a week."""
+        known, before = self._known.get(address), self._kept.get(address, PageRecord())
+        is_same = before.lastmod == self._lastmods.get(address) and 0 <= time.time() - before.asked_s < _TRUST_S
+        return is_same and known is not None and known.fingerprint != "" and address not in self._met
+
+    def _take_known(self, name: str, marks: Mapping[str, Any]) -> Generator[Item, None, tuple[str, ...]]:
+        new = msgspec.structs.replace(self._kept[name], **marks)
+        self._met.add(name)
+        read = partial(self._read_again, name)
+        yield Item(name, self._known[name].fingerprint, read, new.suffix, new.metadata, kept=new.text())
+        return new.links
+
     def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
         name, data = answer.address, answer.head
         before, known = self._kept.get(name, PageRecord()), self._known.get(name)
         marks: dict[str, Any] = answer.marks if answer.status == 200 else {}
-        marks["via"] = asked if asked != name else before.via
+        lastmod = self._lastmods.get(name, "")
+        marks |= {"via": asked if asked != name else before.via, "lastmod": lastmod}
+        marks["asked_s"] = int(time.time()) if lastmod else 0
         fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
         if known and (answer.status == 304 or fingerprint == known.fingerprint != ""):
-            new = msgspec.structs.replace(before, **marks)
-            self._met.add(name)
-            yield Item(
-                name, known.fingerprint, lambda: self._read_again(name), new.suffix, new.metadata, kept=new.text()
-            )
-            return new.links
+            return (yield from self._take_known(name, marks))
         metadata: dict[str, str | list[str]] = {"url": name}
         with suppress(ValueError):
             metadata["modified"] = parsedate_to_datetime(marks["modified"]).isoformat()
@@ -221,7 +240,7 @@ class _Crawl:
                 break
         return tuple(links)
 
-    def _read_sitemap(self, answer: Answer) -> tuple[str, tuple[str, ...]]:
+    def _read_sitemap(self, asked: str, answer: Answer) -> tuple[str, tuple[str, ...]]:
         """`urlset` or `sitemapindex`, and the addresses. Empty if it is another file. Raises FetchError for a sitemap that cannot be read."""
         data, root = answer.head, None
         with suppress(zlib.error):
@@ -231,13 +250,28 @@ class _Crawl:
             root = etree.fromstring(data, parser)
         kind = str(root.tag).rpartition("}")[2] if root is not None and answer.is_whole else ""
         if root is not None and kind in ("urlset", "sitemapindex"):
-            named = (self._site.address(loc.text or "", answer.address) for loc in root.iterfind("{*}*/{*}loc"))
-            return kind, tuple(itertools.islice(filter(None, named), self._pages))
-        if answer.address in self._sitemaps:
+            links = dict[str, str]()
+            for each in root.iterfind("{*}*"):
+                if len(links) < self._pages and (
+                    link := self._site.address(each.findtext("{*}loc", ""), answer.address)
+                ):
+                    links[link] = each.findtext("{*}lastmod", "").strip()
+            if asked in self._sitemaps or asked == self._site.start:  # not a page's own file
+                self._lastmods |= {link: lastmod for link, lastmod in links.items() if _is_past(lastmod)}
+            return kind, tuple(links)
+        if asked in self._sitemaps:
             raise FetchError(
                 answer.address, answer.reason if answer.status != 200 else "is not a sitemap that can be read"
             )
         return "", ()
+
+
+def _is_past(lastmod: str) -> bool:
+    """False for a day that is not over, or not yet for long."""
+    with suppress(ValueError, OverflowError):
+        moment = datetime.fromisoformat(lastmod)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() < time.time() - _SETTLED_S
+    return False
 
 
 def _suffix(answer: Answer) -> str:
