@@ -84,9 +84,8 @@ class Answer:
 
     @property
     def marks(self) -> dict[str, Any]:
-        return {
-            key: self.headers.get(name, "")[:1000] for key, name in (("etag", "etag"), ("modified", "last-modified"))
-        }
+        etag, modified = (self.headers.get(name, "")[:1000] for name in ("etag", "last-modified"))
+        return {"etag": etag, "modified": modified}
 
     @property
     def reason(self) -> str:
@@ -105,11 +104,14 @@ class Site:
         if not start.host or start.scheme not in {"http", "https"}:
             raise SourceError(f"{url!r} is not a web address: it must begin with https:// and a host.")
         if b"@" in start.userinfo + start.netloc or start.userinfo:
-            raise SourceError(
-                f"The address at {start.host} names a user. Leave that out; {_TOKEN}=HOST=TOKEN signs in."
-            )
+            said = "names a user. Leave that out"
+            raise SourceError(f"The address at {start.host} {said}; {_TOKEN}=HOST=TOKEN signs in.")
         if not 0 <= delay_s <= MAX_DELAY_S:
             raise SourceError(f"delay_s must be 0 to {MAX_DELAY_S} seconds, not {delay_s:g}.")
+        tokens = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
+        if not all(name and token and token.isascii() and token.isprintable() for name, token in tokens.items()):
+            raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
+        signed = {"Authorization": f"Bearer {tokens[start.host]}"} if start.host in tokens else {}
         self.start = str(start.copy_with(path=start.path or "/"))
         self.delay_s, self.robots = delay_s, protego.Protego.parse("")
         self._scheme, self._host, self._port = start.scheme, start.host, start.port
@@ -117,7 +119,7 @@ class Site:
         self._next_s, self._until, self._is_public, self._is_new, self._is_cut = 0.0, math.inf, False, False, False
         self._socket: socket.socket | None = None  # of the newest connection; no older one is used again
         self._client = httpx.Client(
-            headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **_authorization(start.host)},
+            headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **signed},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(30.0, connect=10.0),
         )
@@ -159,15 +161,15 @@ class Site:
             before, pause_s, answer = known.get(address, PageRecord()), 0, None
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
+            about = {"trace": partial(self._trace, address)}
             if (wait_s := self._next_s - time.monotonic()) > 0:
                 time.sleep(wait_s)
             self._is_new, self._is_cut, self._until = False, False, time.monotonic() + REQUEST_S
             try:
-                with self._client.stream(
-                    "GET", address, headers=headers, extensions={"trace": partial(self._trace, address)}
-                ) as response:
-                    status = response.status_code
-                    pause_s = 0 if has_paused or status not in (429, 503) else _pause_s(response.headers)
+                with self._client.stream("GET", address, headers=headers, extensions=about) as response:
+                    status, said = response.status_code, response.headers.get("retry-after", "")
+                    if status in (429, 503) and not has_paused and re.fullmatch(r"[1-9]\d?", said, re.ASCII):
+                        pause_s = int(said) if int(said) <= MAX_DELAY_S else 0
                     if not pause_s and status not in (301, 302, 303, 307, 308):
                         if status == 304 and address not in known:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
@@ -180,20 +182,17 @@ class Site:
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                if not (
-                    answer or is_again or self._is_new or self._is_cut
-                ):  # a server may close one just when it is used again
-                    is_again = True
-                    continue
-                raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
+                if answer or is_again or self._is_new or self._is_cut:
+                    raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
+                is_again = True  # a server may close a connection just when it is used again
+                continue
             finally:
                 self._until, self._next_s = math.inf, time.monotonic() + max(self.delay_s, pause_s)
-            if pause_s:
-                has_paused = True
-                continue
-            if status in (302, 303, 307) and address in known:  # a page for signing in must not take a document's place
-                raise FetchError(address, f"leads elsewhere for now (status {status})")
-            address = self._redirected(address, response.headers.get("location", ""))
+            if not pause_s:
+                if status in (302, 303, 307) and address in known:  # a page for signing in must not replace a document
+                    raise FetchError(address, f"leads elsewhere for now (status {status})")
+                address = self._redirected(address, response.headers.get("location", ""))
+            has_paused |= pause_s > 0
         raise FetchError(address, f"is reached only after {_MAX_HOPS} redirects")
 
     def _redirected(self, address: str, location: str) -> str:
@@ -226,28 +225,14 @@ class Site:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-def _authorization(host: str) -> dict[str, str]:
-    pairs = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
-    if not all(name and token and token.isascii() and token.isprintable() for name, token in pairs.items()):
-        raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
-    return {"Authorization": f"Bearer {pairs[host]}"} if host in pairs else {}
-
-
-def _pause_s(headers: Mapping[str, str]) -> int:
-    """What a server that is busy asks for; 0 if nothing, or too much."""
-    said = headers.get("retry-after", "")
-    return int(said) if re.fullmatch(r"[1-9]\d?", said, re.ASCII) and int(said) <= MAX_DELAY_S else 0
-
-
 def _answer(address: str, response: httpx.Response) -> Answer:
-    if response.status_code not in (200, 304):
-        return Answer(address, response.status_code, response.headers)
+    status, headers, head = response.status_code, response.headers, bytearray()
+    if status not in (200, 304):
+        return Answer(address, status, headers)
     # A single packing: pieces of 64 kB grow a thousandfold at most.
-    if (packing := response.headers.get("content-encoding", "").lower()) not in ("", "identity", "gzip", "deflate"):
+    if (packing := headers.get("content-encoding", "").lower()) not in ("", "identity", "gzip", "deflate"):
         raise FetchError(address, f"is packed as {packing[:40]!r}")
-    head, pieces = bytearray(), response.iter_bytes()
-    for piece in pieces:
+    pieces = response.iter_bytes()
+    while len(head) <= MAX_HEAD_BYTES and (piece := next(pieces, b"")):
         head += piece
-        if len(head) > MAX_HEAD_BYTES:
-            return Answer(address, response.status_code, response.headers, bytes(head), False, pieces)
-    return Answer(address, response.status_code, response.headers, bytes(head))
+    return Answer(address, status, headers, bytes(head), len(head) <= MAX_HEAD_BYTES, pieces)
