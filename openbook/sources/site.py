@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -41,13 +42,18 @@ class FetchError(Exception):
 
 
 class PageRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix."""
+    """What is found again of an item. `via`: the address that led to it; `links`: without the site's prefix.
+
+    `lastmod`: what a sitemap said of it when it was asked last, at `asked_s` (Unix time).
+    """
 
     etag: str = ""
     modified: str = ""
     via: str = ""
     suffix: str = ""
     links: tuple[str, ...] = ()
+    lastmod: str = ""
+    asked_s: int = 0
     metadata: dict[str, str | list[str]] = {}
     entries: int = 0  # of the feed that held it
 
@@ -78,9 +84,8 @@ class Answer:
 
     @property
     def marks(self) -> dict[str, Any]:
-        return {
-            key: self.headers.get(name, "")[:1000] for key, name in (("etag", "etag"), ("modified", "last-modified"))
-        }
+        etag, modified = (self.headers.get(name, "")[:1000] for name in ("etag", "last-modified"))
+        return {"etag": etag, "modified": modified}
 
     @property
     def reason(self) -> str:
@@ -99,28 +104,37 @@ class Site:
         if not start.host or start.scheme not in {"http", "https"}:
             raise SourceError(f"{url!r} is not a web address: it must begin with https:// and a host.")
         if b"@" in start.userinfo + start.netloc or start.userinfo:
-            raise SourceError(
-                f"The address at {start.host} names a user. Leave that out; {_TOKEN}=HOST=TOKEN signs in."
-            )
+            said = "names a user. Leave that out"
+            raise SourceError(f"The address at {start.host} {said}; {_TOKEN}=HOST=TOKEN signs in.")
         if not 0 <= delay_s <= MAX_DELAY_S:
             raise SourceError(f"delay_s must be 0 to {MAX_DELAY_S} seconds, not {delay_s:g}.")
+        tokens = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
+        if not all(name and token and token.isascii() and token.isprintable() for name, token in tokens.items()):
+            raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
+        signed = {"Authorization": f"Bearer {tokens[start.host]}"} if start.host in tokens else {}
         self.start = str(start.copy_with(path=start.path or "/"))
-        self.folder = start.path.rpartition("/")[0] + "/"
         self.delay_s, self.robots = delay_s, protego.Protego.parse("")
         self._scheme, self._host, self._port = start.scheme, start.host, start.port
-        self._next_s, self._is_public, self._is_cut = 0.0, False, False
-        self._socket: socket.socket | None = None
+        self.move(self.start)
+        self._next_s, self._until, self._is_public, self._is_new, self._is_cut = 0.0, math.inf, False, False, False
+        self._socket: socket.socket | None = None  # of the newest connection; no older one is used again
         self._client = httpx.Client(
-            headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **_authorization(start.host)},
+            headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **signed},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(30.0, connect=10.0),
-            limits=httpx.Limits(max_keepalive_connections=0),  # a server may close one just when it is used again
         )
-        self.close = self._client.close
+        self._has_ended = threading.Event()
+        threading.Thread(target=self._watch, name="openbook-watch", daemon=True).start()
 
-    @property
-    def prefix(self) -> str:
-        return str(httpx.URL(self.start).copy_with(scheme=self._scheme, query=None, path=self.folder))
+    def close(self) -> None:
+        self._has_ended.set()
+        self._client.close()
+
+    def move(self, address: str) -> None:
+        """Make the folder of `address` the site's: `prefix` is its address."""
+        url = httpx.URL(address)
+        self._folder = url.path.rpartition("/")[0] + "/"
+        self.prefix = str(url.copy_with(scheme=self._scheme, query=None, path=self._folder))
 
     def address(self, link: str, base: str) -> str:
         """Absolute, without fragment, with the site's scheme; empty if it leaves the site."""
@@ -134,7 +148,7 @@ class Site:
         return str(url.copy_with(scheme=self._scheme, path=url.path or "/"))
 
     def is_inside(self, address: str) -> bool:
-        return httpx.URL(address).path.startswith(self.folder)
+        return address.startswith(self.prefix) or httpx.URL(address).path.startswith(self._folder)
 
     def may_ask(self, address: str) -> bool:
         return bool(self.robots.can_fetch(address, AGENT))
@@ -142,47 +156,48 @@ class Site:
     @contextmanager
     def get(self, address: str, known: Mapping[str, PageRecord]) -> Generator[Answer, None, None]:
         """The answer, after redirects; with bytes if its status is 200. Raises FetchError."""
-        has_paused = False
+        has_paused = is_again = False
         for _ in range(_MAX_HOPS):
-            before, pause_s = known.get(address, PageRecord()), 0
+            before, pause_s, answer = known.get(address, PageRecord()), 0, None
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
+            about = {"trace": partial(self._trace, address)}
             if (wait_s := self._next_s - time.monotonic()) > 0:
                 time.sleep(wait_s)
-            timer = threading.Timer(REQUEST_S, self._cut)  # however slowly bytes still come
-            timer.daemon, self._is_cut = True, False
-            timer.start()
+            self._is_new, self._is_cut, self._until = False, False, time.monotonic() + REQUEST_S
             try:
-                with self._client.stream(
-                    "GET", address, headers=headers, extensions={"trace": partial(self._trace, address)}
-                ) as response:
-                    status = response.status_code
-                    pause_s = 0 if has_paused or status not in (429, 503) else _pause_s(response.headers)
+                with self._client.stream("GET", address, headers=headers, extensions=about) as response:
+                    status, said = response.status_code, response.headers.get("retry-after", "")
+                    if status in (429, 503) and not has_paused and re.fullmatch(r"[1-9]\d?", said, re.ASCII):
+                        pause_s = int(said) if int(said) <= MAX_DELAY_S else 0
                     if not pause_s and status not in (301, 302, 303, 307, 308):
                         if status == 304 and address not in known:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
                         answer = _answer(address, response)
-                        timer.cancel()
+                        self._until = math.inf
                         if self._is_cut:  # a body without a length would seem whole
                             raise FetchError(address, f"took more than {REQUEST_S:g} seconds")
+                        if answer.is_whole:
+                            response.close()  # so the connection can be used again
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
-            finally:
-                timer.cancel()
-                self._next_s = time.monotonic() + max(self.delay_s, pause_s)
-            if pause_s:
-                has_paused = True
+                if answer or is_again or self._is_new or self._is_cut:
+                    raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
+                is_again = True  # a server may close a connection just when it is used again
                 continue
-            if status in (302, 303, 307) and address in known:  # a page for signing in must not take a document's place
-                raise FetchError(address, f"leads elsewhere for now (status {status})")
-            address = self._redirected(address, response.headers.get("location", ""))
+            finally:
+                self._until, self._next_s = math.inf, time.monotonic() + max(self.delay_s, pause_s)
+            if not pause_s:
+                if status in (302, 303, 307) and address in known:  # a page for signing in must not replace a document
+                    raise FetchError(address, f"leads elsewhere for now (status {status})")
+                address = self._redirected(address, response.headers.get("location", ""))
+            has_paused |= pause_s > 0
         raise FetchError(address, f"is reached only after {_MAX_HOPS} redirects")
 
     def _redirected(self, address: str, location: str) -> str:
         if address.startswith("http:") and not self._port and location.startswith(f"https://{self._host}/"):
-            self._scheme = "https"
+            self._scheme, self.prefix = "https", self.prefix.replace("http", "https", 1)
         there = self.address(location, address)
         if not there or there == address or not self.may_ask(there):
             why = "itself" if there == address else "what robots.txt does not allow" if there else "another site"
@@ -191,6 +206,7 @@ class Site:
 
     def _trace(self, address: str, event: str, about: Mapping[str, Any]) -> None:
         """For httpx: keeps the socket, first plain and then under TLS, and checks the peer before anything is sent to it."""
+        self._is_new |= event.endswith(".connect_tcp.started")
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             stream = about["return_value"]
             self._socket = stream.get_extra_info("socket")
@@ -200,35 +216,23 @@ class Site:
                 raise FetchError(address, f"has the private address {peer} now, and had a public one before")
             self._is_public = peer.is_global
 
-    def _cut(self) -> None:
-        self._is_cut = True
-        with suppress(OSError):  # already closed
-            if self._socket is not None:
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-def _authorization(host: str) -> dict[str, str]:
-    pairs = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
-    if not all(name and token and token.isascii() and token.isprintable() for name, token in pairs.items()):
-        raise SourceError(f"{_TOKEN} must be HOST=TOKEN; separate several with spaces.")
-    return {"Authorization": f"Bearer {pairs[host]}"} if host in pairs else {}
-
-
-def _pause_s(headers: Mapping[str, str]) -> int:
-    """What a server that is busy asks for; 0 if nothing, or too much."""
-    said = headers.get("retry-after", "")
-    return int(said) if re.fullmatch(r"[1-9]\d?", said, re.ASCII) and int(said) <= MAX_DELAY_S else 0
+    def _watch(self) -> None:
+        """Cuts a request that takes more than REQUEST_S, and a quarter at most, however slowly bytes still come."""
+        while not self._has_ended.wait(REQUEST_S / 4):
+            if self._until < time.monotonic() and self._socket is not None:
+                self._is_cut = True
+                with suppress(OSError):  # already closed
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def _answer(address: str, response: httpx.Response) -> Answer:
-    if response.status_code != 200:
-        return Answer(address, response.status_code, response.headers)
+    status, headers, head = response.status_code, response.headers, bytearray()
+    if status not in (200, 304):
+        return Answer(address, status, headers)
     # A single packing: pieces of 64 kB grow a thousandfold at most.
-    if (packing := response.headers.get("content-encoding", "").lower()) not in ("", "identity", "gzip", "deflate"):
+    if (packing := headers.get("content-encoding", "").lower()) not in ("", "identity", "gzip", "deflate"):
         raise FetchError(address, f"is packed as {packing[:40]!r}")
-    head, pieces = bytearray(), response.iter_bytes()
-    for piece in pieces:
+    pieces = response.iter_bytes()
+    while len(head) <= MAX_HEAD_BYTES and (piece := next(pieces, b"")):
         head += piece
-        if len(head) > MAX_HEAD_BYTES:
-            return Answer(address, 200, response.headers, bytes(head), False, pieces)
-    return Answer(address, 200, response.headers, bytes(head))
+    return Answer(address, status, headers, bytes(head), len(head) <= MAX_HEAD_BYTES, pieces)

@@ -7,11 +7,14 @@ import html
 import itertools
 import mimetypes
 import re
+import time
 import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -30,34 +33,23 @@ from openbook.sources import Item, KnownItem
 from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, PageRecord, Site
 
 _MAX_FAILURES = 10  # without an answer between them
+_SETTLED_S = 2 * 86_400  # `lastmod` may be a day without a time zone; a page may change again on it
+_TRUST_S = 7 * 86_400
 _MIN_CHARS = 30  # with less text in a page, its scripts would write it
 _MIN_EXTRACT = 300  # characters; trafilatura keeps no structure of less
 _MAX_TAGS, _MAX_CHARS = 12_000, 1_000_000  # 37,500 tags took trafilatura half a minute
 _GIANT_TAG = re.compile(rb"<[A-Za-z][^<>]{20000}")  # 40,000 attributes took libxml2 17 seconds
 _UNREADABLE = (etree.LxmlError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 _OFFICE, _OPEN = "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."
-_BY_SUFFIX = {
-    ".html": "text/html application/xhtml+xml",
-    ".pdf": "application/pdf",
-    ".epub": "application/epub+zip",
-    ".docx": f"{_OFFICE}wordprocessingml.document",
-    ".pptx": f"{_OFFICE}presentationml.presentation",
-    ".xlsx": f"{_OFFICE}spreadsheetml.sheet",
-    ".odt": f"{_OPEN}text",
-    ".odp": f"{_OPEN}presentation",
-    ".ods": f"{_OPEN}spreadsheet",
-    ".doc": "application/msword",
-    ".ppt": "application/vnd.ms-powerpoint",
-    ".xls": "application/vnd.ms-excel",
-    ".rtf": "application/rtf text/rtf",
-    ".eml": "message/rfc822",
-    ".ipynb": "application/x-ipynb+json",
-    ".json": "application/json",
-    ".xml": "application/xml text/xml",
-    ".csv": "text/csv",
-    ".md": "text/markdown",
-}
-_SUFFIXES = {kind: suffix for suffix, kinds in _BY_SUFFIX.items() for kind in kinds.split()}
+_SUFFIXES = {
+    "text/html": ".html", "application/xhtml+xml": ".html", "application/pdf": ".pdf", "application/epub+zip": ".epub",
+    _OFFICE + "wordprocessingml.document": ".docx", _OFFICE + "presentationml.presentation": ".pptx",
+    _OFFICE + "spreadsheetml.sheet": ".xlsx", _OPEN + "text": ".odt", _OPEN + "presentation": ".odp",
+    _OPEN + "spreadsheet": ".ods", "application/msword": ".doc", "application/vnd.ms-powerpoint": ".ppt",
+    "application/vnd.ms-excel": ".xls", "application/rtf": ".rtf", "text/rtf": ".rtf", "message/rfc822": ".eml",
+    "application/x-ipynb+json": ".ipynb", "application/json": ".json", "application/xml": ".xml", "text/xml": ".xml",
+    "text/csv": ".csv", "text/markdown": ".md",
+}  # fmt: skip
 _BY_ENDING = mimetypes.MimeTypes()  # without the machine's own list
 _NOT_TEXT = ("text/css", "text/javascript")
 _VALUE = r"""\s{0,4}=\s{0,4}(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})'|([^\s"'<>]{1,2000}))"""
@@ -71,7 +63,8 @@ _REFRESH = re.compile(
 class WebSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The page at `url`, what it leads to in its folder, up to `depth` links away, and the sitemaps that robots.txt names.
 
-    At most `pages` addresses are asked, with `delay_s` between them. A document is named by its address after redirects.
+    At most `pages` addresses are asked, with `delay_s` between them. A document is named by its address after redirects. A page for which a
+    sitemap gives the same `lastmod` as when it was asked is not asked again for a week.
     """
 
     url: str
@@ -91,6 +84,7 @@ class _Crawl:
         self._behind = {kept.via: name for name, kept in self._kept.items() if kept.via}
         self._met: set[str] = set()
         self._sitemaps: set[str] = set()
+        self._lastmods: dict[str, str] = {}
 
     def run(self, most_links: int) -> Iterator[Item | Verdict]:
         site, failures = self._site, 0
@@ -101,9 +95,12 @@ class _Crawl:
             if not waiting:
                 return
             address, depth = waiting.popleft()
-            links: tuple[str, ...] = ()
+            if address in self._met:
+                continue
             try:
-                if address not in self._met:
+                if self._is_unchanged(address):
+                    links = yield from self._take_known(address, {})
+                else:
                     with site.get(address, self._kept) as answer:
                         links, failures = (yield from self._visit(address, answer)), 0
             except FetchError as error:
@@ -122,18 +119,16 @@ class _Crawl:
 
     def _read_robots(self) -> None:
         """As RFC 9309: without a robots.txt all is allowed; if the server fails, nothing is."""
-        site, address, text = self._site, urljoin(self._site.start, "/robots.txt"), ""
+        site, address = self._site, urljoin(self._site.start, "/robots.txt")
         try:
             with site.get(address, {}) as answer:
-                text = answer.head[:500_000].decode("utf-8", "replace")
-                if answer.status >= 500 or answer.status == 429:
-                    raise SourceError(
-                        f"{address} {answer.reason}, so what may be fetched is not known. Try again later."
-                    )
+                site.robots = protego.Protego.parse(answer.head[:500_000].decode("utf-8", "replace"))
         except FetchError as error:
             if error.__cause__:
                 raise SourceError(f"{error.address} {error}. Check the address, or try again later.") from error
-        site.robots = protego.Protego.parse(text)
+        else:
+            if answer.status >= 500 or answer.status == 429:
+                raise SourceError(f"{address} {answer.reason}, so what may be fetched is not known. Try again later.")
         site.delay_s = max(site.delay_s, min(site.robots.crawl_delay(AGENT) or 0, MAX_DELAY_S))
         if not site.may_ask(site.start):
             raise SourceError(f"{address} does not allow {site.start} to be fetched. Ask those who run the site.")
@@ -160,31 +155,42 @@ class _Crawl:
             raise FetchError(name, answer.reason)
         suffix = _suffix(answer) if answer.status == 200 else self._kept[name].suffix
         if asked in self._sitemaps or (suffix == ".xml" and answer.status == 200):
-            kind, links = self._read_sitemap(answer)
+            kind, links = self._read_sitemap(asked, answer)
             self._sitemaps.update(links if kind == "sitemapindex" else ())
             if kind or asked in self._sitemaps:
                 return links
         if not site.is_inside(name):
             raise FetchError(asked, f"leads to {name}, outside the folder {site.prefix}")
         if is_start:
-            site.folder = httpx.URL(name).path.rpartition("/")[0] + "/"
+            site.move(name)
             if not suffix:
                 raise FetchError(name, f"is {answer.content_type[:80] or 'of no known type'}, not a page")
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
+
+    def _is_unchanged(self, address: str) -> bool:
+        """By a sitemap. A page may change without its sitemap saying so, thus this holds for a week."""
+        if address not in self._known or not self._known[address].fingerprint:
+            return False
+        before = self._kept[address]
+        return before.lastmod == self._lastmods.get(address) and 0 <= time.time() - before.asked_s < _TRUST_S
+
+    def _take_known(self, name: str, marks: Mapping[str, Any]) -> Generator[Item, None, tuple[str, ...]]:
+        new = msgspec.structs.replace(self._kept[name], **marks)
+        self._met.add(name)
+        read = partial(self._read_again, name)
+        yield Item(name, self._known[name].fingerprint, read, new.suffix, new.metadata, kept=new.text())
+        return new.links
 
     def _take(self, asked: str, suffix: str, answer: Answer) -> Generator[Item, None, tuple[str, ...]]:
         name, data = answer.address, answer.head
         before, known = self._kept.get(name, PageRecord()), self._known.get(name)
         marks: dict[str, Any] = answer.marks if answer.status == 200 else {}
-        marks["via"] = asked if asked != name else before.via
+        if lastmod := self._lastmods.get(name, ""):
+            marks["asked_s"] = int(time.time())
+        marks |= {"via": asked if asked != name else before.via, "lastmod": lastmod}
         fingerprint = hashlib.sha256(data).hexdigest() if answer.is_whole else marks["etag"] or marks["modified"]
         if known and (answer.status == 304 or fingerprint == known.fingerprint != ""):
-            new = msgspec.structs.replace(before, **marks)
-            self._met.add(name)
-            yield Item(
-                name, known.fingerprint, lambda: self._read_again(name), new.suffix, new.metadata, kept=new.text()
-            )
-            return new.links
+            return (yield from self._take_known(name, marks))
         metadata: dict[str, str | list[str]] = {"url": name}
         with suppress(ValueError):
             metadata["modified"] = parsedate_to_datetime(marks["modified"]).isoformat()
@@ -221,7 +227,7 @@ class _Crawl:
                 break
         return tuple(links)
 
-    def _read_sitemap(self, answer: Answer) -> tuple[str, tuple[str, ...]]:
+    def _read_sitemap(self, asked: str, answer: Answer) -> tuple[str, tuple[str, ...]]:
         """`urlset` or `sitemapindex`, and the addresses. Empty if it is another file. Raises FetchError for a sitemap that cannot be read."""
         data, root = answer.head, None
         with suppress(zlib.error):
@@ -231,12 +237,15 @@ class _Crawl:
             root = etree.fromstring(data, parser)
         kind = str(root.tag).rpartition("}")[2] if root is not None and answer.is_whole else ""
         if root is not None and kind in ("urlset", "sitemapindex"):
-            named = (self._site.address(loc.text or "", answer.address) for loc in root.iterfind("{*}*/{*}loc"))
-            return kind, tuple(itertools.islice(filter(None, named), self._pages))
-        if answer.address in self._sitemaps:
-            raise FetchError(
-                answer.address, answer.reason if answer.status != 200 else "is not a sitemap that can be read"
-            )
+            named = ((each.findtext("{*}loc", ""), each.findtext("{*}lastmod", "")) for each in root.iterfind("{*}*"))
+            here = ((self._site.address(loc, answer.address), lastmod.strip()[:40]) for loc, lastmod in named)
+            links = dict(itertools.islice((pair for pair in here if pair[0]), self._pages))
+            if asked in self._sitemaps or asked == self._site.start:  # not a file that anyone may have put on the site
+                until = datetime.fromtimestamp(time.time() - _SETTLED_S, UTC).isoformat()
+                self._lastmods |= {a: m for a, m in links.items() if re.match(r"\d{4}-\d\d-\d\d", m) and m < until}
+            return kind, tuple(links)
+        if asked in self._sitemaps:
+            raise FetchError(answer.address, "is not a sitemap that can be read")
         return "", ()
 
 
@@ -249,7 +258,7 @@ def _suffix(answer: Answer) -> str:
         return ".html"
     is_text = kind.startswith("text/") or not kind
     if is_text or kind in ("application/octet-stream", "binary/octet-stream", "application/zip"):
-        is_file = ending in _BY_SUFFIX or ending in _BY_ENDING.types_map[True]
+        is_file = ending in _SUFFIXES.values() or ending in _BY_ENDING.types_map[True]
         return ending if is_file and _may_be_document(answer.address) else ".txt" if is_text else ""
     return ""
 
@@ -259,7 +268,7 @@ def _may_be_document(address: str) -> bool:
     ending = PurePosixPath(httpx.URL(address).path).suffix.lower()
     kind = _BY_ENDING.types_map[True].get(ending, "text/")
     is_text = kind.startswith("text/") and kind not in _NOT_TEXT
-    return (is_text or kind in _SUFFIXES or ending in _BY_SUFFIX) and ending not in _BY_ENDING.encodings_map
+    return (is_text or kind in _SUFFIXES or ending in _SUFFIXES.values()) and ending not in _BY_ENDING.encodings_map
 
 
 def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
@@ -301,7 +310,6 @@ def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
         return ".html", page, {}
     if not text or len(text) < _MIN_EXTRACT:
         return ".html", page, metadata
-    top = (
-        "" if text.startswith("# ") else f"# {title or answer.address}\n\n"
-    )  # so the page cannot begin with front matter
-    return ".md", (top + text).encode("utf-8", "replace"), metadata
+    if not text.startswith("# "):  # so the page cannot begin with front matter
+        text = f"# {title or answer.address}\n\n{text}"
+    return ".md", text.encode("utf-8", "replace"), metadata

@@ -30,11 +30,12 @@ class Page:
 
 
 class LocalSite:
-    """`asked`: (path, headers) of each request."""
+    """`asked`: (path, headers) of each request. `ports`: of the other end of each connection."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
         self.asked: list[tuple[str, Mapping[str, str]]] = []
+        self.ports: set[int] = set()
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,6 +45,7 @@ class LocalSite:
 
             def do_GET(self) -> None:
                 site.asked.append((self.path, dict(self.headers)))
+                site.ports.add(self.client_address[1])
                 page = site.pages.get(self.path, Page(b"not here", 404))
                 if page.raw is not None:
                     self.close_connection = True

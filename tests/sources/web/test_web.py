@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import time
 import types
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from openbook.errors import ConfigError, SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import Item, registry
 from openbook.sources import site as site_module
+from openbook.sources import web as web_module
 from openbook.sources.web import WebSource
 from openbook.testing.sources import check_source
 
@@ -297,6 +300,57 @@ def test_sitemaps_of_robots_txt_add_their_pages(site: Any, kept: Any) -> None:
         assert kept.verdicts[f"{site.url}/docs"].outcome == "failed"
 
 
+def add_sitemap(site: Any, path: str, lastmods: Mapping[str, str]) -> None:
+    named = "".join(f"<url><loc>{site.url}{p}</loc><lastmod>{said}</lastmod></url>" for p, said in lastmods.items())
+    site.add(path, f"<urlset>{named}</urlset>", headers={"Content-Type": "application/xml"})
+
+
+def test_a_page_with_the_lastmod_of_the_last_run_is_not_asked_for_a_week(
+    site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.time()
+    monkeypatch.setattr(web_module, "time", types.SimpleNamespace(time=lambda: now_s))
+    old = {"/day": "2024-03-05", "/zone": " 2024-03-05T10:00:00+14:00 ", "/no-zone": "2024-03-05T10:00:00"}
+    today, tomorrow = (time.strftime("%Y-%m-%d", time.gmtime(now_s + days * 86_400)) for days in (0, 1))
+    wrong = {"/today": today, "/tomorrow": tomorrow, "/word": "yesterday", "/none": "", "/far": "99999-01-01"}
+    site.add("/robots.txt", f"Sitemap: {site.url}/map.xml")
+    add_sitemap(site, "/map.xml", old | wrong)
+    site.add_page("/")
+    for path in (*old, *wrong, "/behind"):
+        site.add_page(path, *["/behind"] * (path == "/day"))
+
+    def asked() -> set[str]:
+        site.asked.clear()
+        kept.take(web(site))
+        assert names(site, kept) == {"/", "/behind", *old, *wrong}
+        return set(site.paths()) - {"/robots.txt", "/map.xml", "/", "/behind"}
+
+    assert asked() == {*old, *wrong}
+    assert asked() == {*wrong}
+    assert kept.read == []
+    assert "/behind" in site.paths()  # found through a page that was not asked
+    site.add_page("/day", "/behind", text="Other words, and the sitemap says that they are new to its readers.")
+    site.add_page("/zone", text="Other words, and the sitemap conceals that they are new to its readers.")
+    add_sitemap(site, "/map.xml", old | wrong | {"/day": "2024-03-06", "/no-zone": ""})
+    assert asked() == {"/day", "/no-zone", *wrong}
+    assert kept.read == [f"{site.url}/day"]
+    assert asked() == {"/no-zone", *wrong}
+    now_s += 7 * 86_400
+    assert asked() == {*old, *wrong}
+    assert kept.read == [f"{site.url}/zone"]
+    now_s -= 86_400  # the clock was wrong
+    assert asked() == {*old, *wrong}
+
+
+def test_the_lastmod_in_a_file_that_a_page_leads_to_is_not_believed(site: Any, kept: Any) -> None:
+    site.add_page("/", "/upload.xml", "/a")
+    site.add_page("/a")
+    add_sitemap(site, "/upload.xml", {"/a": "2024-03-05"})
+    for _ in range(2):
+        kept.take(web(site))
+    assert site.paths().count("/a") == 2
+
+
 def test_the_address_may_be_a_sitemap(site: Any, kept: Any) -> None:
     site.add(
         "/docs/sitemap.xml",
@@ -306,6 +360,11 @@ def test_the_address_may_be_a_sitemap(site: Any, kept: Any) -> None:
     site.add_page("/docs/a")
     kept.take(web(site, "/docs/sitemap.xml"))
     assert names(site, kept) == {"/docs/a"}
+    assert site.paths().count("/docs/a") == 1
+    add_sitemap(site, "/docs/sitemap.xml", {"/docs/a": "2024-03-05"})
+    for _ in range(2):
+        kept.take(web(site, "/docs/sitemap.xml"))
+        assert site.paths().count("/docs/a") == 2
 
 
 def test_a_page_that_needs_scripts_fails_and_says_so(site: Any, kept: Any) -> None:
@@ -355,6 +414,22 @@ def test_a_site_that_stops_answering_is_an_error(site: Any, kept: Any) -> None:
     with pytest.raises(SourceError, match=r"could not be fetched: .*disconnected"):
         kept.take(web(site))
     assert len(site.asked) < 15
+
+
+def test_a_connection_is_kept_and_asked_again_if_it_has_ended(site: Any, kept: Any) -> None:
+    for path, *links in (("/", "/a", "/b"), ("/a",), ("/b",)):
+        site.add_page(path, *links, etag='"1"')
+    kept.take(web(site))
+    kept.take(web(site))
+    assert len(site.ports) <= 4  # two for each run: the answer 404 to /robots.txt is not read
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
+    answers = iter([[b""], [head + site.pages["/b"].body]])
+    site.add("/a", raw=lambda: next(answers))
+    site.add("/b", raw=lambda: [b""])
+    site.asked.clear()
+    kept.take(web(site))
+    assert site.paths() == ["/robots.txt", "/", "/a", "/a", "/b"]  # /b was asked on a new connection
+    assert list(kept.verdicts) == [f"{site.url}/b"]
 
 
 def test_an_address_that_nothing_listens_at_is_an_error(kept: Any) -> None:
