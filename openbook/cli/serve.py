@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -146,16 +146,14 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
             raise ConfigError(
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."
             )
-        try:
+        there[place.name] = None
+        with suppress(KnowledgeBaseMissing):
             there[place.name] = KnowledgeBase.open(place)
-        except KnowledgeBaseMissing:
-            there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
     embedder = context.open_embedder(settings, made_with)
     bases: dict[str, KnowledgeBase] = {}
     for place in places:
-        base = there[place.name]
-        if base is None:
+        if (base := there[place.name]) is None:
             base = resources.new_base(settings, place, embedder)
             click.echo(
                 f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
