@@ -48,9 +48,7 @@ def config(as_json: bool) -> None:
         if field.name == "base_url" and settings.base_url:
             value = shown_url(settings.base_url)
         shown.append(Setting(field.name, value, sources.get(field.name, "default")))
-    lines = (
-        f"{each.name:<16} {'(none)' if each.value in ('', None) else each.value}  [{each.source}]" for each in shown
-    )
+    lines = (f"{s.name:<16} {'(none)' if s.value in ('', None) else s.value}  [{s.source}]" for s in shown)
     display.show(as_json, shown, display.say_each, lines)
 
 
