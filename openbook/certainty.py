@@ -73,8 +73,6 @@ def certainty(signals: Signals, limits: CertaintyLimits = CertaintyLimits()) -> 
     fit = fits()["other" if None in told.values() else "probed"]
     odds = fit.bias + math.fsum(weight * told[name] for name, weight in fit.weights.items())
     sure = round(1 / (1 + math.exp(-max(-30.0, min(30.0, odds)))), 3)
-    supported_from = fit.supported_from if limits.supported_from is None else limits.supported_from
-    likely_from = fit.likely_from if limits.likely_from is None else limits.likely_from
-    if sure >= supported_from:
-        return sure, "supported" if signals.asked else "likely"
-    return sure, "likely" if sure >= likely_from else "check it"
+    high = fit.supported_from if limits.supported_from is None else limits.supported_from
+    low = fit.likely_from if limits.likely_from is None else limits.likely_from
+    return sure, "supported" if sure >= high and signals.asked else "likely" if sure >= low else "check it"

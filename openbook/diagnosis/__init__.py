@@ -9,6 +9,7 @@
 * `question_drafts`  questions that a model proposes
 * `probes`           passages altered or withheld
 * `perturb`          other values of the same kind, and passages altered by them
+* `calibration`      certainty against right answers, and limits that hold
 * `summary`          shares of verdicts; two diagnoses compared
 * `advice`           what to do about the misses
 * `report`           one HTML page, and the numbers as JSON

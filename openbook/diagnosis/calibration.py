@@ -53,19 +53,15 @@ class Calibration:
     def notes(self) -> list[str]:
         if self.error is None:
             return [f"Too few answers have a certainty to judge it: {self.answers} of at least {ENOUGH}."]
-        lines = [f"Calibration error {self.error:.3f}; up to {self.error_by_chance:.3f} may be chance."]
-        if self.area:
-            lines.append(f"Area under the curve {self.area}.")
-        return [
-            *lines,
-            "Limits that hold on these questions, for config.toml:"
-            if self.settings
-            else "No limit holds on these questions.",
-        ]
+        area = f" Area under the curve {self.area}." if self.area else ""
+        error = f"Calibration error {self.error:.3f}; up to {self.error_by_chance:.3f} may be chance.{area}"
+        if not self.settings:
+            return [error, "No limit holds on these questions."]
+        return [error, "Limits that hold on these questions, for config.toml:"]
 
     @property
     def settings(self) -> str:
-        """The proposed limits as lines of the settings file."""
+        """Lines for `config.toml`."""
         lines = {"supported_from": self.proposed.supported_from, "likely_from": self.proposed.likely_from}
         return "\n".join(f"{key} = {value}" for key, value in lines.items() if value is not None)
 
@@ -87,6 +83,14 @@ def calibration(
     drawn = ((chance.random((DRAWS, len(at))) < sure[at]).mean(axis=1) - sure[at].mean() for at in groups)
     by_chance = sum(len(at) * abs(each) / n for at, each in zip(groups, drawn, strict=True))
     wrong = n - int(right.sum())
+
+    def lowest(among: list[bool], wanted: float) -> float | None:
+        of = right[among]
+        return limit(sure[among], lambda surer: wilson(float(of[surer].mean()), int(surer.sum()), Z).low >= wanted)
+
+    high = lowest([signals.asked > 0 for signals, _ in judged], SUPPORTED)
+    chosen = CertaintyLimits(limits.supported_from if high is None else high, limits.likely_from)
+    low = lowest([certainty(signals, chosen)[1] != "supported" for signals, _ in judged], LIKELY)
     return Calibration(
         n,
         words,
@@ -95,21 +99,8 @@ def calibration(
         float(np.quantile(by_chance, 0.95)),
         # No area of so many answers varies more (Birnbaum and Klose 1957).
         wilson(area(sure, right), min(wrong, n - wrong)) if 0 < wrong < n else None,
-        _proposed(judged, sure, right, limits),
+        CertaintyLimits(high, None if high is not None and low is not None and low > high else low),
     )
-
-
-def _proposed(
-    judged: Sequence[tuple[Signals, bool]], sure: NDArray[np.float64], right: NDArray[np.bool_], limits: CertaintyLimits
-) -> CertaintyLimits:
-    def lowest(among: NDArray[np.bool_], wanted: float) -> float | None:
-        of, found = right[among], sure[among]
-        return limit(found, lambda surer: wilson(float(of[surer].mean()), int(surer.sum()), Z).low >= wanted)
-
-    supported = lowest(np.array([signals.asked > 0 for signals, _ in judged]), SUPPORTED)
-    chosen = CertaintyLimits(limits.supported_from if supported is None else supported, limits.likely_from)
-    likely = lowest(np.array([certainty(signals, chosen)[1] != "supported" for signals, _ in judged]), LIKELY)
-    return CertaintyLimits(supported, likely if supported is None or likely is None or likely <= supported else None)
 
 
 def limit(sure: NDArray[np.float64], holds: Callable[[NDArray[np.bool_]], bool]) -> float | None:

@@ -93,7 +93,12 @@ def write_results(
     """
     summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit), limits) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
-    value = numbers(title, summaries, comparisons, probed)
+    models = [{**asdict(each), "advice": [asdict(finding) for finding in advice(each)]} for each in summaries]
+    for model, summary in zip(models, summaries, strict=True):
+        if summary.name in probed:
+            model["probes"] = probed[summary.name].to_json()
+    value: dict[str, Any] = {"format": FORMAT, "openbook_version": __version__, "title": title}
+    value |= {"models": models, "comparisons": [asdict(each) for each in comparisons]}
     content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
     def write_numbers() -> None:
@@ -113,30 +118,6 @@ def write_results(
 
 def _verdicts_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, QuestionVerdict]]:
     return verdicts_of(islice(read_observations(path)[1], limit))
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def numbers(
-    title: str,
-    summaries: Sequence[ModelSummary],
-    comparisons: Sequence[Comparison],
-    probed: Mapping[str, probes.ProbeRun] = {},
-) -> dict[str, Any]:
-    models = []
-    for summary in summaries:
-        model = {**asdict(summary), "advice": [asdict(finding) for finding in advice(summary)]}
-        if summary.name in probed:
-            model["probes"] = probed[summary.name].to_json()
-        models.append(model)
-    return {
-        "format": FORMAT,
-        "openbook_version": __version__,
-        "title": title,
-        "models": models,
-        "comparisons": [asdict(each) for each in comparisons],
-    }
 
 
 def read_outcomes(path: Path) -> list[ModelOutcomes]:

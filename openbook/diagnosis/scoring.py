@@ -195,7 +195,8 @@ def wilson(mean: float, n: int, z: float = Z) -> Interval:
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     spread = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # Remove rounding beyond the ends, or short of a mean of 1.
-    return Interval(mean, max(0.0, centre - spread) if mean else 0.0, 1.0 if mean == 1.0 else centre + spread, n)
+    low, high = (max(0.0, centre - spread) if mean else 0.0), (min(1.0, centre + spread) if mean < 1.0 else 1.0)
+    return Interval(mean, low, high, n)
 
 
 def interval(scores: Sequence[float]) -> Interval:

@@ -175,6 +175,7 @@ def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
     assert comparisons[0].questions == 5
     value = json.loads((tmp_path / NUMBERS).read_text())
     assert (json.loads(json.dumps(written)), value["format"]) == (value, 1)
+    assert value["comparisons"][0]["notes"] == list(comparisons[0].notes)
     assert value["models"][0]["overall"]["verdicts"]["retriever_miss"]["count"] == 4
     assert value["models"][0]["advice"][0]["what"].startswith("Right:")
     assert value["models"][0]["header"]["knowledge_base_version"] == 1

@@ -1,6 +1,6 @@
 """A report in Chromium, opened as the file that it is: its script sorts and filters, and nothing else runs or is fetched.
 
-Skipped where Playwright (in the extra `dev`) or Chromium is missing; see tests/serving/test_browser.py.
+Skipped where Playwright (in the extra `dev`) or Chromium is missing; see tests/serving/browser/conftest.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ import pytest
 from tests.diagnosis.table_engine import observation
 from tests.diagnosis.test_report import hostile_case, written
 from tests.diagnosis.test_summary import WRONG
+from tests.serving.browser import conftest as browsing
 
-browsing = pytest.importorskip(
-    "tests.serving.test_browser", reason="Playwright is not installed: pip install playwright"
-)
-expect, pytestmark = browsing.expect, browsing.pytestmark
-browser, open_page = browsing.browser, browsing.open_page  # fixtures
+expect, browser, open_page = browsing.expect, browsing.browser, browsing.open_page  # the last two are fixtures
 
 
 @pytest.fixture
