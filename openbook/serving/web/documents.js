@@ -78,7 +78,7 @@ export function Documents({ id, query }) {
   const isEmpty = done && !problem && !list.length;
   return html`<section id="documents" class=${drop.isOver ? "over" : ""} aria-labelledby="documents-title" onDragOver=${take} onDragLeave=${take} onDrop=${take} onKeyDown=${leave}>
     <div class="title"><div><h2 id="documents-title" tabindex="-1">${t("Documents")}</h2><${Summary} /></div>
-      ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Add files")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
+      ${mayAdd && !isEmpty ? html`<p><span class="soft hint">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>` : null}</div>
     ${mayAdd && isEmpty ? html`<${Empty} />` : null}
     ${drop.hadFolder ? html`<p class="told bad" role="status">${t("A folder cannot be dropped here: choose the files in it.")}
       ${sync ? html`<span>${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></span>` : null}
@@ -145,7 +145,7 @@ function Summary() {
 
 function Empty() {
   const sync = useSyncCommand();
-  return html`<div class="drop"><p><span class="soft">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Add files")} onFiles=${addFiles}>${t("Add files")}<//></p>
+  return html`<div class="drop"><p><span class="soft">${t("Drop files here, or")}</span> <${ChooseFiles} kind="main" label=${t("Files to add")} onFiles=${addFiles}>${t("Add files")}<//></p>
     <p class="soft">${t("PDF, Office, images, HTML, Markdown, CSV, e-mail, source code and plain text. They are read in a sandbox; the knowledge base keeps their text.")}</p>
     ${sync ? html`<p class="soft">${t("To keep a folder up to date, run this on the server:")} <${Command} text=${sync} /></p>` : null}</div>`;
 }

@@ -175,7 +175,7 @@ function Upload({ id, base, before, files, isBusy, stop }) {
   return html`<div class="upload">
     <div class="line"><p role="status"><strong>${!isBusy && n === rows.length ? count(n, "{n} file is in", "{n} files are in") : t("{n} of {all} files are in", { n: number(n), all: number(rows.length) })}</strong>
       <span class="soft">${[bad && count(bad, "{n} could not be added", "{n} could not be added"), stopped && count(stopped, "{n} stopped", "{n} stopped"),
-        !isBusy && version > 0 && t("Version {version}", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
+        !isBusy && n > 0 && version > 0 && t("Version {version}", { version })].filter(Boolean).map((each) => ` · ${each}`)}</span></p>
       <span class="spring"></span>
       ${isBusy ? html`<button type="button" onClick=${() => stop.abort()}>${t("Cancel")}</button>` : null}
       ${!isBusy && mayWrite && (problems.length || stopped) ? html`<button type="button" onClick=${() => again(id)}>${t("Try again")}</button>` : null}

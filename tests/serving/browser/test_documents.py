@@ -39,7 +39,7 @@ def names(page: Any) -> list[str]:
 
 
 def add_by_choice(page: Any, *files: dict[str, Any]) -> None:
-    page.get_by_label("Add files").set_input_files(files)
+    page.get_by_label("Files to add").set_input_files(files)
 
 
 def drop(page: Any, script: str) -> None:
