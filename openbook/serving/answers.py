@@ -96,7 +96,7 @@ class Conversation:
 
 
 class Shape(ABC):
-    """A format for the answers to one question: as many as the body wants, or a single one for all. Streams are server-sent events."""
+    """A format for the answers to one question: as many as the body wants, or one for all. Streams are server-sent events."""
 
     media_type: ClassVar[str] = "text/event-stream"
 
@@ -128,9 +128,9 @@ async def respond(
     shape: Shape,
     progress: Callable[[dict[str, Any]], bytes] | None = None,
 ) -> Any:
-    """Answer whole or as events. `limit`: the body's parameter for the answer's length. `progress`: the event for a stage before the text.
+    """Answer whole or as events. `limit`: the body's parameter for the answer's length.
 
-    Raises ApiError, QuestionError before any work.
+    `progress`: the event for a stage before the text. Raises ApiError, QuestionError before any work.
     """
     service, own = call.service, body.selection
     checked_question(conversation.question)

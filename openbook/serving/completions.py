@@ -145,7 +145,7 @@ def _head(call: Call, body: ChoicesBody, prefix: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceShape(Shape):
-    """`head`: what all events share; of equal requests, only `created` differs. `cite`: the annotations of chats, which the older API lacks."""
+    """`head`: what all events share; of equal requests, only `created` differs. `cite`: a chat's annotations; None: the older API."""
 
     head: dict[str, Any]
     choices: int

@@ -36,7 +36,7 @@ from openbook.parallel import Listener
 from openbook.retrieval import Corpus, Options
 from openbook.serving.answers import answered
 from openbook.serving.errors import ClientGone, api_error
-from openbook.serving.mcp_tools import MAX_PART, PROMPTS, TOOLS, Sight, read
+from openbook.serving.mcp_tools import MAX_PART, PROMPTS, TOOLS, Sight, ToolPart, read
 from openbook.serving.service import Call, CurrentCall, Route, Service, needs, scope_of
 
 INSTRUCTIONS = (
@@ -80,7 +80,7 @@ def server_over(run: Run) -> MCPServer:
     @server.resource("openbook://document/{+path}", security=ResourceSecurity(exempt_params={"path"}))
     async def document(path: str, context: Context) -> str:
         """The text of a document, by its path or the end of it."""
-        part = await run(context, "", "", partial(read, document=path, length=MAX_PART))
+        part: ToolPart = await run(context, "", "", partial(read, document=path, length=MAX_PART))
         rest = f"\n\n[{part.end:,} of {part.total:,} characters; the tool read shows the rest, with start={part.end}]"
         return part.text + (rest if part.next else "")
 

@@ -78,10 +78,9 @@ def embeddings(call: CurrentCall, body: EmbeddingBody) -> dict[str, Any]:
     rows = [row for group in call.stop.each(groups) for row in embedder.embed_passages(group)]
     tokens = sum(map(embedder.count_tokens, texts))
 
+    vectors: list[Any] = [list(map(float, row)) for row in rows]
     if body.encoding_format == "base64":
         vectors = [base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode() for row in rows]
-    else:
-        vectors = [list(map(float, row)) for row in rows]
     made_by = {"name": identity.name, "digest": embedder.model_digest, "dimensions": identity.dimensions}
     return {
         "object": "list",

@@ -212,15 +212,10 @@ WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"n": 9}, 400, "above_limit", "n"),
     ({"n": 0}, 400, "invalid_value", "n"),
     ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format"),
-    (
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"allOf": []}}}},
-        400,
-        "invalid_value",
-        "response_format",
-    ),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"allOf": []}}}}, 400, "invalid_value", "response_format"),
     ({"response_format": {"type": "json_object"}, "openbook": {"quote": True}}, 400, "invalid_value", None),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
-]
+]  # fmt: skip
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
     ({"background": True}, 400, "invalid_value", "background"),
@@ -237,9 +232,8 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, path: 
             sent = {key.replace("MESSAGES", messages): value for key, value in body.items()}
             response = server.ask(QUESTION, path=path, **({"stream": stream} | sent))
             error = response.json()["error"]
-            assert (response.status_code, error["code"], error["type"]) == (status, wanted, "invalid_request_error"), (
-                body
-            )
+            assert (response.status_code, error["code"]) == (status, wanted), body
+            assert error["type"] == "invalid_request_error"
             assert error["param"] == (param and param.replace("MESSAGES", messages)), (body, error)
             assert error["message"]
 
