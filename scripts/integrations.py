@@ -17,6 +17,7 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / ".cache" / "test-home" / "models"
@@ -91,7 +92,7 @@ def main() -> int:
                 print(done.stdout, done.stderr)
             return done.stdout.strip() if done.returncode == 0 else ""
 
-        def asked(program: str) -> object:
+        def asked(program: str) -> Any:
             code = f"QUESTION = {QUESTION!r}{program}\nimport json\nprint(json.dumps(shown))"
             return json.loads(output(folder, "-c", code).rpartition("\n")[2] or "null")
 
