@@ -3,8 +3,8 @@
 python scripts/integrations.py                all
 python scripts/integrations.py langchain dspy these
 
-The tests also run the programs of docs/integrations.md and the clients of docs/serving.md. The question must have the
-citations that `openbook.open` gives it; DSPy has only passages. Models: .cache/test-home.
+The tests also run the programs of docs/integrations.md. The question must have the citations that `openbook.open` gives
+it; DSPy has only passages. With all, the clients of docs/serving.md are tried last. Models: .cache/test-home.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / ".cache" / "test-home" / "models"
 QUESTION = "Who approves an expense?"
 PACKAGES = {
-    "langchain": ("langchain-core", "langchain-openai"),
-    "llamaindex": ("llama-index-core", "llama-index-llms-openai-like", "openai<3"),  # its bound, or pip searches long
-    "haystack": ("haystack-ai",),
-    "dspy": ("dspy",),
-    "llm_plugin": ("llm",),
-    "jupyter": ("ipython",),
+    "langchain": "langchain-core",
+    "llamaindex": "llama-index-core",
+    "haystack": "haystack-ai",
+    "dspy": "dspy",
+    "llm_plugin": "llm",
+    "jupyter": "ipython",
 }
-CLIENTS = "tests/serving/test_clients.py::test_the_clients_of_the_docs_do_what_the_page_says"
+CLIENTS = ("langchain-openai", "llama-index-llms-openai-like")  # installed last: they need an older `openai` than `llm`
+OF_CLIENTS = "tests/serving/test_clients.py::test_the_clients_of_the_docs_do_what_the_page_says"
 PLAIN = f"""
 import openbook
 with openbook.open("kb") as kb:
@@ -79,10 +81,11 @@ def main() -> int:
         os.environ.pop("PYTHONPATH", None)
         python = folder / "environment" / "bin" / "python"
         venv.create(folder / "environment")
-        needed = [f"{ROOT}[serve]", *(each for name in names for each in PACKAGES[name])]
-        install = ("-m", "pip", "--python", str(python), "install", "--quiet", *needed)
-        subprocess.run([sys.executable, *install, "hypothesis", "pytest", "pytest-xdist"], check=True)
-        print(f"installed ({time.monotonic() - start:.0f} s)", flush=True)
+
+        def install(*packages: str) -> None:
+            subprocess.run(
+                [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *packages], check=True
+            )
 
         def output(where: Path, *arguments: str) -> str:
             """Empty if it fails."""
@@ -91,23 +94,30 @@ def main() -> int:
                 print(done.stdout, done.stderr)
             return done.stdout.strip() if done.returncode == 0 else ""
 
-        def asked(program: str) -> object:
+        def asked(program: str) -> Any:
             code = f"QUESTION = {QUESTION!r}{program}\nimport json\nprint(json.dumps(shown))"
             return json.loads(output(folder, "-c", code).rpartition("\n")[2] or "null")
 
-        files = [f"tests/integrations/test_{name}.py" for name in names]
-        tests = output(ROOT, "-m", "pytest", "-q", "-n0", "-rs", "-p", "no:cacheprovider", *files, CLIENTS)
-        print(tests, flush=True)
-        citations, passages = asked(PLAIN) or (None, None)
-        print(QUESTION, *(f"{each['document']}: {each['quote']}" for each in citations or ()), sep="\n", flush=True)
-        wrong = 0
+        def passed(*tests: str) -> bool:
+            told = output(ROOT, "-m", "pytest", "-q", "-n0", "-rs", "-p", "no:cacheprovider", *tests)
+            print(told, f"({time.monotonic() - start:.0f} s)", flush=True)
+            return bool(told)
+
+        install(f"{ROOT}[serve]", *(PACKAGES[name] for name in names), "hypothesis", "pytest", "pytest-xdist")
+        print(f"installed ({time.monotonic() - start:.0f} s)", flush=True)
+        is_good = passed(*(f"tests/integrations/test_{name}.py" for name in names))
+        citations, passages = asked(PLAIN) or ([], [])
+        print(QUESTION, *(f"{each['document']}: {each['quote']}" for each in citations), sep="\n", flush=True)
         for name in names:
-            is_same = citations is not None and asked(SHOWN[name]) == (passages if name == "dspy" else citations)
-            wrong += not is_same
+            is_same = bool(citations) and asked(SHOWN[name]) == (passages if name == "dspy" else citations)
+            is_good = is_good and is_same
             told = f"the {'same' if is_same else 'WRONG'} {'passages' if name == 'dspy' else 'citations'}"
-            version = output(folder, "-c", VERSION, PACKAGES[name][0])
-            print(f"{PACKAGES[name][0]} {version}: {told} ({time.monotonic() - start:.0f} s)", flush=True)
-        return wrong + (not tests)
+            version = output(folder, "-c", VERSION, PACKAGES[name])
+            print(f"{PACKAGES[name]} {version}: {told} ({time.monotonic() - start:.0f} s)", flush=True)
+        if names == list(PACKAGES):
+            install(*CLIENTS)
+            is_good = passed(OF_CLIENTS) and is_good
+        return 0 if is_good else 1
 
 
 if __name__ == "__main__":
