@@ -16,6 +16,7 @@ import msgspec
 from openbook.errors import ConfigError, StorageError, did_you_mean
 
 ENV_PREFIX = "OPENBOOK_"
+_NO_SETTINGS = {"home", "imap_password", "sql_password", "web_token"}  # sources read the last three themselves
 
 Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -200,9 +201,9 @@ def _given(home: Path, environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     config_file = home / "config.toml"
     given = [(key, value, str(config_file)) for key, value in _read_toml(config_file).items()]
     return given + [
-        (variable.removeprefix(ENV_PREFIX).lower(), text, variable)
+        (key, text, variable)
         for variable, text in environ.items()
-        if variable.startswith(ENV_PREFIX) and variable != ENV_PREFIX + "HOME"
+        if variable.startswith(ENV_PREFIX) and (key := variable.removeprefix(ENV_PREFIX).lower()) not in _NO_SETTINGS
     ]
 
 

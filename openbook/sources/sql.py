@@ -140,9 +140,8 @@ def _rows(address: URL, secret: str, query: str) -> Generator[dict[str, Any]]:
             keys = list(found.keys())
             if len(set(keys)) < len(keys):
                 raise SourceError(f"The query gives two columns of one name ({', '.join(keys)}): rename one with AS.")
-            for part in found.partitions():
-                for row in part:
-                    yield dict(zip(keys, row, strict=True))
+            for row in found:
+                yield dict(zip(keys, row, strict=True))
                 end = time.monotonic() + TIMEOUT_S
 
 

@@ -23,9 +23,8 @@ from openbook.sources import Item, KnownItem
 from openbook.sources.files import pieces, source_errors
 
 _TRIES = 3
-_IMPORTED_FILE, _IMPORTED_URL, _LINKED_FILE = range(
-    3
-)  # link modes; 3 is a page that is not stored, 4 a picture of a note
+# Link modes: 3 is a page that is not stored, 4 a picture of a note.
+_IMPORTED_FILE, _IMPORTED_URL, _LINKED_FILE = range(3)
 _TABLES = {
     "attachments": "SELECT itemID, parentItemID, key, linkMode, path FROM itemAttachments JOIN items USING (itemID) WHERE path <> ''",
     "notes": "SELECT itemID, parentItemID, key, title, note FROM itemNotes JOIN items USING (itemID) WHERE note <> ''",

@@ -139,6 +139,14 @@ def test_an_endless_query_ends(database: tuple[str, Callable[..., object]], monk
         items_of(SqlSource(url, endless))
 
 
+def test_rows_come_while_the_query_runs(new_postgres_url: str) -> None:
+    query = "SELECT i AS id, 1 / (500 - i) AS x FROM generate_series(1, 1000) i"
+    listing = SqlSource(new_postgres_url, query).items({})
+    assert isinstance(next(listing), Item)
+    with pytest.raises(SourceError, match="division by zero"):
+        list(listing)
+
+
 def test_an_id_must_identify_each_row(database: tuple[str, Callable[..., object]]) -> None:
     url, run = database
     run("INSERT INTO piers VALUES (1, 'West pier', 'x', NULL, 7)")

@@ -227,13 +227,9 @@ class Mirror:
         self._lines.write(msgspec.json.encode(entry) + b"\n")
         self._lines.flush()
 
-    def drop(self, names: Iterable[str]) -> None:
-        """Forget items. `save` must follow, which deletes their files."""
-        for name in list(names):
-            self.entries.pop(name, None)
-
-    def save(self) -> None:
-        """Write the lines of the present entries, and delete files of no entry."""
+    def save(self, without: Collection[str] = ()) -> None:
+        """Write the lines of the entries, except `without`, and delete files of no entry."""
+        self.entries = {name: each for name, each in self.entries.items() if name not in without}
         lines = [json.dumps({"address": self.address}).encode(), *map(msgspec.json.encode, self.entries.values())]
         replace_file(self._state, b"\n".join(lines) + b"\n")
         here = {_STATE, _LOCK, *(f"{each.file}{end}" for each in self.entries.values() for end in ("", _SIDECAR))}
@@ -245,7 +241,7 @@ class Mirror:
         self, names: Collection[str], is_held: Callable[[Path, str], bool], telling: Needles, traces: Needles
     ) -> None:
         """Delete items of these names, with a telling run, or whose bytes no document holds. Drop from `traces` what the others hold."""
-        doomed: list[str] = []
+        doomed = set[str]()
         for name, entry in self.entries.items():
             files = [
                 path for end in ("", _SIDECAR) if entry.file and (path := self.folder / f"{entry.file}{end}").exists()
@@ -256,9 +252,8 @@ class Mirror:
                 for each in data:
                     traces.drop_found_in(each)
             else:
-                doomed.append(name)
-        self.drop(doomed)
-        self.save()
+                doomed.add(name)
+        self.save(doomed)
 
 
 def _parse_state(folder: Path, data: bytes, address: str) -> tuple[str, dict[str, _Entry]]:
@@ -339,11 +334,10 @@ class _Run:
                     found[name] = self._taken(item, is_fetched=is_fetched)
         self._options.progress("items", number, number)
         files = {name for name, each in found.items() if isinstance(each, FoundFile)}
-        if files:  # what suddenly lists nothing is more likely broken than empty
-            failed = {name for name, each in found.items() if isinstance(each, Verdict) and each.outcome == "failed"}
-            closed = tuple(f"{name.rstrip('/')}/" for name in failed)
-            self._mirror.drop(n for n in entries if n not in files and n not in failed and not n.startswith(closed))
-        self._mirror.save()
+        failed = {name for name, each in found.items() if isinstance(each, Verdict) and each.outcome == "failed"}
+        closed = tuple(f"{name.rstrip('/')}/" for name in failed)
+        gone = {name for name in entries.keys() - files - failed if not name.startswith(closed)}
+        self._mirror.save(gone if files else ())  # what suddenly lists nothing is more likely broken than empty
         return list(found.values())
 
     def _listed(self, source: Source, known: Mapping[str, KnownItem]) -> Generator[tuple[Item | Verdict, bool]]:
@@ -422,13 +416,14 @@ class _Run:
 
     def _pieces(self, item: Item) -> Iterator[bytes]:
         idle_s, item_s = self._limits.idle_s, self._limits.item_s
-        reader, is_whole = _Reader(item), False
-        at_last = time.monotonic()
+        parts, at_last = _gathered(item), time.monotonic()
         until = at_last + item_s
+
+        def some() -> bytes | None:
+            return self._caller.call(lambda: next(parts, None), min(at_last + idle_s, until) - time.monotonic())
+
         try:
-            while not is_whole:
-                left = min(at_last + idle_s, until) - time.monotonic()
-                data, is_whole = self._caller.call(reader.some, left)
+            while (data := some()) is not None:
                 if data:
                     at_last = time.monotonic()
                     yield data
@@ -443,23 +438,17 @@ class _Run:
             raise UnreadableFile(f"it could not be fetched: {_said(first_line(error))}") from error
 
 
-class _Reader:
-    def __init__(self, item: Item) -> None:
-        self._item = item
-        self._pieces: Iterator[Any] | None = None
-
-    def some(self) -> tuple[bytes, bool]:
-        """(what arrives within a second or about a megabyte, whether that is the end)."""
-        if self._pieces is None:
-            self._pieces = iter(self._item.read())
-        data, until = bytearray(), time.monotonic() + _GATHER_S
-        for piece in self._pieces:
-            if not isinstance(piece, bytes | bytearray | memoryview):
-                raise UnreadableFile(f"its source gave {type(piece).__name__}, not bytes")
-            data += piece
-            if len(data) >= _GATHER_BYTES or time.monotonic() >= until:
-                return bytes(data), False
-        return bytes(data), True
+def _gathered(item: Item) -> Iterator[bytes]:
+    """Its bytes, in parts of what arrives within a second or of about a megabyte."""
+    data, until = bytearray(), time.monotonic() + _GATHER_S
+    for piece in item.read():
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise UnreadableFile(f"its source gave {type(piece).__name__}, not bytes")
+        data += piece
+        if len(data) >= _GATHER_BYTES or time.monotonic() >= until:
+            yield bytes(data)
+            data, until = bytearray(), time.monotonic() + _GATHER_S
+    yield bytes(data)
 
 
 class _TooLarge(UnreadableFile):

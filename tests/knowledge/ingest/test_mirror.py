@@ -424,6 +424,10 @@ def test_sources_toml_declares_sources(site: Site) -> None:
         ("[[sources]]\nurl = 'fake://x'\nlabels = 'a'", "labels must be a list"),
         ("[[sources]]\nurl = 'docs'", "No source has the scheme"),
         ("[[sources]]\nurl = 'fake://x'\n[[sources]]\nurl = 'fake://x'", "has fake://x twice"),
+        (
+            "[[sources]]\nurl = 'git+https://h/x@1#a'\n[[sources]]\nurl = 'git+https://h/x@2#a'",
+            "has git.https://h/x#a twice",
+        ),
         ("[[sources]\n", "cannot be read as TOML"),
     ],
 )
