@@ -156,14 +156,14 @@ class Site:
             before, pause_s, answer = known.get(address, PageRecord()), 0, None
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
-            about = {"trace": partial(self._trace, address)}
+            extensions = {"trace": partial(self._trace, address)}
             if (wait_s := self._next_s - time.monotonic()) > 0:
                 time.sleep(wait_s)
             if self._connection and not _UNCHANGED.fullmatch(self._heard):  # what follows a body may pass for an answer
                 self._connection.close()
             self._heard, self._is_new, self._until = b"", False, time.monotonic() + REQUEST_S
             try:
-                with self._client.stream("GET", address, headers=headers, extensions=about) as response:
+                with self._client.stream("GET", address, headers=headers, extensions=extensions) as response:
                     status, said = response.status_code, response.headers.get("retry-after", "")
                     if status in (429, 503) and not has_paused and re.fullmatch(r"[1-9]\d?", said, re.ASCII):
                         pause_s = int(said) if int(said) <= MAX_DELAY_S else 0
@@ -177,7 +177,7 @@ class Site:
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                if answer or is_again or self._is_new:
+                if answer or is_again or self._is_new or isinstance(error, httpx.TimeoutException):
                     raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
                 is_again = True  # a server may close a connection just when it is used again
                 continue

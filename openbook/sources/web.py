@@ -168,7 +168,7 @@ class _Crawl:
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
 
     def _is_unchanged(self, address: str) -> bool:
-        """By a sitemap. A page may change without its sitemap saying so, thus this holds for a week."""
+        """As a sitemap says. It may be wrong, so for a week at most."""
         if address not in self._known or not self._known[address].fingerprint:
             return False
         before = self._kept[address]
