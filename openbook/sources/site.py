@@ -103,8 +103,9 @@ class Site:
         if not start.host or start.scheme not in {"http", "https"}:
             raise SourceError(f"{url!r} is not a web address: it must begin with https:// and a host.")
         if b"@" in start.userinfo + start.netloc or start.userinfo:
-            said = "names a user. Leave that out"
-            raise SourceError(f"The address at {start.host} {said}; {_TOKEN}=HOST=TOKEN signs in.")
+            raise SourceError(
+                f"The address at {start.host} names a user. Leave that out; {_TOKEN}=HOST=TOKEN signs in."
+            )
         if not 0 <= delay_s <= MAX_DELAY_S:
             raise SourceError(f"delay_s must be 0 to {MAX_DELAY_S} seconds, not {delay_s:g}.")
         tokens = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
