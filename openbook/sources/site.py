@@ -6,10 +6,8 @@ import ipaddress
 import math
 import os
 import re
-import socket
-import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +29,7 @@ MAX_DELAY_S = 60
 AGENT = f"OpenBook/{__version__}"
 _TOKEN = "OPENBOOK_WEB_TOKEN"  # noqa: S105  its name
 _MAX_HOPS = 10
+_UNCHANGED = re.compile(rb"HTTP/1\.1 304[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n")  # whole
 
 
 class FetchError(Exception):
@@ -104,8 +103,9 @@ class Site:
         if not start.host or start.scheme not in {"http", "https"}:
             raise SourceError(f"{url!r} is not a web address: it must begin with https:// and a host.")
         if b"@" in start.userinfo + start.netloc or start.userinfo:
-            said = "names a user. Leave that out"
-            raise SourceError(f"The address at {start.host} {said}; {_TOKEN}=HOST=TOKEN signs in.")
+            raise SourceError(
+                f"The address at {start.host} names a user. Leave that out; {_TOKEN}=HOST=TOKEN signs in."
+            )
         if not 0 <= delay_s <= MAX_DELAY_S:
             raise SourceError(f"delay_s must be 0 to {MAX_DELAY_S} seconds, not {delay_s:g}.")
         tokens = dict(pair.partition("=")[::2] for pair in os.environ.get(_TOKEN, "").split())
@@ -116,19 +116,15 @@ class Site:
         self.delay_s, self.robots = delay_s, protego.Protego.parse("")
         self._scheme, self._host, self._port = start.scheme, start.host, start.port
         self.move(self.start)
-        self._next_s, self._until, self._is_public, self._is_new, self._is_cut = 0.0, math.inf, False, False, False
-        self._socket: socket.socket | None = None  # of the newest connection; no older one is used again
+        self._next_s, self._until, self._is_public, self._is_new = 0.0, math.inf, False, False
+        self._connection: Any = None  # the newest; no older one is used again
+        self._heard = b""  # from it, since it was asked last
         self._client = httpx.Client(
             headers={"User-Agent": AGENT, "Accept-Encoding": "gzip, deflate", **signed},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=httpx.Timeout(30.0, connect=10.0),
         )
-        self._has_ended = threading.Event()
-        threading.Thread(target=self._watch, name="openbook-watch", daemon=True).start()
-
-    def close(self) -> None:
-        self._has_ended.set()
-        self._client.close()
+        self.close = self._client.close
 
     def move(self, address: str) -> None:
         """Make the folder of `address` the site's: `prefix` is its address."""
@@ -161,12 +157,14 @@ class Site:
             before, pause_s, answer = known.get(address, PageRecord()), 0, None
             conditions = {"If-None-Match": before.etag, "If-Modified-Since": before.modified}
             headers = {name: value for name, value in conditions.items() if value}
-            about = {"trace": partial(self._trace, address)}
+            extensions = {"trace": partial(self._trace, address)}
             if (wait_s := self._next_s - time.monotonic()) > 0:
                 time.sleep(wait_s)
-            self._is_new, self._is_cut, self._until = False, False, time.monotonic() + REQUEST_S
+            if self._connection and not _UNCHANGED.fullmatch(self._heard):  # what follows a body may pass for an answer
+                self._connection.close()
+            self._heard, self._is_new, self._until = b"", False, time.monotonic() + REQUEST_S
             try:
-                with self._client.stream("GET", address, headers=headers, extensions=about) as response:
+                with self._client.stream("GET", address, headers=headers, extensions=extensions) as response:
                     status, said = response.status_code, response.headers.get("retry-after", "")
                     if status in (429, 503) and not has_paused and re.fullmatch(r"[1-9]\d?", said, re.ASCII):
                         pause_s = int(said) if int(said) <= MAX_DELAY_S else 0
@@ -175,14 +173,12 @@ class Site:
                             raise FetchError(address, "answers 304 Not Modified to a first request")
                         answer = _answer(address, response)
                         self._until = math.inf
-                        if self._is_cut:  # a body without a length would seem whole
-                            raise FetchError(address, f"took more than {REQUEST_S:g} seconds")
                         if answer.is_whole:
                             response.close()  # so the connection can be used again
                         yield answer
                         return
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-                if answer or is_again or self._is_new or self._is_cut:
+                if answer or is_again or self._is_new or isinstance(error, httpx.TimeoutException):
                     raise FetchError(address, f"could not be fetched: {first_line(error)[:200]}") from error
                 is_again = True  # a server may close a connection just when it is used again
                 continue
@@ -197,7 +193,7 @@ class Site:
 
     def _redirected(self, address: str, location: str) -> str:
         if address.startswith("http:") and not self._port and location.startswith(f"https://{self._host}/"):
-            self._scheme, self.prefix = "https", self.prefix.replace("http", "https", 1)
+            self._scheme, self.prefix = "https", self.prefix.replace("http:", "https:", 1)
         there = self.address(location, address)
         if not there or there == address or not self.may_ask(there):
             why = "itself" if there == address else "what robots.txt does not allow" if there else "another site"
@@ -205,24 +201,23 @@ class Site:
         return there
 
     def _trace(self, address: str, event: str, about: Mapping[str, Any]) -> None:
-        """For httpx: keeps the socket, first plain and then under TLS, and checks the peer before anything is sent to it."""
+        """For httpx: checks the peer before anything is sent to it, first without and then with TLS."""
         self._is_new |= event.endswith(".connect_tcp.started")
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            stream = about["return_value"]
-            self._socket = stream.get_extra_info("socket")
+            stream = self._connection = about["return_value"]
+            stream.read = partial(self._read, stream.read)
             peer = ipaddress.ip_address(stream.get_extra_info("server_addr")[0])
             if self._is_public and not peer.is_global:
                 stream.close()
                 raise FetchError(address, f"has the private address {peer} now, and had a public one before")
             self._is_public = peer.is_global
 
-    def _watch(self) -> None:
-        """Cuts a request that takes more than REQUEST_S, and a quarter at most, however slowly bytes still come."""
-        while not self._has_ended.wait(REQUEST_S / 4):
-            if self._until < time.monotonic() and self._socket is not None:
-                self._is_cut = True
-                with suppress(OSError):  # already closed
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+    def _read(self, read: Callable[[int, float], bytes], max_bytes: int, timeout: float | None = None) -> bytes:
+        if (left := self._until - time.monotonic()) <= 0:  # however slowly bytes still come
+            raise httpx.ReadTimeout(f"it took more than {REQUEST_S:g} seconds")
+        data = read(max_bytes, min(timeout or REQUEST_S, left))
+        self._heard = (self._heard + data)[:100_000]
+        return data
 
 
 def _answer(address: str, response: httpx.Response) -> Answer:

@@ -23,9 +23,7 @@ import httpx
 import lxml.html
 import msgspec
 import protego
-import trafilatura
 from lxml import etree
-from trafilatura.metadata import extract_metadata
 
 from openbook.errors import SourceError
 from openbook.records import Verdict
@@ -168,7 +166,7 @@ class _Crawl:
         return (yield from self._take(asked, suffix, answer)) if suffix else ()
 
     def _is_unchanged(self, address: str) -> bool:
-        """By a sitemap. A page may change without its sitemap saying so, thus this holds for a week."""
+        """As a sitemap says. It may be wrong, so for a week at most."""
         if address not in self._known or not self._known[address].fingerprint:
             return False
         before = self._kept[address]
@@ -273,6 +271,9 @@ def _may_be_document(address: str) -> bool:
 
 def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
     """Suffix, bytes and metadata of a page's main text, or of the page whole. No suffix: its scripts would write the text."""
+    import trafilatura  # slow, and needed for pages that are new or changed alone
+    from trafilatura.metadata import extract_metadata
+
     page, charset = answer.head, "utf-8"
     try:
         page.decode()  # then it is UTF-8, whatever the header says

@@ -176,3 +176,15 @@ def test_redirects(
         site.add(f"/long/{number}", status=status, headers={"Location": f"/long/{number + 1}"})
     own = ("http:///good", "\\\\example.org\\x")  # addresses of the same host, after RFC 3986
     assert listed(site, other_site, kept, monkeypatch) == ("absent" if location in own else "failed")
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\n" + HTML + b"Content-Length: 60\r\n\r\n" + PAGE[:60], b"HTTP/1.1 304 Not Modified\r\n\r\n", b"HTTP/1.1 304\n\n"])  # fmt: skip
+def test_what_follows_an_answer_is_not_the_next_answer(site: Any, kept: Any, first: bytes) -> None:
+    for path, *links in (("/", "/bad", "/good"), ("/bad",), ("/good",)):
+        site.add_page(path, *links, etag='"1"')
+    kept.take(WebSource(f"{site.url}/", delay_s=0.0))
+    forged = b"HTTP/1.1 200 OK\r\n" + HTML + b"Content-Length: 36\r\n\r\n" + b"<main>Forged words, and more forged."
+    site.add("/bad", raw=raw(first + forged, itertools.islice(Slow(b""), 20)))
+    kept.take(WebSource(f"{site.url}/", delay_s=0.0))
+    assert site.paths()[-1] == "/good"
+    assert kept.read in ([], [f"{site.url}/bad"])
