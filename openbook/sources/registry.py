@@ -54,7 +54,7 @@ def open_source(url: str, options: Mapping[str, Any]) -> Source:
     scheme = url.partition("://")[0].lower()
     if _PASSWORD.match(url):
         raise SourceError(
-            f"A password or token in the address of a {scheme} source would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
+            f"A password or token in an address ({scheme}) would be stored and shown. Leave it out: see docs/sources.md for where it can stand."
         )
     known: Mapping[str, str] = SCHEMES
     if scheme not in known:
