@@ -419,7 +419,7 @@ class _Run:
         parts, at_last = _gathered(item), time.monotonic()
         until = at_last + item_s
 
-        def some() -> bytes | None:
+        def some() -> Any:
             return self._caller.call(lambda: next(parts, None), min(at_last + idle_s, until) - time.monotonic())
 
         try:

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -103,6 +104,29 @@ def test_items_become_documents_and_follow_their_source(site: Site) -> None:
     assert changed == {"7.txt": "updated", "8.txt": "removed"}
     assert site.reads == [f"{SITE}/7.txt"]
     assert len(list(mirror_folder(site.library.base.folder, SITE).iterdir())) == 999 + 2  # lines and lock
+
+
+def test_what_is_new_is_read_before_the_next_item_is_asked_for(site: Site) -> None:
+    order: list[str] = []
+    fingerprints, suffixes = ["a", "b", "c", "d"], [".txt"] * 4
+
+    class Listing(list[Item | Verdict | Exception]):
+        def __iter__(self) -> Iterator[Item | Verdict | Exception]:
+            for at, fingerprint in enumerate(fingerprints):
+                order.append(f"list {at}")
+                yield Item(f"{SITE}/{at}", fingerprint, partial(read, at), suffixes[at])
+
+    def read(at: int) -> Iterator[bytes]:
+        order.append(f"read {at}")
+        yield f"Text {at}.".encode()
+
+    HELD[SITE] = Listing()
+    site.sync()
+    assert order == [f"{what} {at}" for at in range(4) for what in ("list", "read")]
+    order.clear()
+    fingerprints[1], suffixes[2] = "new", ".md"
+    site.sync()
+    assert order == ["list 0", "list 1", "read 1", "list 2", "read 2", "list 3"]
 
 
 def test_metadata_labels_and_type_come_with_an_item(site: Site) -> None:
