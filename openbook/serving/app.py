@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from openbook import __version__
 from openbook.answer import CLOSED_BOOK
+from openbook.config import Settings
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
@@ -89,9 +90,7 @@ def create_app(
     names = [each.identity.name for each, _ in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"Each model is served once. There are: {', '.join(names)}.")
-    if (fallback := configuration.settings.fallback_model) not in ("", *names):
-        raise ConfigError(f"The fallback_model {fallback!r} is not served. There are: {', '.join(names)}.")
-    _check_aliases(configuration.settings.aliases, names, bases, embedder.identity.name)
+    _check_settings(configuration.settings, names, bases, embedder.identity.name)
     bounds = configuration.bounds
     service = Service(
         configuration=configuration,
@@ -166,10 +165,15 @@ def _openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     return app.openapi_schema or {}
 
 
-def _check_aliases(
-    aliases: Mapping[str, str], served: Sequence[str], bases: Mapping[str, KnowledgeBase], embedder: str
+def _check_settings(
+    settings: Settings, served: Sequence[str], bases: Mapping[str, KnowledgeBase], embedder: str
 ) -> None:
-    for alias, name in aliases.items():
+    """Raise ConfigError for a name of what is not served."""
+    if settings.fallback_model not in ("", *served):
+        raise ConfigError(
+            f"The fallback_model {settings.fallback_model!r} is not served. There are: {', '.join(served)}."
+        )
+    for alias, name in settings.aliases.items():
         try:
             if name != embedder:
                 resolve_model(alias, served, bases, {alias: name})
