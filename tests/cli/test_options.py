@@ -18,7 +18,7 @@ from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
 MAX_OPTIONS = 90
-MAX_SETTINGS = 18
+MAX_SETTINGS = 20
 
 
 def verbs(of: click.Command = command, name: str = "openbook") -> Iterator[tuple[str, click.Command]]:
