@@ -298,3 +298,8 @@ def test_the_programs_of_the_docs_run(
     assert "goes to Amélie Rouvière, and\n" in printed  # the line that was looked up
     assert "'1.1 Asking for leave'" in printed
     assert "No version 'v2'" in printed
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with openbook.open() as kb:
+        kb.sync("examples/handbook")
+    exec(program, {})
+    assert capsys.readouterr().out.strip()
