@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from openbook.certainty import CertaintyLimits, Signals, certainty
 from openbook.diagnosis.calibration import (
@@ -64,8 +65,8 @@ def test_a_proposed_limit_holds_on_the_answers_it_was_chosen_on(
         if found is not None:
             assert len(right) >= FEWEST
             assert wilson(sum(right) / len(right), len(right), Z).low >= share
-    if None not in (proposed.supported_from, proposed.likely_from):
-        assert proposed.likely_from <= proposed.supported_from  # type: ignore[operator]
+    if proposed.supported_from is not None and proposed.likely_from is not None:
+        assert proposed.likely_from <= proposed.supported_from
 
 
 @given(MANY, st.data())
@@ -77,10 +78,14 @@ def test_one_more_right_answer_never_raises_the_limit(judged: list[tuple[Signals
     assert before is None or (after is not None and after <= before)
 
 
+def reaches(share: float, right: NDArray[np.bool_], bound: float = 0.0) -> Callable[[NDArray[np.bool_]], bool]:
+    return lambda surer: wilson(float(right[surer].mean()), int(surer.sum()), bound).low >= share
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=60), st.floats(0, 1), st.floats(0, 1))
 def test_a_lower_share_never_raises_the_limit(found: list[tuple[float, bool]], one: float, other: float) -> None:
     sure, right = np.array([each for each, _ in found]), np.array([its for _, its in found], dtype=bool)
-    low, high = (limit(sure, lambda surer: right[surer].mean() >= share) for share in sorted((one, other)))  # noqa: B023
+    low, high = (limit(sure, reaches(share, right)) for share in sorted((one, other)))
     assert high is None or (low is not None and low <= high)
 
 
@@ -135,10 +140,7 @@ def test_a_limit_is_too_low_for_other_questions_once_in_ten_times_at_most() -> N
     right = chance.random((draws, 100)) < 0.75
 
     def too_low(bound: float) -> int:
-        chosen = (
-            limit(at, lambda surer, its=its: wilson(its[surer].mean(), int(surer.sum()), bound).low >= SUPPORTED)  # type: ignore[misc]
-            for at, its in zip(sure, right, strict=True)
-        )
+        chosen = (limit(at, reaches(SUPPORTED, its, bound)) for at, its in zip(sure, right, strict=True))
         return sum(each is not None for each in chosen)
 
     assert too_low(Z) <= draws / 10
