@@ -25,12 +25,12 @@ from typing import Any
 from benchmarks.natural_questions import OTHERS, Question, holds, judged, questions
 from benchmarks.processes import ROOT
 from benchmarks.stored import default_embedder, opened
-from openbook.config import load_settings
-from openbook.errors import OpenBookError
+from openbook.core.config import load_settings
+from openbook.core.errors import OpenBookError
+from openbook.core.records import Decoding, Embedder, Prompt
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, lookup
 from openbook.knowledge.docs_cache import for_documents
-from openbook.records import Decoding, Embedder, Prompt
 
 ANSWERS = ROOT / "recipes" / "data" / "answers-natural.jsonl.gz"
 STEPS, RESULT_CHARS, STEP_TOKENS = 4, 1_200, 80

@@ -34,15 +34,15 @@ from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import holds, share
 from benchmarks.processes import result_of
 from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, llamacpp_server, merged_reader, opened, stored
-from openbook.answer import ask
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.config import available_cores
+from openbook.answers.answer_text import says_nothing_found, tidy
+from openbook.answers.ask import ask
+from openbook.answers.prompts import reading_prompt
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.config import available_cores
+from openbook.core.records import Decoding
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models.reader_metadata import reader_of
-from openbook.prompts import reading_prompt
-from openbook.records import Decoding
-from openbook.retrieval import Corpus, Options
 
 MAX_TOKENS = 48
 NAMES = ("openbook", "llamaindex", "llamaindex+")

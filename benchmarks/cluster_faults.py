@@ -45,13 +45,13 @@ from openbook.cluster.connection import ray_module
 from openbook.cluster.local import start_object_store, start_postgres, stop_server
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.cluster.workers import Workers
-from openbook.config import DatabaseUrl
-from openbook.errors import OpenBookError
+from openbook.core.config import DatabaseUrl
+from openbook.core.errors import OpenBookError
+from openbook.core.parallel import StagedProgress
+from openbook.core.records import Hit, sha256_hex
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.parallel import StagedProgress
 from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
-from openbook.records import Hit, sha256_hex
 from openbook.testing import HashEmbedder
 from tests.cluster.conftest import new_database
 from tests.cluster.proxy import Proxy
@@ -400,7 +400,7 @@ import os, signal, sys
 from pathlib import Path
 from openbook.cluster.connection import connect, disconnect
 from openbook.cluster.workers import Workers
-from openbook.config import DatabaseUrl
+from openbook.core.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.testing import HashEmbedder
 

@@ -40,12 +40,12 @@ from openbook.cluster.connection import connect, disconnect, ray_module
 from openbook.cluster.local import start_object_store, start_postgres, stop_server
 from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
-from openbook.config import DatabaseUrl
+from openbook.core.config import DatabaseUrl
+from openbook.core.records import EmbedderIdentity
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.index.search import IndexView, RankedPassage, best_passages
 from openbook.knowledge.store.identities import Change
 from openbook.knowledge.store.version_rows import version_transaction, write_version
-from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
 
 DIMENSIONS, PER_DOCUMENT, WORDS = 384, 50, 45

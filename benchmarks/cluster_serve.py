@@ -39,17 +39,17 @@ from benchmarks.contender_openbook import counted_embedder
 from benchmarks.processes import cpu_s
 from benchmarks.serving import Ask, Server, chat_body, http_asker, questions, serving, show_load, under_load
 from benchmarks.stored import HANDBOOK, base_of
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus
 from openbook.cluster import replicas
 from openbook.cluster.connection import connect, disconnect
-from openbook.config import available_cores
+from openbook.core.config import available_cores
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
-from openbook.retrieval import Corpus
 from openbook.testing import EchoEngine
 
 MAX_TOKENS = 16

@@ -34,10 +34,10 @@ from benchmarks.stored import default_embedder
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import Workers
-from openbook.config import available_cores
+from openbook.core.config import available_cores
+from openbook.core.records import Embedder, Vectors
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.store.schema import FILE_NAME
-from openbook.records import Embedder, Vectors
 from openbook.testing import HashEmbedder
 from tests.cluster.state import state_digest
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.records import Embedder, EmbedderIdentity
+from openbook.core.records import Embedder, EmbedderIdentity
 
 if TYPE_CHECKING:
     from benchmarks.contender_child import Job
@@ -45,7 +45,7 @@ class CountedEmbedder:
 
 
 def counted_embedder() -> CountedEmbedder:
-    from openbook.config import load_settings
+    from openbook.core.config import load_settings
     from openbook.inference import load_embedder
     from openbook.models import ModelStore, ensure
 

@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.errors import OpenBookError
+from openbook.core.errors import OpenBookError
+from openbook.core.records import Embedder
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove
 from openbook.knowledge.cite.quotes import cite_sentences
 from openbook.knowledge.versions import diff, history, tag
-from openbook.records import Embedder
 from openbook.testing import HashEmbedder
 
 QUESTIONS = (

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from benchmarks.stored import merged_reader, stored
-from openbook.config import available_cores
+from openbook.core.config import available_cores
 from openbook.inference.frozen import SIDE_BY_SIDE
 from openbook.inference.llamacpp import CALL_TOKENS
 from openbook.inference.llamalib import Adapter, Context, Model

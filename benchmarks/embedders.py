@@ -32,13 +32,13 @@ from numpy.typing import NDArray
 
 from benchmarks import contender_data
 from benchmarks.stored import stored
-from openbook.config import load_settings
+from openbook.core.config import load_settings
+from openbook.core.records import Content
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
 from openbook.knowledge.index.words import query_terms
 from openbook.knowledge.ingest.splitter import split
 from openbook.models import EmbeddingSpec, ModelReference
-from openbook.records import Content
 
 CANDIDATES, RERANKED = 100, 20
 TIMED_PASSAGES = 200

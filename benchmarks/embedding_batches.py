@@ -21,7 +21,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from benchmarks.stored import stored
-from openbook.config import load_settings
+from openbook.core.config import load_settings
 
 
 def session(folder: Path, threads: int) -> Any:

@@ -33,12 +33,12 @@ from typing import Any
 
 from benchmarks.processes import ROOT
 from benchmarks.stored import llamacpp_server, stored
+from openbook.answers.prompts import reading_prompt
+from openbook.core.records import Decoding, Prompt, ReaderFormat, passage_block, question_block
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
-from openbook.prompts import passage_block, question_block, reading_prompt
-from openbook.records import Decoding, Prompt, ReaderFormat
 
 DATA = ROOT / "recipes" / "data" / "reader-dev.jsonl.gz"
 STEPS = 3

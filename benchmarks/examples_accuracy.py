@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import EXAMPLES, HANDBOOK, base_of, default_embedder, opened
-from openbook.answer import ask
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.config import load_settings
+from openbook.answers.answer_text import says_nothing_found, tidy
+from openbook.answers.ask import ask
+from openbook.answers.prompts import open_book_prompt
+from openbook.answers.retrieval import PASSAGES, Corpus, Options
+from openbook.core.config import load_settings
+from openbook.core.records import Answer, Embedder, Passage
 from openbook.diagnosis.scoring import Share, share_of
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import open_book_prompt
-from openbook.records import Answer, Embedder, Passage
-from openbook.retrieval import PASSAGES, Corpus, Options
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
 

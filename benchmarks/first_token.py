@@ -30,13 +30,13 @@ from typing import Any
 
 from benchmarks.processes import ROOT, result_of
 from benchmarks.stored import llamacpp_server, merged_reader, stored
-from openbook.config import available_cores
+from openbook.answers.prompts import reading_prompt
+from openbook.core.config import available_cores
+from openbook.core.records import Decoding, ReaderFormat, passage_block, question_block
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference
-from openbook.prompts import passage_block, question_block, reading_prompt
-from openbook.records import Decoding, ReaderFormat
 
 DATA = ROOT / "recipes" / "data" / "reader-train.jsonl.gz"
 POOL = 24

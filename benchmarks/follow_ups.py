@@ -24,13 +24,12 @@ from typing import Any
 
 from benchmarks.natural_questions import HALVES, OTHERS, found_within, nearest, questions, unpacked
 from benchmarks.stored import HANDBOOK, base_of, default_embedder
-from openbook.config import load_settings
-from openbook.conversation import MAX_EARLIER, search_query
+from openbook.answers.retrieval import MAX_EARLIER, PASSAGES, search_query
+from openbook.core.config import load_settings
+from openbook.core.records import Embedder, Hit
 from openbook.diagnosis.scoring import share_of
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
-from openbook.records import Embedder, Hit
-from openbook.retrieval import PASSAGES
 
 FILE = Path(__file__).parent / "data" / "follow_ups.jsonl"
 WAYS: dict[str, Callable[[Sequence[str], str, Callable[[str], float]], str]] = {

@@ -147,7 +147,7 @@ def learn(
     """((seconds, held-out loss) along the way, (training, held-out) documents as tokens, vocabulary, parameters)."""
     import torch
 
-    from openbook.config import available_cores
+    from openbook.core.config import available_cores
     from openbook.models import ModelStore
     from openbook.training.evaluation import evaluate
     from openbook.training.loop import Learner

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from benchmarks import contender_data
 from benchmarks.contender_data import interval, ndcg
 from benchmarks.stored import default_embedder
+from openbook.core.records import Embedder
 from openbook.knowledge.index import bm25, search
 from openbook.knowledge.index.bm25 import Bm25
 from openbook.knowledge.index.segment_builder import SegmentBuilder
 from openbook.knowledge.index.segments import PassageIdentity, RowsInScope
 from openbook.knowledge.index.words import query_terms
-from openbook.records import Embedder
 
 CANDIDATES, SQUAD_QUESTIONS = 100, 1000
 Floats = NDArray[np.float64]

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from openbook.core.errors import ConfigError, did_you_mean
 from openbook.diagnosis.scoring import share_of
 from openbook.diagnosis.verdicts import VERDICTS
-from openbook.errors import ConfigError, did_you_mean
 
 HEAD = """# Which verdict is right?
 

@@ -30,11 +30,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.stored import stored
-from openbook.errors import ContextOverflow, EngineError, InvalidModelFile
+from openbook.core.errors import ContextOverflow, EngineError, InvalidModelFile
+from openbook.core.records import Decoding, Prompt
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf
-from openbook.records import Decoding, Prompt
 from openbook.serving.model_reload import named_in_store
 from tests.models.gguf_files import Recipe, llama
 from tests.models.mutations import MUTATIONS, mutated, recipe_of

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from benchmarks.examples_accuracy import share
 from benchmarks.stored import base_of, default_embedder, opened
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus
+from openbook.core.records import Embedder
 from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Embedder
-from openbook.retrieval import Corpus
 
 SEED = 5
 SIDES = ("the facts", "the other values")

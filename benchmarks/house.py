@@ -1,7 +1,7 @@
 """How large is the house, and how long is the way of a question through it?
 
 Counts lines of source and tests; the floors of each package (the longest chain of imports between its modules, those inside functions
-too; a circle counts as one floor); the parameters of `openbook.answer.ask`; and the modules and functions of the package that one cold
+too; a circle counts as one floor); the parameters of `openbook.answers.ask.ask`; and the modules and functions of the package that one cold
 question passes through, from `openbook.open` to the answer.
 
     python -m benchmarks.house            with fakes, which take no time
@@ -25,7 +25,7 @@ from typing import Any
 import grimp
 
 import openbook
-from openbook.answer import ask
+from openbook.answers.ask import ask
 from openbook.testing import HashEmbedder, echo_model
 
 ROOT = Path(__file__).resolve().parent.parent

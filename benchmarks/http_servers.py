@@ -27,7 +27,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.inference import FrozenModel
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration

@@ -28,17 +28,17 @@ from typing import Any
 
 from benchmarks.examples_accuracy import holds, share, words
 from benchmarks.stored import base_of, default_embedder, stored
-from openbook.answer import ask
-from openbook.config import load_settings
+from openbook.answers.ask import ask
+from openbook.answers.prompts import open_book_prompt
+from openbook.answers.retrieval import Corpus
+from openbook.core.config import load_settings
+from openbook.core.records import Answer, Embedder, Prompt
 from openbook.diagnosis.scoring import Share
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
-from openbook.prompts import open_book_prompt
-from openbook.records import Answer, Embedder, Prompt
-from openbook.retrieval import Corpus
 from tests.attacks.injections import Injection, injections
 
 MODELS = ("reader", "smollm2-135m-instruct")

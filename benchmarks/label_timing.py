@@ -41,7 +41,7 @@ import httpx
 from benchmarks.first_token import DATA
 from benchmarks.serving import serving
 from benchmarks.stored import default_embedder, opened, stored
-from openbook.config import Settings, load_settings
+from openbook.core.config import Settings, load_settings
 from openbook.inference import load_embedder
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, add

@@ -20,10 +20,10 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.stored import opened
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus, Options
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
-from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder
 
 

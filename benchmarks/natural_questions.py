@@ -38,16 +38,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stored import default_embedder, opened
-from openbook.answer import ask
-from openbook.certainty import MEANING
-from openbook.config import load_settings
-from openbook.conversation import search_query
+from openbook.answers.ask import ask
+from openbook.answers.certainty import MEANING
+from openbook.answers.retrieval import MIN_HITS, Corpus, Options, nearness, search_query
+from openbook.core.config import load_settings
+from openbook.core.records import Answer, Digest, Embedder, Hit
 from openbook.diagnosis.scoring import share_of
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
-from openbook.records import Answer, Digest, Embedder, Hit
-from openbook.retrieval import MIN_HITS, Corpus, Options, nearness
 
 OTHERS = Path(__file__).parent / "data" / "questions.jsonl"
 NATURAL = Path(__file__).parent.parent / "examples" / "natural"

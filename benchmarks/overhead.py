@@ -19,9 +19,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus
 from openbook.knowledge import KnowledgeBase, add
-from openbook.retrieval import Corpus
 from openbook.testing import HashEmbedder, echo_model
 
 _WORDS = "copper granite harbour lighthouse ferry ticket winter garden engine river market letter violin bridge".split()

@@ -28,7 +28,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.knowledge import KnowledgeBase, sync
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks.splitting import Span, interval, load, union
 from benchmarks.stored import default_embedder
+from openbook.core.records import Content, Embedder, HeadingMark
 from openbook.knowledge.index import boilerplate
 from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import SegmentBuilder
@@ -30,7 +31,6 @@ from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.segments import PassageIdentity
 from openbook.knowledge.ingest.embeddings import embedding_texts
 from openbook.knowledge.ingest.splitter import split
-from openbook.records import Content, Embedder, HeadingMark
 
 FIRST = (4, 10)
 BUDGET = 2_000

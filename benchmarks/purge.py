@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.stored import default_embedder
+from openbook.core.records import Embedder, Hit
 from openbook.knowledge import KnowledgeBase, purge, sync
-from openbook.records import Embedder, Hit
 
 PURGES = 10
 

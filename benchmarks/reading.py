@@ -27,12 +27,12 @@ from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
 from benchmarks.stored import opened
-from openbook.answer import decoding_for, final_answer, read_hits
-from openbook.config import STRATEGIES, load_settings
+from openbook.answers.ask import decoding_for, final_answer, read_hits
+from openbook.answers.retrieval import Options, strategy_of
+from openbook.core.config import STRATEGIES, load_settings
+from openbook.core.records import Hit, Passage
 from openbook.diagnosis.scoring import interval, squad_contains, token_f1
 from openbook.inference import FrozenModel
-from openbook.records import Hit, Passage
-from openbook.retrieval import Options, strategy_of
 from openbook.training.reader_objective import Passage as Text
 from openbook.training.reader_objective import PassageLine, Question, WordIndex, number_passages
 

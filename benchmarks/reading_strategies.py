@@ -30,15 +30,15 @@ from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
 from benchmarks.stored import default_embedder, opened
-from openbook.answer import final_answer, read_hits
+from openbook.answers.ask import final_answer, read_hits
+from openbook.answers.retrieval import Options
+from openbook.core.records import Decoding, Embedder, Hit
 from openbook.diagnosis.gate import EvalQuestion
 from openbook.diagnosis.scoring import Interval, interval, token_f1
 from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.ingest.splitter import Sizing
-from openbook.records import Decoding, Embedder, Hit
-from openbook.retrieval import Options
 
 READ = 4
 WAYS = ("oracle", "first", "each", "withheld", "quote", "together", "oracle of together")

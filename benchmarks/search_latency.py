@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.processes import result_of
+from openbook.core.records import sha256_hex
 from openbook.knowledge.index import vectors
 from openbook.knowledge.index.search import IndexView, Shard, best_candidates, best_passages
 from openbook.knowledge.index.segment_builder import IndexSource
@@ -41,7 +42,6 @@ from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import row_digest
 from openbook.knowledge.store.names import passage_id
-from openbook.records import sha256_hex
 
 PER_CONTENT = 50
 QUERIES = 200

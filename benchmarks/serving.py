@@ -48,10 +48,10 @@ from benchmarks.answers_per_second import MAX_TOKENS, Answerer, llamaindex, llam
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.processes import ROOT, memory_kb, result_of
 from benchmarks.stored import EXAMPLES, HANDBOOK, base_of
-from openbook.answer import ask
-from openbook.config import Settings, available_cores
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus
+from openbook.core.config import Settings, available_cores
 from openbook.knowledge import KnowledgeBase
-from openbook.retrieval import Corpus
 from openbook.testing import HashEmbedder, echo_model
 
 SLOTS = 4  # of llama.cpp's server; OpenBook's server computes as many requests at a time

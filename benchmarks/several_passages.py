@@ -24,13 +24,13 @@ from typing import Any
 from benchmarks.reader_accuracy import exact_match
 from benchmarks.reading_strategies import knowledge_base
 from benchmarks.stored import default_embedder, opened
-from openbook.answer import decoding_for, final_answer, read_hits
+from openbook.answers.ask import decoding_for, final_answer, read_hits
+from openbook.answers.retrieval import Options, strategy_of
+from openbook.core.records import Embedder, Hit
 from openbook.diagnosis.scoring import interval, squad_contains, token_f1
 from openbook.inference import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Embedder, Hit
-from openbook.retrieval import Options, strategy_of
 
 READ = 4
 MEASURES = ("exact", "F1", "holds", "declined")

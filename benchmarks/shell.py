@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.stored import HANDBOOK
-from openbook.config import load_settings
+from openbook.core.config import load_settings
 
 AGAIN = "At what time does the nightly backup start?"
 NEW = (

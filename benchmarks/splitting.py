@@ -29,10 +29,10 @@ import numpy as np
 
 from benchmarks import contender_data
 from benchmarks.stored import default_embedder
+from openbook.core.records import Content, Embedder
 from openbook.knowledge.index.words import query_words
 from openbook.knowledge.ingest.sentences import sentence_spans
 from openbook.knowledge.ingest.splitter import split
-from openbook.records import Content, Embedder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

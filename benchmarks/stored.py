@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT
-from openbook.config import available_cores, load_settings
+from openbook.core.config import available_cores, load_settings
+from openbook.core.records import Embedder
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.records import Embedder
 
 EXAMPLES = ROOT / "examples"
 HANDBOOK = EXAMPLES / "handbook"

@@ -21,11 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from openbook.core.records import Passage, Vectors, sha256_hex
 from openbook.diagnosis.scoring import interval
 from openbook.inference import load_embedder
 from openbook.knowledge.cite.quotes import cite_sentences
 from openbook.models import ModelStore, ensure
-from openbook.records import Passage, Vectors, sha256_hex
 
 HERE = Path(__file__).parent
 AMONG = 6

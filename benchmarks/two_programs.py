@@ -23,8 +23,8 @@ REQUESTS = 2
 def answer() -> None:
     """In the child process: read a prompt of about 250 tokens and write up to 24, a few times."""
     from benchmarks.stored import opened
-    from openbook.config import load_settings
-    from openbook.records import Decoding, Prompt
+    from openbook.core.config import load_settings
+    from openbook.core.records import Decoding, Prompt
 
     model = opened(load_settings().model)
     prompt = Prompt("Answer.", ("The ferry to Sandhavn leaves at nine on weekdays. " * 20,), "When?")

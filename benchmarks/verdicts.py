@@ -28,6 +28,8 @@ from typing import Any
 from benchmarks import hand_check
 from benchmarks.stored import base_of, default_embedder, opened
 from benchmarks.verdict_sets import SETS, Set, sets
+from openbook.answers.retrieval import Options
+from openbook.core.records import Embedder
 from openbook.diagnosis.questions import questions_digest
 from openbook.diagnosis.report import OBSERVATIONS, observations_path
 from openbook.diagnosis.run_log import read_observations
@@ -45,8 +47,6 @@ from openbook.diagnosis.verdicts import (
 )
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Embedder
-from openbook.retrieval import Options
 
 RECORDS, HAND_CHECK = "records.jsonl", "hand-check.md"
 STATES_BYTES = 256 << 20

@@ -28,28 +28,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openbook.errors import OpenBookError as OpenBookError
+    from openbook.core.errors import OpenBookError as OpenBookError
+    from openbook.core.records import Answer as Answer
+    from openbook.core.records import Citation as Citation
+    from openbook.core.records import Embedder
+    from openbook.core.records import Hit as Hit
+    from openbook.core.records import Receipt as Receipt
     from openbook.inference import FrozenModel as FrozenModel
     from openbook.library import Chat as Chat
     from openbook.library import Library as Library
     from openbook.library import View as View
-    from openbook.records import Answer as Answer
-    from openbook.records import Citation as Citation
-    from openbook.records import Embedder
-    from openbook.records import Hit as Hit
-    from openbook.records import Receipt as Receipt
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "records",
+    "Answer": "core.records",
     "Chat": "library",
-    "Citation": "records",
+    "Citation": "core.records",
     "FrozenModel": "inference",
-    "Hit": "records",
+    "Hit": "core.records",
     "Library": "library",
-    "OpenBookError": "errors",
-    "Receipt": "records",
+    "OpenBookError": "core.errors",
+    "Receipt": "core.records",
     "View": "library",
 }
 

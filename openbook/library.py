@@ -18,22 +18,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from openbook.config import Settings, load_settings
-from openbook.errors import ConfigError, KnowledgeError
-from openbook.parallel import Listener, StagedProgress
-from openbook.resources import Resources, Stages, run_options
+from openbook.answers.opening import Resources, Stages, run_options
+from openbook.core.config import Settings, load_settings
+from openbook.core.errors import ConfigError, KnowledgeError
+from openbook.core.parallel import Listener, StagedProgress
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from openbook.answers.retrieval import Corpus
+    from openbook.core.records import Answer, Embedder, Hit, Receipt
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase, Report, RunOptions, Scope
     from openbook.knowledge.lookup import Heading, Matches, Part
     from openbook.knowledge.versions import Difference, Version
-    from openbook.purge import PurgedEverywhere
-    from openbook.records import Answer, Embedder, Hit, Receipt
-    from openbook.replay import ReplayResult
-    from openbook.retrieval import Corpus
+    from openbook.proofs.purge import PurgedEverywhere
+    from openbook.proofs.replay import ReplayResult
 
 PathOrPaths: TypeAlias = "str | Path | Sequence[str | Path]"
 Documents: TypeAlias = PathOrPaths  # by the names that `documents` gives, or the ends of them
@@ -108,7 +108,7 @@ class View:
     @property
     def corpus(self) -> Corpus:
         """The documents to search. Opens the knowledge base on first use."""
-        from openbook.retrieval import Corpus
+        from openbook.answers.retrieval import Corpus
 
         return Corpus(self.resources.base(), self.resources.embedder(), self.scope)
 
@@ -150,9 +150,9 @@ class View:
         >>> answer.citations[0].quote
         'Travel expenses are signed by the head of unit.'
         """
-        from openbook.answer import ask_with_fallback
-        from openbook.prompts import checked_question
-        from openbook.retrieval import Options
+        from openbook.answers.ask import ask_with_fallback
+        from openbook.answers.prompts import checked_question
+        from openbook.answers.retrieval import Options
 
         question, resources = checked_question(question), self.resources
         options = Options.of(resources.settings)
@@ -172,7 +172,7 @@ class View:
         >>> kb.search("travel")[0].passage.document.endswith("travel.md")
         True
         """
-        from openbook.prompts import checked_question
+        from openbook.answers.prompts import checked_question
 
         return self.corpus.search(checked_question(text), limit)[1]
 
@@ -400,7 +400,7 @@ class Library(View):
         >>> kb.purge("leave.md").proved
         True
         """
-        from openbook.purge import finish_purge_everywhere, purge_everywhere
+        from openbook.proofs.purge import finish_purge_everywhere, purge_everywhere
 
         base, named = self._named(documents)
         finish_purge_everywhere(base, self.resources.settings)
@@ -452,8 +452,8 @@ class Library(View):
         >>> kb.replay(kb.ask("Who signs travel expenses?")).identical
         True
         """
-        from openbook.records import Receipt
-        from openbook.replay import knowledge_base_of, replay
+        from openbook.core.records import Receipt
+        from openbook.proofs.replay import knowledge_base_of, replay
 
         found = receipt if isinstance(receipt, Receipt) else receipt.receipt
         model, fallback = self.model, self.resources.fallback()

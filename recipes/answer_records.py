@@ -8,7 +8,7 @@ them; half of them have an answer there. One is right if an accepted answer stan
 but for summaries, answered by `ask` and judged by their facts; `--documents` as for `benchmarks.natural_questions`. Nothing is declined, so that
 answers below the probe's limit are known too. A run continues where it stopped.
 
-`answers.jsonl` gets a row an answer, with the signals of `openbook.certainty`; `N.npy` what the probe's layer gave, float16 [3, width]: for the
+`answers.jsonl` gets a row an answer, with the signals of `openbook.answers.certainty`; `N.npy` what the probe's layer gave, float16 [3, width]: for the
 last token before the answer, for its end, and on average over it.
 """
 
@@ -29,17 +29,17 @@ from numpy.typing import NDArray
 
 from benchmarks.natural_questions import OTHERS, judged, questions
 from benchmarks.stored import default_embedder, stored
-from openbook.answer import Reading, ask, cite, final_answer, signals_of
-from openbook.config import load_settings
+from openbook.answers.ask import Reading, ask, cite, final_answer, signals_of
+from openbook.answers.prompts import reading_prompt
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.config import load_settings
+from openbook.core.parallel import Cancelled, never, silent
+from openbook.core.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
 from openbook.inference.answerability import probe_of
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge.docs_cache import for_documents
-from openbook.parallel import Cancelled, never, silent
-from openbook.prompts import reading_prompt
-from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt
-from openbook.retrieval import Corpus, Options
 from recipes.answerability import SHARES, drawn
 
 MAX_TOKENS, MAX_PROMPT_TOKENS = 160, 1_700

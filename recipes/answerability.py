@@ -30,12 +30,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openbook.config import load_settings
+from openbook.answers.prompts import reading_prompt
+from openbook.core.config import load_settings
+from openbook.core.records import ModelIdentity, Prompt
 from openbook.inference.answerability import PROBES, AnswerabilityProbe
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelStore, ensure
-from openbook.prompts import reading_prompt
-from openbook.records import ModelIdentity, Prompt
 from openbook.training.reader_objective import PassageLine, WordIndex
 
 DATA = Path(__file__).parent / "data" / "reading-train.jsonl.gz"

@@ -3,7 +3,7 @@
     python -m recipes.certainty [FILE.jsonl.gz ...] [--diagram FILE.png]
 
 The files, `recipes/data/answers-*.jsonl.gz` by default, are what `recipes/answer_records.py` writes: for each answer the signals of
-`openbook.certainty`, whether it was right, and of what context or document it is. Answers about whole documents (`natural`) are right less
+`openbook.answers.certainty`, whether it was right, and of what context or document it is. Answers about whole documents (`natural`) are right less
 often than those about short texts with equal signals; the fit has an odds of its own for each, and what is written is that of whole
 documents. Prints the area under the curve of each signal and of the fit, and how far the fit is from calibrated (the mean difference of ten
 equal parts, weighted), parts of the contexts held out.
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openbook.certainty import FITS, MEANING, Fit, Signals, certainty
+from openbook.answers.certainty import FITS, MEANING, Fit, Signals, certainty
 from openbook.diagnosis.calibration import LIKELY, SUPPORTED, area, calibration_error, limit
 
 DATA = Path(__file__).parent / "data"

@@ -1,7 +1,8 @@
 """The one command that checks all: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-python scripts/check.py             all but the slow tests, in three workers for two cores
-python scripts/check.py --all       those too (torchrun, killed runs, exports, browsers, the 1.5B), and properties with more examples
+python scripts/check.py             the quick tests of everything, in three workers for two cores
+python scripts/check.py --laws      only the tests marked `laws`: the many cases of each law, after the checks above
+python scripts/check.py --all       all tests (torchrun, killed runs, exports, browsers, the 1.5B), and properties with more examples
 python scripts/check.py -k store    with these arguments for pytest
 """
 
@@ -28,6 +29,8 @@ def main() -> int:
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the hundreds of processes compiles what it imports
     for name, command in STEPS:
+        if name != "tests" and "--laws" in sys.argv:
+            continue
         extra = sys.argv[1:] if name == "tests" else []
         print(f"--- {name}: {' '.join([*command, *extra])}", flush=True)
         done = subprocess.run([str(scripts / command[0]), *command[1:], *extra], cwd=ROOT, env=environment, check=False)

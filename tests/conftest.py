@@ -1,7 +1,7 @@
 """Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone.
 
 Each process computes with one thread: threads that wait for each other on a core that is shared cost more than they give.
-`--all` also runs the tests marked `slow`, and properties with more examples.
+`--laws` runs the tests marked `laws` instead; `--all` runs all, those marked `slow` too, and properties with more examples.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from openbook.config import available_cores
+from openbook.core.config import available_cores
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.parallel import Cancelled, never
 from openbook.parsers import ocr, worker
 from openbook.parsers.sandbox import Parsed, ParserPool, decode_answer
-from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,10 @@ MAX_SCRATCH_BYTES = 4_000_000_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="also run tests marked slow, and properties with more examples")
+    parser.addoption(
+        "--laws", action="store_true", help="run the tests marked laws instead: the many cases of each law"
+    )
+    parser.addoption("--all", action="store_true", help="run all tests, and properties with more examples")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -74,10 +77,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--all") and not any("::" in str(each) for each in config.args):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        suite = "laws" if config.getoption("--laws") else "default"
+        config.hook.pytest_deselected(items=[item for item in items if suite_of(item) != suite])
+        items[:] = [item for item in items if suite_of(item) == suite]
     longest = ("test_readme.py", "test_visibility_laws.py")  # they begin first
     items.sort(key=lambda item: item.path.name not in longest)
+
+
+def suite_of(item: pytest.Item) -> str:
+    return next((name for name in ("slow", "laws") if item.get_closest_marker(name)), "default")
 
 
 @pytest.fixture(autouse=True)

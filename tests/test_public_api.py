@@ -16,13 +16,13 @@ from textwrap import dedent
 import pytest
 
 import openbook
-from openbook import resources
-from openbook.answer import ask
-from openbook.config import Settings
-from openbook.errors import EngineError, KnowledgeBaseInvalid
+from openbook.answers import opening
+from openbook.answers.ask import ask
+from openbook.core.config import Settings
+from openbook.core.errors import EngineError, KnowledgeBaseInvalid
+from openbook.core.records import Prompt
 from openbook.library import AnswerStream
 from openbook.models import ModelStore
-from openbook.records import Prompt
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import MODEL_HOME, ROOT, DecliningEngine, named_model, stored
 
@@ -180,7 +180,7 @@ def test_a_model_that_could_not_be_opened_is_tried_again(kb: openbook.Library, m
         raise EngineError("No memory.")
 
     openers = iter([fails, echo_model])
-    monkeypatch.setattr(resources, "model_opener", lambda *_: next(openers))
+    monkeypatch.setattr(opening, "model_opener", lambda *_: next(openers))
     with openbook.open("kb", embedder=HashEmbedder()) as other:
         with pytest.raises(EngineError):
             other.ask("Who signs travel expenses?")
@@ -200,7 +200,7 @@ def test_a_fallback_model_is_opened_once_an_answer_is_not_certain(
 
         return open_it
 
-    monkeypatch.setattr(resources, "model_opener", opener)
+    monkeypatch.setattr(opening, "model_opener", opener)
     question, hashes = "Who signs travel expenses?", HashEmbedder()
     with openbook.open("kb", model="small", embedder=hashes, fallback_model="large") as other:
         assert str(other.ask(question, closed_book=True)) == "The passages do not say."
@@ -285,8 +285,8 @@ def test_the_five_lines_run_with_real_models(
 def test_the_programs_of_the_docs_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(resources, "model_opener", lambda *_: echo_model)
-    monkeypatch.setattr(resources, "open_embedder", lambda *_: HashEmbedder())
+    monkeypatch.setattr(opening, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(opening, "open_embedder", lambda *_: HashEmbedder())
     (here / "examples").symlink_to(ROOT / "examples")
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
     assert len(programs) > 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import run
-from openbook.config import Settings
+from openbook.core.config import Settings
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"

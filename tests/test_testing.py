@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from openbook.core.records import Embedder
 from openbook.inference import Engine
-from openbook.records import Embedder
 from openbook.testing import EchoEngine, EmbedderSuite, EngineSuite, HashEmbedder
 
 

@@ -15,7 +15,7 @@ import click
 
 from openbook import __version__
 from openbook.cli import permissions
-from openbook.errors import OpenBookError, StorageError, did_you_mean
+from openbook.core.errors import OpenBookError, StorageError, did_you_mean
 
 PROGRAM = "openbook"
 COMPLETE = "_OPENBOOK_COMPLETE"  # set by the script of `openbook completion` when a shell completes a line
@@ -81,7 +81,7 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 to 8 an error (see `openbook.errors`), 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 to 8 an error (see `openbook.core.errors`), 130 interrupted."""
     permissions.begin()
     _open_streams()
     interrupted = threading.Event()

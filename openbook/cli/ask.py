@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from openbook.answer_text import printable
+from openbook.answers.answer_text import printable
 from openbook.cli import context, display
 from openbook.cli.options import (
     BASE_URL,
@@ -24,8 +24,8 @@ from openbook.cli.options import (
     cluster_option,
     scope_options,
 )
-from openbook.config import STRATEGIES, Place
-from openbook.errors import ConfigError, NotCertainEnough
+from openbook.core.config import STRATEGIES, Place
+from openbook.core.errors import ConfigError, NotCertainEnough
 
 _STANDARD_INPUT = Path("-")
 _MAX_QUESTION_BYTES = 1 << 20
@@ -82,8 +82,8 @@ def ask(
 
     If the documents do not hold the answer, it says so. A QUESTION of - is read from standard input.
     """
-    from openbook.parallel import Listener
-    from openbook.receipts import LOG_FILE, append_receipt
+    from openbook.core.parallel import Listener
+    from openbook.proofs.receipts import LOG_FILE, append_receipt
 
     if closed_book and (docs or kb or scope):
         raise ConfigError(
@@ -115,7 +115,7 @@ def ask(
 
 def _question(question: str, docs: tuple[Path, ...]) -> str:
     """Read from standard input if it is `-`, and checked."""
-    from openbook.prompts import checked_question
+    from openbook.answers.prompts import checked_question
 
     if question == "-":
         if _STANDARD_INPUT in docs:
@@ -145,7 +145,7 @@ def _files(docs: tuple[Path, ...], max_file_mb: int) -> Iterator[tuple[Path, ...
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find passages by meaning and words, without a language model."""
-    from openbook.prompts import checked_question
+    from openbook.answers.prompts import checked_question
 
     query = checked_question(query)
     with context.library(context.read_settings(kb=kb)) as library, context.joined(cluster):

@@ -19,13 +19,13 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
-from openbook.codec import convert, parse_json
-from openbook.config import Place
-from openbook.errors import ContextOverflow, ConversationError, QuestionError
-from openbook.files import replace_file, storage_errors
+from openbook.core.codec import convert, parse_json
+from openbook.core.config import Place
+from openbook.core.errors import ContextOverflow, ConversationError, QuestionError
+from openbook.core.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
-    from openbook.records import Answer
+    from openbook.core.records import Answer
 
 FORMAT = "openbook conversation 1"
 MAX_BYTES = 50_000_000
@@ -55,9 +55,9 @@ def chat(
     change it, delete lines from it; give it again to continue. If its last line is a question, that is answered first.
     You type questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.parallel import Listener
-    from openbook.prompts import checked_question
-    from openbook.receipts import LOG_FILE, append_receipt
+    from openbook.answers.prompts import checked_question
+    from openbook.core.parallel import Listener
+    from openbook.proofs.receipts import LOG_FILE, append_receipt
 
     settings = context.read_settings(docs=docs, kb=kb, model=model)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PLACE, YES, cluster_option
-from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
+from openbook.core.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.cluster.local import ClusterRecord, RunningCluster
     from openbook.cluster.status import BaseStatus, RayStatus
-    from openbook.config import Place, Settings
+    from openbook.core.config import Place, Settings
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ def move(source: Place, target: Place, as_json: bool) -> None:
     with display.stages() as progress:
         moved = move_base(source, target, progress)
     with closing(KnowledgeBase.open(target)) as base:
-        resources.remember_place(settings, base)
+        opening.remember_place(settings, base)
     versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
     said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
     stays = f"{source} stays as it is. Write to one of the two only, and delete the other: a purge does not reach it."

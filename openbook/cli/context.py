@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import display, permissions
-from openbook.config import Settings, load_settings
-from openbook.errors import ConfigError
-from openbook.files import check_replaceable, replace_file, storage_errors
+from openbook.core.config import Settings, load_settings
+from openbook.core.errors import ConfigError
+from openbook.core.files import check_replaceable, replace_file, storage_errors
 from openbook.library import Library
 
 if TYPE_CHECKING:
+    from openbook.core.records import Embedder
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.models import ModelReference, ModelStore
-    from openbook.records import Embedder
-    from openbook.signatures import Content
+    from openbook.proofs.signatures import Content
 
 
 def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
@@ -55,7 +55,7 @@ def ready_model(settings: Settings, name: str) -> ModelReference:
 
 def open_embedder(settings: Settings, name: str = "") -> OnnxEmbedder:
     """Default: the configured embedder."""
-    return resources.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
+    return opening.open_embedder(settings, name or settings.embedder, partial(ready_model, settings))
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ def check_writable(file: Path | None) -> None:
 
 def check_signing(file: Path, settings: Settings) -> None:
     """Check before the work that its result can be signed and written. Raises ConfigError."""
-    from openbook.signatures import public_key
+    from openbook.proofs.signatures import public_key
 
     check_writable(file)
     public_key(settings.home)
 
 
 def write_signed(file: Path, settings: Settings, content: Content) -> None:
-    from openbook.signatures import sign
+    from openbook.proofs.signatures import sign
 
     with storage_errors(f"write {file}"):
         replace_file(file, sign(settings.home, content), mode=0o600)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.answer_text import printable
+from openbook.answers.answer_text import printable
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, PATH, ScopeOptions, cluster_option, scope_options
-from openbook.config import Place
-from openbook.errors import ConfigError, EngineError, OpenBookError
-from openbook.records import canonical_json, sha256_hex
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, EngineError, OpenBookError
+from openbook.core.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
+    from openbook.core.config import Settings
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.summary import Comparison, ModelSummary
@@ -83,11 +83,11 @@ def run(
     whether an answer follows the passage when a value in it is altered, and whether the model says so when the passage
     is withheld. Answers are kept: to continue after a stop, run the same command again.
     """
+    from openbook.answers.retrieval import Options
     from openbook.diagnosis import report
     from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.runner import Bench, run_questions
-    from openbook.retrieval import Options
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.answer_text import printable
-from openbook.config import DatabaseUrl, Place
+from openbook.answers.answer_text import printable
+from openbook.core.config import DatabaseUrl, Place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.text import Text
 
+    from openbook.core.records import Answer, Citation, Hit, Verdict
     from openbook.knowledge.word_diff import Piece
-    from openbook.records import Answer, Citation, Hit, Verdict
 
 LINE_S = 30.0  # between lines of progress, without a terminal
 _CONTEXT_CHARS = 160  # on each side of a quote or changed passage
@@ -270,8 +270,8 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     """`live`: the part already on the terminal."""
     from rich.text import Text
 
-    from openbook.answer import CLOSED_BOOK
-    from openbook.certainty import MEANING, UNMEASURED
+    from openbook.answers.ask import CLOSED_BOOK
+    from openbook.answers.certainty import MEANING, UNMEASURED
 
     if live is None or not live.end(answer.answer):
         say(answer.answer, "bold")

@@ -15,8 +15,8 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import JSON
-from openbook.config import DatabaseUrl, Settings, available_cores, setting_sources, shown_url
-from openbook.errors import KnowledgeBaseMissing, OpenBookError, UnknownModel
+from openbook.core.config import DatabaseUrl, Settings, available_cores, setting_sources, shown_url
+from openbook.core.errors import KnowledgeBaseMissing, OpenBookError, UnknownModel
 
 MIN_FREE_GB, MIN_MEMORY_GB = 3.0, 2.0  # the default model is a file of 1.1 GB, which is downloaded and then mapped
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
-from openbook.config import Place
-from openbook.errors import ConfigError, FilesFailed, KnowledgeBaseBusy, KnowledgeError, SourceError, StorageError
-from openbook.records import Outcome
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, FilesFailed, KnowledgeBaseBusy, KnowledgeError, SourceError, StorageError
+from openbook.core.records import Outcome
 from openbook.sources.registry import is_address
 
 if TYPE_CHECKING:
     from openbook.knowledge import Report
     from openbook.knowledge.ingest.discovery import SyncedFolder
-    from openbook.purge import PurgedEverywhere
+    from openbook.proofs.purge import PurgedEverywhere
 
 RETRY_S = 5.0  # after another writer, or the disk, refused a run
 
@@ -69,7 +69,7 @@ def add(
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     base, embedder = context.ensure_base(settings)
-    options = replace(resources.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
+    options = replace(opening.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
     with (
         context.joined(cluster),
         context.workers(cluster, embedder, options) as (embedder, options),
@@ -202,7 +202,7 @@ def sync(
         raise ConfigError("--watch follows folders. To fetch addresses again and again: --every 10m")
 
     def run(which: list[SyncedFolder]) -> None:
-        options = resources.run_options(settings)
+        options = opening.run_options(settings)
         with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
             report = sync_folders(base, which, at_work, replace(options, progress=progress))
         _show(report, settings.kb_place, as_json)
@@ -316,9 +316,9 @@ def purge(
     DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
     Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
+    from openbook.answers.standing_questions import recorded_changes
     from openbook.knowledge.erasure import resolve_in_all_versions
-    from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
-    from openbook.standing_questions import recorded_changes
+    from openbook.proofs.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)

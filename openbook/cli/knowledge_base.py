@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
-from openbook.config import Place
-from openbook.errors import ConfigError, ContextOverflow
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, ContextOverflow
 
 if TYPE_CHECKING:
+    from openbook.core.records import Passage, Verdict
     from openbook.inference import FrozenModel
     from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.base import Status
     from openbook.knowledge.versions import Difference
-    from openbook.records import Passage, Verdict
 
 _MAX_CHANGES = 40  # documents
 _MAX_CHANGE_CHARS = 2_000  # of each, with the words around
@@ -40,7 +40,7 @@ def status(kb: Place | None, as_json: bool) -> None:
     settings = context.read_settings(kb=kb)
     place = settings.kb_place
     base = KnowledgeBase.open(place)
-    found, states = base.status(), resources.kv_cache(settings).kept()
+    found, states = base.status(), opening.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = permissions.open_folders([settings.home, place])
@@ -237,19 +237,19 @@ def precompute(
     are documents with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
-    from openbook.records import Decoding
-    from openbook.retrieval import strategy_of
+    from openbook.answers.retrieval import strategy_of
+    from openbook.core.records import Decoding
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)
     settings = context.read_settings(kb=kb, model=model)
     if settings.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     base = context.open_base(settings)
-    states = resources.kv_cache(settings)
+    states = opening.kv_cache(settings)
     before = states.kept()
     with ExitStack() as stack:
         if cluster is None:
-            opened, at_once = resources.open_stored(settings, context.ready_model(settings, settings.model), states), 1
+            opened, at_once = opening.open_stored(settings, context.ready_model(settings, settings.model), states), 1
         else:
             open_model, at_once = stack.enter_context(on_cluster.replicas(settings, cluster, bounds))
             opened = open_model(settings)
@@ -275,10 +275,10 @@ def _read_ahead(
     base: KnowledgeBase, model: FrozenModel, limit: int | None, at_once: int, *, by_passage: bool
 ) -> list[int | None]:
     """Tokens read of each passage, newest documents first. 0: there was no room; None: too long."""
+    from openbook.answers.prompts import open_book_prompt
+    from openbook.core.parallel import Cancelled, in_order, never
     from openbook.knowledge.cite.windows import in_windows
     from openbook.knowledge.index.scope import UNLABELLED
-    from openbook.parallel import Cancelled, in_order, never
-    from openbook.prompts import open_book_prompt
 
     model = model.for_request()
     by_document = map(base.passages, base.documents(UNLABELLED, newest_first=True))

@@ -8,7 +8,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, ScopeOptions, scope_options
-from openbook.config import Place
+from openbook.core.config import Place
 
 
 @click.command()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, PATH, YES
-from openbook.errors import ModelError
+from openbook.core.errors import ModelError
 
 if TYPE_CHECKING:
     from openbook.diagnosis.gate import Check
@@ -162,7 +162,7 @@ def promote(
             name,
             digest,
             lambda model: context.ready_model(settings, model),
-            partial(resources.open_stored, settings),
+            partial(opening.open_stored, settings),
             progress,
             sets=None if without_gate else (reading or gate.READING, known or gate.KNOWN),
         )
@@ -201,7 +201,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = context.store(settings)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=check_usable)
-    old, new = (resources.open_stored(settings, each) for each in (before, after))
+    old, new = (opening.open_stored(settings, each) for each in (before, after))
     with closing(old), closing(new), display.progress("gate") as progress:
         probes = load_eval_set(READING)[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=progress)

@@ -11,16 +11,16 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context
-from openbook.config import Settings, available_cores, load_settings
-from openbook.derived import DerivedFolder
-from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
-from openbook.files import storage_errors
+from openbook.core.config import Settings, available_cores, load_settings
+from openbook.core.derived import DerivedFolder
+from openbook.core.errors import ConfigError, ModelNotVerified, UnknownModel
+from openbook.core.files import storage_errors
 
 if TYPE_CHECKING:
+    from openbook.core.records import Digest
     from openbook.inference import FrozenModel
-    from openbook.records import Digest
 
 OpenModel: TypeAlias = "Callable[[Settings], FrozenModel]"
 
@@ -31,7 +31,7 @@ def models(
 ) -> Iterator[tuple[OpenModel, int]]:
     """(model opener, requests it can use at once). Without `cluster`, in this process."""
     if cluster is None:
-        yield lambda own: resources.model_opener(own, partial(context.ready_model, own))(), 1
+        yield lambda own: opening.model_opener(own, partial(context.ready_model, own))(), 1
         return
     with replicas(settings, cluster, bounds) as there:
         yield there
@@ -72,7 +72,7 @@ def replicas(settings: Settings, cluster: str, bounds: tuple[int, int] | None) -
                 follow_on_node,
                 digest=reference.digest,
                 count=prompt_counter(reference),
-                states=resources.kv_cache(own),
+                states=opening.kv_cache(own),
             )
 
         yield open_model, RUNNING * there.most
@@ -110,7 +110,7 @@ def open_on_node(name: str, digest: Digest, flags: dict[str, int]) -> FrozenMode
             f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
             "there, or share the home folder."
         )
-    return resources.open_stored(own, replace(reference, name=name), resources.kv_cache(own))
+    return opening.open_stored(own, replace(reference, name=name), opening.kv_cache(own))
 
 
 def follow_on_node(purge_mark: str) -> None:

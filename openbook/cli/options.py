@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
-from openbook.config import parse_place, shown_url
-from openbook.errors import ConfigError, did_you_mean
+from openbook.core.config import parse_place, shown_url
+from openbook.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from openbook.library import Library, View

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from openbook.config import Place
+    from openbook.core.config import Place
 
 _PRIVATE = 0o077
 _WRITABLE_BY_ALL = 0o002

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.answer_text import printable
+from openbook.answers.answer_text import printable
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import JSON, KB, LABEL, MODEL, PATH, WEBHOOK, cluster_option
-from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeBaseMissing, StorageError, did_you_mean
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, KnowledgeBaseMissing, StorageError, did_you_mean
 
 if TYPE_CHECKING:
+    from openbook.answers.standing_questions import QuestionStore, StandingAnswer, StandingQuestion
     from openbook.diagnosis.questions import Review
     from openbook.knowledge import KnowledgeBase
-    from openbook.standing_questions import QuestionStore, StandingAnswer, StandingQuestion
 
 OWNER = "command-line"  # of the standing questions that are saved here
 LOOK_S = 1.0  # between two looks for a new version
@@ -194,7 +194,7 @@ def add(question: str, kb: Place | None, where: str, labels: tuple[str, ...]) ->
 @JSON
 def list_questions(kb: Place | None, as_json: bool) -> None:
     """Show the standing questions, their answers, and earlier answers."""
-    from openbook.standing_questions import described, visible
+    from openbook.answers.standing_questions import described, visible
 
     store, base, name = _store(kb)
     found = [
@@ -239,8 +239,8 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
 
     Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
     """
-    from openbook.retrieval import Options
-    from openbook.standing_questions import QuestionStore, ask_again
+    from openbook.answers.retrieval import Options
+    from openbook.answers.standing_questions import QuestionStore, ask_again
 
     settings, told, seen = context.read_settings(kb=kb), 0, None
     with context.library(settings) as library:
@@ -272,7 +272,7 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
 
 def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook: str | None, *, as_json: bool) -> bool:
     """Show and post a change, or show an error. False: there was neither."""
-    from openbook.standing_questions import event, post
+    from openbook.answers.standing_questions import event, post
 
     if answer.state == "failed":
         display.note(f"{question.id}  {question.question}\n    {answer.error}", "red")
@@ -303,7 +303,7 @@ def _print_change(value: dict[str, Any]) -> None:
 
 
 def _store(kb: Place | None) -> tuple[QuestionStore, KnowledgeBase, str]:
-    from openbook.standing_questions import QuestionStore
+    from openbook.answers.standing_questions import QuestionStore
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, PLACE
-from openbook.config import Place
-from openbook.derived import DOCS
-from openbook.errors import (
+from openbook.core.config import Place
+from openbook.core.derived import DOCS
+from openbook.core.errors import (
     ConfigError,
     KnowledgeBaseDamaged,
     KnowledgeBaseMissing,
@@ -25,16 +25,16 @@ from openbook.errors import (
     ProofError,
     ReceiptError,
 )
-from openbook.files import storage_errors
-from openbook.records import Receipt
+from openbook.core.files import storage_errors
+from openbook.core.records import Receipt
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
+    from openbook.core.config import Settings
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import CheckResult
-    from openbook.replay import ReplayResult
-    from openbook.signatures import AbsenceProof, PurgeProof
+    from openbook.proofs.replay import ReplayResult
+    from openbook.proofs.signatures import AbsenceProof, PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -56,8 +56,8 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with 0 if all answers
     are identical, else with 1, and says what differs.
     """
-    from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
-    from openbook.replay import ReplayResult
+    from openbook.proofs.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
+    from openbook.proofs.replay import ReplayResult
 
     is_log = receipt.is_dir()
     with ExitStack() as to_close:
@@ -93,16 +93,16 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
 
 def _replayer(settings: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Opens each model and knowledge base once."""
-    from openbook.replay import knowledge_base_of
-    from openbook.replay import replay as answer_again
+    from openbook.proofs.replay import knowledge_base_of
+    from openbook.proofs.replay import replay as answer_again
 
-    states, store = resources.kv_cache(settings), context.store(settings)
+    states, store = opening.kv_cache(settings), context.store(settings)
 
     @functools.cache
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        return to_close.enter_context(closing(resources.open_stored(settings, reference, states)))
+        return to_close.enter_context(closing(opening.open_stored(settings, reference, states)))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
 
@@ -130,7 +130,7 @@ def candidates(settings: Settings, receipt: Receipt, kb: Place | None) -> list[K
         return [KnowledgeBase.open(kb)]
     of_docs = settings.derived_dir / DOCS / name if name.isalnum() else None
     found = []
-    for place in (settings.kb_place, of_docs, resources.remembered_place(settings, name)):
+    for place in (settings.kb_place, of_docs, opening.remembered_place(settings, name)):
         with suppress(KnowledgeBaseMissing):
             if place is not None:
                 found.append(KnowledgeBase.open(place))
@@ -166,7 +166,7 @@ def verify(
     file passes only with the signer's key. With --absent, a text is looked for, and is stored nowhere. Exits with 0 only
     when everything holds.
     """
-    from openbook.receipts import LOG_FILE
+    from openbook.proofs.receipts import LOG_FILE
 
     if [what is not None, show_key, absent is not None].count(True) > 1:
         raise ConfigError("Give one of these: WHAT to verify, --absent TEXT, or --show-key.")
@@ -181,7 +181,7 @@ def verify(
     if absent is not None:
         _look_for(absent, kb, proof, as_json)
     elif show_key:
-        from openbook import signatures
+        from openbook.proofs import signatures
 
         own = signatures.public_key(context.read_settings().home)
         about = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
@@ -200,7 +200,7 @@ def verify(
 def _verify_log(folder: Path, head: str | None, as_json: bool) -> None:
     """Check the chain. The printed digest covers all lines."""
     from openbook.models.aliases import is_digest
-    from openbook.receipts import verify_log
+    from openbook.proofs.receipts import verify_log
 
     if head is not None and not is_digest(head):
         raise ConfigError(f"--head must be the 64 hex digits that `openbook verify FOLDER` printed, not {head!r}.")
@@ -256,7 +256,7 @@ def _print_check(found: CheckResult) -> None:
 
 
 def _verify_signed(file: Path, key: str, as_json: bool) -> None:
-    from openbook import signatures
+    from openbook.proofs import signatures
 
     key = signatures.checked_key(key) if key else ""
     try:
@@ -278,7 +278,7 @@ def _verify_signed(file: Path, key: str, as_json: bool) -> None:
 
 
 def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
-    from openbook.signatures import PurgeProof
+    from openbook.proofs.signatures import PurgeProof
 
     silent = "this proof has an older format, which does not say what was beyond reach, such as backups."
     lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
@@ -304,8 +304,8 @@ def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
 
 
 def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: bool) -> None:
-    from openbook.absence import check_absent, look_for
     from openbook.knowledge import KnowledgeBase
+    from openbook.proofs.absence import check_absent, look_for
 
     settings = context.read_settings(kb=kb)
     if proof is not None:
@@ -324,7 +324,7 @@ def _text_of(text_or_file: str, settings: Settings) -> str:
     """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
     from openbook.parsers.sandbox import ParserPool
 
-    options, path, is_file = resources.run_options(settings), Path(text_or_file), text_or_file == "-"
+    options, path, is_file = opening.run_options(settings), Path(text_or_file), text_or_file == "-"
     with suppress(OSError, ValueError):  # most texts are no valid file names
         is_file = is_file or path.is_file()
     if not is_file:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import context, display, on_cluster, permissions
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, WEBHOOK, cluster_option
-from openbook.config import Place
-from openbook.errors import ConfigError, KnowledgeBaseMissing, needs_extra
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
+    from openbook.core.config import Settings
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase
@@ -69,7 +69,7 @@ def serve(
         from openbook.serving.model_reload import named_in_store
         from openbook.serving.server import http_server, listen
     from openbook.knowledge.index.scope import checked_labels
-    from openbook.receipts import LOG_FILE
+    from openbook.proofs.receipts import LOG_FILE
     from openbook.serving.configuration import Bounds, Configuration
 
     settings = context.read_settings(model=models[0] if models else None, base_url=base_url)
@@ -82,7 +82,7 @@ def serve(
         settings=settings,
         labels=checked_labels(labels),
         bounds=Bounds(running=Bounds().running * most),
-        ingest=resources.run_options(settings),
+        ingest=opening.run_options(settings),
         **options,
     )
     for advice in permissions.open_folders([settings.home, *places]).values():
@@ -130,7 +130,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 
 def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By name of folder or database, all with one embedder; created if missing."""
-    from openbook.answer import CLOSED_BOOK
+    from openbook.answers.ask import CLOSED_BOOK
     from openbook.knowledge import KnowledgeBase
 
     context.clear_uploads(settings)
@@ -154,13 +154,13 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
     bases: dict[str, KnowledgeBase] = {}
     for place in places:
         if (base := there[place.name]) is None:
-            base = resources.new_base(settings, place, embedder)
+            base = opening.new_base(settings, place, embedder)
             click.echo(
                 f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
                 f"with: openbook add FILES --kb {place}",
                 err=True,
             )
-        resources.remember_place(settings, base)
+        opening.remember_place(settings, base)
         bases[place.name] = base
     return bases, embedder
 

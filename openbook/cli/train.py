@@ -18,15 +18,15 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH
-from openbook.config import Place
-from openbook.errors import ConfigError, TrainingError, extra_missing
-from openbook.files import make_folder, replace_file, storage_errors
-from openbook.records import canonical_json, sha256_hex
-from openbook.runs import DOCUMENTS, METRICS, REPORT, RunRequest, RunSummary, find_run, numbers_of
-from openbook.runs import list_runs as runs_in
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, TrainingError, extra_missing
+from openbook.core.files import make_folder, replace_file, storage_errors
+from openbook.core.records import canonical_json, sha256_hex
+from openbook.models.runs import DOCUMENTS, METRICS, REPORT, RunRequest, RunSummary, find_run, numbers_of
+from openbook.models.runs import list_runs as runs_in
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
+    from openbook.core.config import Settings
 
 NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 

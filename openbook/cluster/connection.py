@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
-from openbook.config import available_cores
-from openbook.errors import ClusterError, ConfigError, first_line, needs_extra
+from openbook.core.config import available_cores
+from openbook.core.errors import ClusterError, ConfigError, first_line, needs_extra
 
 LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
 CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray would wait for minutes

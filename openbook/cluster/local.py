@@ -30,11 +30,11 @@ import httpx
 
 from openbook.cluster.connection import new_scratch
 from openbook.cluster.object_store import open_s3
-from openbook.codec import decode
-from openbook.errors import ClusterError, ConfigError, StorageError, extra_missing
-from openbook.files import make_folder, replace_file
-from openbook.locks import exclusive_lock
-from openbook.records import canonical_json
+from openbook.core.codec import decode
+from openbook.core.errors import ClusterError, ConfigError, StorageError, extra_missing
+from openbook.core.files import make_folder, replace_file
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import canonical_json
 
 STATE_NAME = "cluster.json"
 OBJECT_STORE_MB = 100  # of each Ray node: little travels between workers

@@ -16,14 +16,14 @@ from itertools import islice, zip_longest
 from typing import Any, TypeAlias
 
 from openbook.cluster.status import unfinished
-from openbook.config import Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
+from openbook.core.config import Place
+from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
+from openbook.core.parallel import StagedProgress
+from openbook.core.records import canonical_json
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.backends import store_of
 from openbook.knowledge.store.interface import Connection, Store, Writer
-from openbook.parallel import StagedProgress
-from openbook.records import canonical_json
 
 Row: TypeAlias = tuple[Any, ...]
 

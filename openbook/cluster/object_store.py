@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from openbook.errors import ConfigError, StorageError, did_you_mean, needs_extra
-from openbook.files import replacing
+from openbook.core.errors import ConfigError, StorageError, did_you_mean, needs_extra
+from openbook.core.files import replacing
 from openbook.knowledge.index.blobs import Entry, check_key
 
 if TYPE_CHECKING:

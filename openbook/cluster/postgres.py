@@ -30,8 +30,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from openbook.cluster.postgres_connection import DEFAULTS, SCHEMA, PostgresConnection
-from openbook.config import DatabaseUrl, home_dir
-from openbook.errors import (
+from openbook.core.config import DatabaseUrl, home_dir
+from openbook.core.errors import (
     ConfigError,
     KnowledgeBaseBusy,
     KnowledgeBaseDamaged,
@@ -40,12 +40,12 @@ from openbook.errors import (
     StorageError,
     first_line,
 )
-from openbook.files import make_folder
+from openbook.core.files import make_folder
+from openbook.core.records import BeyondReach
 from openbook.knowledge.index.blobs import open_blobs
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Damage, Writer
 from openbook.knowledge.store.write_lock import file_lock
-from openbook.records import BeyondReach
 
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks belong to one database
 _RUNS = 0x4F424B43  # first number of the locks of running runs

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg import errors, pq
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, OpenBookError, StorageError, first_line
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, OpenBookError, StorageError, first_line
 from openbook.knowledge.store.interface import Damage, Rows
 
 if TYPE_CHECKING:

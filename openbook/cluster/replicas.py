@@ -33,12 +33,12 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
+from openbook.core.errors import ClusterError, ConfigError, EngineError, OpenBookError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.frozen import CachingEngine, FrozenModel, ReadEach
 from openbook.inference.kv_cache import KVCache
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
 LOG = logging.getLogger("openbook.cluster")
 
@@ -470,5 +470,5 @@ def _reason(error: Exception, name: str) -> str:
         application = serve.status().applications.get(name)
         said += "".join(f"\n{each.message}" for each in application.deployments.values()) if application else ""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    named = [line.partition(": ")[2] for line in lines if line.startswith("openbook.errors.")]
+    named = [line.partition(": ")[2] for line in lines if line.startswith("openbook.core.errors.")]
     return (named or lines or [type(error).__name__])[-1]

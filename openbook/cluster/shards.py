@@ -15,12 +15,12 @@ import numpy as np
 
 from openbook import __version__
 from openbook.cluster.connection import ray_module
-from openbook.config import Place
-from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
+from openbook.core.config import Place
+from openbook.core.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
+from openbook.core.records import sha256_hex
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.cache import MAX_VIEWS
 from openbook.knowledge.index.search import Candidates, Counts, IndexView, Scoring, SearchQuery, Shard, ShardRounds
-from openbook.records import sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.cluster.connection import ray_module
-from openbook.errors import StorageError
+from openbook.core.errors import StorageError
 from openbook.knowledge.index import shared_segments
 from openbook.knowledge.index.cache import kept_contents
 from openbook.knowledge.index.segment_set import SegmentSet

@@ -23,11 +23,11 @@ import numpy as np
 
 from openbook import __version__
 from openbook.cluster.connection import ray_module
-from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
+from openbook.core.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
+from openbook.core.records import Embedder, EmbedderIdentity, Vectors
 from openbook.parsers import PARSER_VERSION, file_bytes, unsupported_reason
 from openbook.parsers.ocr import MAX_PAGES, ocr_engine
 from openbook.parsers.sandbox import Limits, Parsed, ParserPool
-from openbook.records import Embedder, EmbedderIdentity, Vectors
 
 SAMPLE_TEXTS = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")

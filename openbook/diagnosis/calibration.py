@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from openbook.certainty import MEANING, CertaintyLimits, Signals, certainty
+from openbook.answers.certainty import MEANING, CertaintyLimits, Signals, certainty
+from openbook.core.records import Confidence
 from openbook.diagnosis.scoring import Interval, Share, share_of, wilson
-from openbook.records import Confidence
 
 SUPPORTED, LIKELY = 0.8, 0.6
 FEWEST = 10  # answers that a limit, or a part, rests on

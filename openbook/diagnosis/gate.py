@@ -21,20 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.codec import convert
+from openbook.answers.answer_text import says_nothing_found, tidy
+from openbook.answers.prompts import closed_book_prompt, reading_prompt
+from openbook.core.codec import convert
+from openbook.core.errors import ConfigError, InvalidModelFile, UnknownModel
+from openbook.core.parallel import Progress
+from openbook.core.records import Decoding, Digest
 from openbook.diagnosis.questions import file_content, json_lines, texts
 from openbook.diagnosis.scoring import squad_contains, token_f1
-from openbook.errors import ConfigError, InvalidModelFile, UnknownModel
 from openbook.inference import FrozenModel
 from openbook.inference.trial import check_usable
 from openbook.models import CATALOGUE, ModelReference, ModelStore
 from openbook.models.aliases import checked_name
 from openbook.models.lineage import training_record_of
-from openbook.parallel import Progress
-from openbook.prompts import closed_book_prompt, reading_prompt
-from openbook.records import Decoding, Digest
-from openbook.runs import reaches
+from openbook.models.runs import reaches
 
 MARGIN = 0.02
 RESAMPLES = 4000

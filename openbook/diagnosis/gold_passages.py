@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from openbook.core.records import Digest, Embedder, Hit, Passage
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import NO_SPACES, keyboard_form, plain_words, text_holds_any
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.index.scope import Scope
 from openbook.knowledge.index.words import is_function_word
-from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search
 ANSWERS_LOOKED_FOR = 3

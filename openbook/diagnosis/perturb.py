@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+from openbook.core.records import Passage
 from openbook.diagnosis.gold_passages import states_any
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
-from openbook.records import Passage
 
 MAX_TRIED = 24  # other values tried for each
 _SERIES = (

@@ -17,7 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openbook.codec import convert
+from openbook.answers.retrieval import near_enough
+from openbook.core.codec import convert
+from openbook.core.errors import ConfigError
+from openbook.core.parallel import Cancelled, Progress
+from openbook.core.records import Hit
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder, states_any
 from openbook.diagnosis.perturb import AlteredPassage, altered, names_in, value_spans
 from openbook.diagnosis.questions import Question
@@ -25,10 +29,6 @@ from openbook.diagnosis.run_log import Reply, open_run_log
 from openbook.diagnosis.runner import Bench, PassageReply, ask_alone, ask_due, ask_with
 from openbook.diagnosis.scoring import Share, is_right, same_answer, share, share_of, text_holds_any
 from openbook.diagnosis.verdicts import reply_is_right
-from openbook.errors import ConfigError
-from openbook.parallel import Cancelled, Progress
-from openbook.records import Hit
-from openbook.retrieval import near_enough
 
 
 @dataclass(frozen=True, slots=True)

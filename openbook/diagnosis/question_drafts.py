@@ -17,16 +17,15 @@ from itertools import chain, islice, zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
+from openbook.core.errors import ConfigError, ContextOverflow
+from openbook.core.files import make_folder, storage_errors
+from openbook.core.parallel import Cancelled, Progress, in_order, never
+from openbook.core.records import Decoding, Digest, Passage, Prompt, canonical_json, passage_block, sha256_hex
 from openbook.diagnosis.gold_passages import places_of
 from openbook.diagnosis.scoring import plain_words
-from openbook.errors import ConfigError, ContextOverflow
-from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.ingest.sentences import sentence_spans
-from openbook.parallel import Cancelled, Progress, in_order, never
-from openbook.prompts import passage_block
-from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
 TRIED_FOR_EACH = 5  # the most passages that the model reads for each draft wanted
 SHORTEST_PASSAGE_CHARS = 60  # a heading alone offers no question

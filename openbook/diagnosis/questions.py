@@ -17,11 +17,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from openbook.codec import convert, parse_json
-from openbook.errors import ConfigError, QuestionError, StorageError
-from openbook.files import replace_file, storage_errors
-from openbook.prompts import checked_question
-from openbook.records import Digest, canonical_json
+from openbook.answers.prompts import checked_question
+from openbook.core.codec import convert, parse_json
+from openbook.core.errors import ConfigError, QuestionError, StorageError
+from openbook.core.files import replace_file, storage_errors
+from openbook.core.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
 KINDS: dict[str, Kind] = {**{kind: kind for kind in get_args(Kind)}, "closed-book": "world"}  # names in files

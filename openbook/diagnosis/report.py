@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook import __version__
-from openbook.certainty import CertaintyLimits
-from openbook.codec import convert, parse_json
+from openbook.answers.certainty import CertaintyLimits
+from openbook.core.codec import convert, parse_json
+from openbook.core.errors import ConfigError
+from openbook.core.files import replace_file, replacing, storage_errors
+from openbook.core.records import ModelIdentity, sha256_hex
 from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.questions import Question
@@ -44,9 +47,6 @@ from openbook.diagnosis.summary import (
     summarise,
 )
 from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, reason, verdicts_of
-from openbook.errors import ConfigError
-from openbook.files import replace_file, replacing, storage_errors
-from openbook.records import ModelIdentity, sha256_hex
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from openbook.certainty import Signals
-from openbook.codec import decode
+from openbook.answers.certainty import Signals
+from openbook.core.codec import decode
+from openbook.core.errors import ConfigError, StorageError
+from openbook.core.files import make_folder, storage_errors
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 from openbook.diagnosis.questions import Question
-from openbook.errors import ConfigError, StorageError
-from openbook.files import make_folder, storage_errors
-from openbook.locks import exclusive_lock
-from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 FORMAT = 1
 Mode: TypeAlias = Literal["closed_book", "open_book", "oracle"]

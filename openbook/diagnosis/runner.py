@@ -14,21 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from openbook.answer import Reading, cite, decoding_for, final_answer, measured_signals, read_hits
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.certainty import Signals
-from openbook.config import Strategy
+from openbook.answers.answer_text import says_nothing_found, tidy
+from openbook.answers.ask import Reading, cite, decoding_for, final_answer, measured_signals, read_hits
+from openbook.answers.certainty import Signals
+from openbook.answers.prompts import closed_book_prompt
+from openbook.answers.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
+from openbook.core.config import Strategy
+from openbook.core.errors import ContextOverflow, EngineError
+from openbook.core.parallel import Cancelled, Listener, Progress, in_order, never
+from openbook.core.records import Completion, Decoding, Embedder, Hit, Passage
 from openbook.diagnosis.gold_passages import GoldFinder
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Observation, Record, Reply, RunLog, ShownPassage, Wording, open_run_log
-from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.index.scope import UNLABELLED, Scope
-from openbook.parallel import Cancelled, Listener, Progress, in_order, never
-from openbook.prompts import closed_book_prompt
-from openbook.records import Completion, Decoding, Embedder, Hit, Passage
-from openbook.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
 
 DEPTH = 20  # hits among which the rank of a passage with the answer is determined
 MAX_FAILED = 16  # in a row, before the run stops

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
-from openbook.certainty import CertaintyLimits, Signals
+from openbook.answers.certainty import CertaintyLimits, Signals
+from openbook.core.errors import ConfigError
+from openbook.core.records import Digest, canonical_json, sha256_hex
 from openbook.diagnosis.calibration import Calibration, calibration
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Mode, Observation, differences
 from openbook.diagnosis.scoring import Interval, Share, interval, mcnemar, share, share_of
 from openbook.diagnosis.verdicts import VERDICTS, QuestionVerdict, Verdict, reply_is_right
-from openbook.errors import ConfigError
-from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 SHARED: tuple[Verdict, ...] = VERDICTS[:-1]  # all but failed: these sum to 1

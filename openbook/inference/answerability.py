@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openbook.codec import decode
-from openbook.errors import EngineError
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.core.codec import decode
+from openbook.core.errors import EngineError
+from openbook.core.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
 from openbook.inference.llamalib import Aborted, Context, Model
 
 if TYPE_CHECKING:
-    from openbook.parallel import Cancelled
+    from openbook.core.parallel import Cancelled
 
 PARALLEL_CONTEXTS = 2  # requests evaluated at once; others wait
 _POLL_S = 0.05  # how often a waiting request checks for cancellation

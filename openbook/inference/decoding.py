@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from openbook.core.records import Decoding, Digest, FinishReason, canonical_json, sha256_hex
 from openbook.inference.json_grammar import JsonGrammar
-from openbook.records import Decoding, Digest, FinishReason, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

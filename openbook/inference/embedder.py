@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from openbook.config import available_cores
-from openbook.errors import EngineError
-from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
+from openbook.core.config import available_cores
+from openbook.core.errors import EngineError
+from openbook.core.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

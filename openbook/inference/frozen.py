@@ -7,9 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
 
-from openbook.errors import EngineError
-from openbook.parallel import Cancelled, Progress, never, silent
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
+from openbook.core.errors import EngineError
+from openbook.core.parallel import Cancelled, Progress, never, silent
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 SIDE_BY_SIDE = 8  # most passages read side by side in one context of the local engine
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from openbook.errors import EngineError, QuestionError
+from openbook.core.errors import EngineError, QuestionError
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -2,7 +2,7 @@
 
 A key covers the model, the numeric class and the exact tokens from the prompt's beginning, so a state replaces only a
 computation of the same bits. It also covers the text's access labels, so response times do not reveal what others read. A
-state is a copy of the text: a purge deletes all states, in every process (`openbook.derived`).
+state is a copy of the text: a purge deletes all states, in every process (`openbook.core.derived`).
 
 Each state is one file, `<key>.state`: magic, digest of key and all that follows, number of tokens, state. A file that fails
 its digest is deleted. Files appear and disappear whole, so processes can share a folder. The least recently used go first.
@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook.derived import STATES, DerivedFolder
-from openbook.files import make_folder
-from openbook.locks import atomic_file, delete_abandoned
-from openbook.records import canonical_json
+from openbook.core.derived import STATES, DerivedFolder
+from openbook.core.files import make_folder
+from openbook.core.locks import atomic_file, delete_abandoned
+from openbook.core.records import canonical_json
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
+    from openbook.core.config import Settings
 
 _MAGIC = b"OBSTATE3"
 _HEAD = struct.Struct("<8s32sQ")  # magic, digest, tokens

@@ -20,8 +20,19 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from openbook.config import available_cores
-from openbook.errors import ContextOverflow, EngineError
+from openbook.core.config import available_cores
+from openbook.core.errors import ContextOverflow, EngineError
+from openbook.core.parallel import Cancelled, Progress, never, silent
+from openbook.core.records import (
+    Completion,
+    Decoding,
+    Digest,
+    ModelIdentity,
+    Prompt,
+    canonical_json,
+    sha256_hex,
+    text_of_block,
+)
 from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.context_pool import ContextPool
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
@@ -33,9 +44,6 @@ from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
 from openbook.models.verify_cache import Trial
-from openbook.parallel import Cancelled, Progress, never, silent
-from openbook.prompts import text_of_block
-from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.parallel import silent
 from openbook.inference.answerability import HiddenStateTap
-from openbook.parallel import silent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from openbook.errors import ModelError
+from openbook.core.errors import ModelError
+from openbook.core.records import ModelIdentity, Prompt
 from openbook.inference.frozen import FrozenModel
-from openbook.records import ModelIdentity, Prompt
 
 if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from openbook.errors import ConfigError, ContextOverflow, EngineError
+from openbook.core.errors import ConfigError, ContextOverflow, EngineError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, FinishReason, ModelIdentity, Prompt, canonical_json, sha256_hex
 from openbook.inference.decoding import TextStream
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, FinishReason, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import httpx

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.records import Prompt
 from openbook.inference.llamalib import Model
 from openbook.models.verify_cache import TemplateText, Trial
-from openbook.records import Prompt
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders. A template that writes them is refused.

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.config import available_cores
-from openbook.errors import EngineError, OpenBookError
+from openbook.core.config import available_cores
+from openbook.core.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
 
@@ -101,10 +101,10 @@ def _try(files: list[Path]) -> tuple[TemplateText | None, str]:
 
 def main(memory_mb: int, timeout_s: float, template_s: float, model: str, adapter: str | None = None) -> None:
     """Try every token and character, the template, and three questions, two of them on one passage, whose state is kept."""
+    from openbook.core.records import ModelIdentity, Prompt
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model
     from openbook.inference.tokenizer import template_of
-    from openbook.records import ModelIdentity, Prompt
 
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
     vocabulary = Model(Path(model), vocabulary_only=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import openbook
-from openbook.errors import ConfigError, QuestionError, first_line
+from openbook.core.errors import ConfigError, QuestionError, first_line
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def found(view: openbook.View, query: str, limit: int) -> list[tuple[str, dict[s
 
     Raises ConfigError, QuestionError, KnowledgeError.
     """
-    from openbook.prompts import checked_question
+    from openbook.answers.prompts import checked_question
 
     if limit < 1:
         raise ConfigError(f"The number of passages must be at least 1, not {limit}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from openbook.errors import ConfigError
+from openbook.core.errors import ConfigError
 from openbook.integrations import asked, details, found, needs, view_of
 
 with needs("haystack-ai"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import openbook
-from openbook.errors import ConfigError
+from openbook.core.errors import ConfigError
 from openbook.integrations import asked, details, found, needs, view_of
 
 with needs("langchain-core"):

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import openbook
-from openbook.answer_text import printable
+from openbook.answers.answer_text import printable
 from openbook.integrations import asked, details, found, needs
 
 with needs("llm"):

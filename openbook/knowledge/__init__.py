@@ -15,7 +15,7 @@ Above them:
 * `base`        `KnowledgeBase`: everything that reads; start reading here
 * `updates`     `add`, `sync`, `remove`;  `embedder_change`;  `versions`: list, compare, tag, restore, prune
 * `documents`   outlines, histories, examples, files that were not read;  `word_diff`: which words changed
-* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.purge`)
+* `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.proofs.purge`)
 * `docs_cache`  knowledge bases for `--docs`
 
 Names load on first use, so that worker processes start quickly.

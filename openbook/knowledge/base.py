@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.codec import decode
-from openbook.config import Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
+from openbook.core.codec import decode
+from openbook.core.config import Place
+from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
+from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.cite.passages import (
@@ -37,7 +38,6 @@ from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection, Store, Writer
 from openbook.knowledge.store.version_rows import now, version_ranges
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

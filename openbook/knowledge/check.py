@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.errors import KnowledgeBaseBusy, StorageError
+from openbook.core.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index import segment_builder, segment_files, shared_segments
 from openbook.knowledge.index.cache import kept_contents

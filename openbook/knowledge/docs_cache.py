@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from openbook.derived import DOCS, DerivedFolder
-from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
+from openbook.core.derived import DOCS, DerivedFolder
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
+from openbook.core.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 from openbook.knowledge import updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.ingest.contents import RunOptions, parsed_by
@@ -19,7 +20,6 @@ from openbook.knowledge.ingest.discovery import FoundFile, discover
 from openbook.knowledge.ingest.splitter import Sizing
 from openbook.knowledge.store import schema
 from openbook.parsers.ocr import ocr_engine
-from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # unfinished work this old is deleted

@@ -6,18 +6,21 @@ import json
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from openbook.core.errors import UnknownVersion
+from openbook.core.records import HeadingMark, PassageSpan, Receipt
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.cite.passages import first_headings
 from openbook.knowledge.index.scope import Scope, condition, visible_to
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.updates import folder_labels
-from openbook.records import HeadingMark, PassageSpan
 
 _LOOKED_AT = 4  # documents for each example
 _PASSAGES = 64  # at the beginning of each
@@ -162,3 +165,17 @@ def refused_files(base: KnowledgeBase, labels: frozenset[str]) -> list[RefusedFi
         around = folder_labels(base)
         rows = connection.execute("SELECT path, outcome, reason, tried_at FROM verdicts ORDER BY path").fetchall()
     return [RefusedFile(*row) for row in rows if row[0] not in hidden and around(f"{row[0]}/") <= labels]
+
+
+def may_see(base: KnowledgeBase | None, receipt: Receipt, labels: Collection[str]) -> bool:
+    """True if these labels open every document that the receipt names."""
+    documents = {passage.document for passage in receipt.passages}
+    return not documents or (base is not None and sees(base, documents, receipt.knowledge_base_version, labels))
+
+
+def sees(base: KnowledgeBase, documents: Collection[str], version: int | None, labels: Collection[str]) -> bool:
+    """True if these labels open all documents in `version`, or in the newest if it is not kept."""
+    scope = Scope(labels=frozenset(labels))
+    with suppress(UnknownVersion):
+        scope = replace(scope, as_of=base.kept_version(version))
+    return all(base.holds(each, scope) for each in documents)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from openbook.core.parallel import StagedProgress
+from openbook.core.records import Embedder
 from openbook.knowledge.base import KnowledgeBase, embedder_json
 from openbook.knowledge.index.cache import kept_contents
 from openbook.knowledge.ingest.embeddings import embed_missing
@@ -11,8 +13,6 @@ from openbook.knowledge.store.interface import Writer
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parallel import StagedProgress
-from openbook.records import Embedder
 
 
 def reembed(

@@ -1,6 +1,6 @@
 """Purging: a document leaves every version, index and temporary file; a scan of all bytes proves it.
 
-`openbook.purge` calls this and covers what lies outside the folder.
+`openbook.proofs.purge` calls this and covers what lies outside the folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.errors import KnowledgeError, TextIsElsewhere
+from openbook.core.errors import KnowledgeError, TextIsElsewhere
+from openbook.core.records import BeyondReach
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.index import segment_files, shared_segments
@@ -32,7 +33,6 @@ from openbook.knowledge.store.names import path_displayed
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.records import BeyondReach
 from openbook.sources.registry import is_address
 
 _BETWEEN = bytes(16)  # no window of text spans it

@@ -17,7 +17,8 @@ from typing import Any
 
 import re2
 
-from openbook.errors import KnowledgeError, QuestionError
+from openbook.core.errors import KnowledgeError, QuestionError
+from openbook.core.parallel import silent
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.documents import headings_between, page_starts
 from openbook.knowledge.index.scope import Scope, condition
@@ -25,7 +26,6 @@ from openbook.knowledge.store import integrity
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import resolve
-from openbook.parallel import silent
 from openbook.parsers.text import text_headings
 
 MAX_PATTERN_CHARS = 500

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from openbook.errors import ConfigError, KnowledgeError, OpenBookError, SourceError
+from openbook.core.errors import ConfigError, KnowledgeError, OpenBookError, SourceError
+from openbook.core.records import Embedder, Verdict
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, by_source, live_documents
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
@@ -35,7 +36,6 @@ from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 from openbook.parsers import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
-from openbook.records import Embedder, Verdict
 from openbook.sources.registry import is_address, without_revision
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
+from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.scope import Scope, condition, held_in
 from openbook.knowledge.store import integrity, schema

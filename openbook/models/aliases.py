@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from openbook.codec import decode
-from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
-from openbook.files import make_folder, replace_file, storage_errors, sync_folder
-from openbook.locks import exclusive_lock
+from openbook.core.codec import decode
+from openbook.core.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
+from openbook.core.files import make_folder, replace_file, storage_errors, sync_folder
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import Digest, canonical_json
 from openbook.models.digest import Sha256
-from openbook.records import Digest, canonical_json
 
 MAX_NAME_CHARS = 100
 MAX_FILE_BYTES = 1 << 20

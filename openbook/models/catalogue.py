@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.codec import convert
-from openbook.errors import InvalidModelFile
+from openbook.core.codec import convert
+from openbook.core.errors import InvalidModelFile
+from openbook.core.records import Digest
 from openbook.models.digest import EmbeddingSpec
 from openbook.models.manifest import Kind
-from openbook.records import Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import InvalidModelFile
+from openbook.core.errors import InvalidModelFile
+from openbook.core.parallel import Progress
+from openbook.core.records import Digest
 from openbook.models.aliases import is_digest
 from openbook.models.digest import Contents, EmbeddingSpec, is_template_key, model_digest, read_contents
 from openbook.models.gguf import GgufHeader, ValueType, read_gguf
 from openbook.models.manifest import FILES, Kind, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
-from openbook.parallel import Progress
-from openbook.records import Digest
 
 MAX_TEXT_CHARS = 200
 BASE_KEY = "adapter.openbook.base"  # the digest of an adapter's base

@@ -16,13 +16,13 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from openbook.codec import parse_json
-from openbook.errors import InvalidModelFile
-from openbook.files import storage_errors
+from openbook.core.codec import parse_json
+from openbook.core.errors import InvalidModelFile
+from openbook.core.files import storage_errors
+from openbook.core.parallel import Progress
+from openbook.core.records import Digest, canonical_json, sha256_hex
 from openbook.models.gguf import GgufHeader, MetadataValue, read_gguf
 from openbook.models.reader_metadata import READER_KEYS
-from openbook.parallel import Progress
-from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
 METADATA_TAG = b"openbook-metadata/1\n"

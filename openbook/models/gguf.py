@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import InvalidModelFile
-from openbook.files import storage_errors
+from openbook.core.errors import InvalidModelFile
+from openbook.core.files import storage_errors
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

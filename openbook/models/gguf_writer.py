@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from openbook.errors import ConfigError, InvalidModelFile
+from openbook.core.errors import ConfigError, InvalidModelFile
+from openbook.core.records import ReaderFormat
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.reader_metadata import READER_KEYS, add_reader
-from openbook.records import ReaderFormat
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openbook import __version__
-from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
-from openbook.files import storage_errors
+from openbook.core.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
+from openbook.core.files import storage_errors
+from openbook.core.parallel import Progress
 from openbook.models import writer
 from openbook.models.aliases import MAX_NAME_CHARS, checked_name
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
@@ -29,7 +30,6 @@ from openbook.models.sources import download_from_hub, fetch_first, find_on_hub,
 from openbook.models.store import ModelReference, ModelStore, staging_folder
 from openbook.models.training_record import TrainingRecord
 from openbook.models.verify import raise_not_verified
-from openbook.parallel import Progress
 
 Announce = Callable[[str], None]
 TryOut = Callable[[ModelReference], None]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from openbook.errors import OpenBookError
-from openbook.files import storage_errors
+from openbook.core.errors import OpenBookError
+from openbook.core.files import storage_errors
+from openbook.core.records import Digest
 from openbook.models.manifest import TRAINING_RECORD
 from openbook.models.store import ModelReference, ModelStore
 from openbook.models.training_record import MAX_RECORD_BYTES, TrainingRecord, text_digests
-from openbook.records import Digest
 
 
 @dataclass(frozen=True, slots=True)

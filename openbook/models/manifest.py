@@ -13,12 +13,12 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from openbook.codec import convert, parse_json
-from openbook.errors import InvalidModelFile
-from openbook.files import storage_errors
+from openbook.core.codec import convert, parse_json
+from openbook.core.errors import InvalidModelFile
+from openbook.core.files import storage_errors
+from openbook.core.records import Digest, canonical_json
 from openbook.models.aliases import name_problem
 from openbook.models.digest import Count, EmbeddingSpec, FileEntry, Sha256, TensorDigest, model_digest, tensors_digest
-from openbook.records import Digest, canonical_json
 
 FORMATS = (1, 2)  # 2 adds adapters and trained models; all others are still written as 1
 MAX_MANIFEST_BYTES = 64 << 20

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook.errors import InvalidModelFile
+from openbook.core.errors import InvalidModelFile
+from openbook.core.records import ReaderFormat
 from openbook.models.gguf import read_gguf
-from openbook.records import ReaderFormat
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

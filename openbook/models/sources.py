@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import PullError, StorageError
-from openbook.files import is_disk_refusal, storage_errors
+from openbook.core.errors import PullError, StorageError
+from openbook.core.files import is_disk_refusal, storage_errors
+from openbook.core.parallel import Progress
 from openbook.models.catalogue import DATA, CatalogueFile, Wheels
 from openbook.models.digest import hash_file
-from openbook.parallel import Progress
 
 PIECE_BYTES = 1 << 20
 POLL_S = 0.2

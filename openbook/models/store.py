@@ -22,17 +22,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
-from openbook.files import make_folder, replace_file, storage_errors
-from openbook.locks import delete_abandoned, hold_new_folder
+from openbook.core.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
+from openbook.core.files import make_folder, replace_file, storage_errors
+from openbook.core.locks import delete_abandoned, hold_new_folder
+from openbook.core.parallel import Progress
+from openbook.core.records import Digest
 from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.manifest import Manifest, read_manifest
 from openbook.models.verify import full_findings, raise_not_verified
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
-from openbook.parallel import Progress
-from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
 INCOMING = ".incoming-"  # prefix of a folder on its way in or out

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from openbook.codec import convert
-from openbook.errors import InvalidModelFile
+from openbook.core.codec import convert
+from openbook.core.errors import InvalidModelFile
+from openbook.core.records import Digest, canonical_json, sha256_hex
 from openbook.models.digest import Count, Sha256
 from openbook.models.manifest import TRAINING_RECORD, open_format
-from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 MAX_RECORD_BYTES = 256 << 20

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from openbook.errors import InvalidModelFile, ModelNotVerified
-from openbook.files import storage_errors
+from openbook.core.errors import InvalidModelFile, ModelNotVerified
+from openbook.core.files import storage_errors
+from openbook.core.parallel import Progress
+from openbook.core.records import Digest
 from openbook.models.digest import Contents, TensorDigest, read_contents
 from openbook.models.manifest import TRAINING_RECORD, Manifest, read_manifest
-from openbook.parallel import Progress
-from openbook.records import Digest
 
 MAX_NAMED_TENSORS = 20
 _SECTION_DIFFERS = {

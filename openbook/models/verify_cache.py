@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
-from openbook.codec import decode
-from openbook.errors import InvalidModelFile
-from openbook.files import replace_file
+from openbook.core.codec import decode
+from openbook.core.errors import InvalidModelFile
+from openbook.core.files import replace_file
+from openbook.core.records import Digest, canonical_json
 from openbook.models.manifest import Manifest
-from openbook.records import Digest, canonical_json
 
 # File times move in steps of up to 10 ms, so a second change within this time may leave no trace.
 CLOCK_STEP_NS = 20_000_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from openbook.files import storage_errors, sync_file, sync_folder
+from openbook.core.files import storage_errors, sync_file, sync_folder
 from openbook.models.manifest import MANIFEST_NAME, Manifest
 from openbook.models.store import staging_folder
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from openbook.errors import NotReadNow, UnreadableFile
-from openbook.records import Content, Digest, sha256_hex
+from openbook.core.errors import NotReadNow, UnreadableFile
+from openbook.core.records import Content, Digest, sha256_hex
 
 PARSER_VERSION = "13"
 MAX_ATTACHMENT_DEPTH = 3

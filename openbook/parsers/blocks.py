@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from openbook.core.records import Content, HeadingMark, Metadata, PageSpan
 from openbook.parsers.characters import clean, one_line, title_from_name
-from openbook.records import Content, HeadingMark, Metadata, PageSpan
 
 MAX_DEPTH = 8
 

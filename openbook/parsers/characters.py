@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers import NOT_TEXT
 
 MAX_TITLE_CHARS = 200

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
 from openbook.parsers.packages import Package, core_properties
-from openbook.records import Content
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content, Metadata
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.elements import child, children, descendants
 from openbook.parsers.html import decode_page, parse_page
 from openbook.parsers.packages import Package, common_metadata, resolve
-from openbook.records import Content, Metadata
 
 _CONTAINER = "META-INF/container.xml"
 _TABLE = "application/x-dtbncx+xml"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Metadata, MetadataValue
 from openbook.parsers.metadata import LABEL_KEY, MAX_KEY_CHARS, key_name, normalised
-from openbook.records import Metadata, MetadataValue
 
 MAX_BLOCK_CHARS = 65_536
 YAML_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content, HeadingMark
 from openbook.parsers.blocks import MAX_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.elements import number
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.metadata import EDITION_KEYS, key_name
 from openbook.parsers.packages import common_metadata
-from openbook.records import Content, HeadingMark
 
 MAX_TABLES = 100  # inside one another
 

@@ -16,14 +16,14 @@ from email.message import Message
 from io import BytesIO
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content, Metadata
 from openbook.parsers import MAX_ATTACHMENT_DEPTH, parse_bytes
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.html import decode_page, parse_page
 from openbook.parsers.metadata import LABEL_KEY, labels_of
-from openbook.records import Content, Metadata
 
 MAX_ATTACHMENTS = 200
 MAX_PARTS = 2_000

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path, PurePosixPath
 
-from openbook.codec import unique_keys
-from openbook.errors import UnreadableFile
+from openbook.core.codec import unique_keys
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Metadata, MetadataValue, canonical_json
 from openbook.parsers import file_bytes
-from openbook.records import Metadata, MetadataValue, canonical_json
 
 MAX_KEYS = 64
 MAX_VALUE_CHARS = 1000

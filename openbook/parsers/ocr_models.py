@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 
 MAX_PICTURE_PIXELS = 100_000_000  # of an image file
 MAX_CPU_S = 120.0  # for one picture; not by the clock, so that a busy machine reads the same text

@@ -16,12 +16,12 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Metadata
 from openbook.parsers import ENCRYPTED
 from openbook.parsers.characters import one_line
 from openbook.parsers.elements import child, children, descendants, local
 from openbook.parsers.frontmatter import make_metadata
-from openbook.records import Metadata
 
 MAX_UNPACKED_BYTES = 200_000_000
 MAX_XML_BYTES = 60_000_000  # of one part; its tree needs about ten times as much

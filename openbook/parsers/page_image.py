@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.core.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
 from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
 from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, worker_command

@@ -15,14 +15,14 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Digest, sha256_hex
 from openbook.parsers import check_size
 from openbook.parsers.characters import clean
 from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, ask_once, scale_of
 from openbook.parsers.pdf import BROKEN_WORD_MARKS, ONE_AT_A_TIME, open_pdf
 from openbook.parsers.sandbox import NONSENSE, Limits
 from openbook.parsers.worker import MARKS, NUMBER_BYTES, PAGE_MARKS
-from openbook.records import Digest, sha256_hex
 
 WHOLE = 1_000_000  # rectangles are in millionths of the picture's sides
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.docx import formula, write_charts
 from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
 from openbook.parsers.packages import Package, core_properties
-from openbook.records import Content
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 

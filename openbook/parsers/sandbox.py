@@ -27,13 +27,13 @@ from typing import Annotated, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from openbook.errors import NotReadNow, UnreadableFile
+from openbook.core.errors import NotReadNow, UnreadableFile
+from openbook.core.records import Content, Digest
 from openbook.parsers import NEEDS_MEMORY
 from openbook.parsers.characters import MAX_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
 from openbook.parsers.ocr import MAX_PAGES, ocr_engine
 from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
-from openbook.records import Content, Digest
 
 MAX_ANSWER_BYTES = 512_000_000
 MAX_FILES_PER_WORKER = 500  # libraries' leaked memory must not pile up

@@ -14,13 +14,13 @@ from datetime import date, datetime, timedelta
 from io import BytesIO, StringIO
 from itertools import groupby, islice, zip_longest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers import ENCRYPTED
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.packages import ZIP_MARK, Package, core_properties
 from openbook.parsers.text import read_text
-from openbook.records import Content
 
 MAX_CELLS = 2_000_000
 _MEDIA_TYPES = {

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from openbook.codec import unique_keys
-from openbook.errors import UnreadableFile
+from openbook.core.codec import unique_keys
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import clean, one_line
 from openbook.parsers.elements import local
@@ -16,7 +17,6 @@ from openbook.parsers.frontmatter import make_metadata
 from openbook.parsers.html import decode_page, parse_html, parse_page
 from openbook.parsers.spreadsheets import row_line
 from openbook.parsers.text import markdown_headings, parse_plain, read_text
-from openbook.records import Content
 
 MAX_PATH_CHARS = 160
 _MAX_ROW_CHARS = 400

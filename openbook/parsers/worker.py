@@ -24,9 +24,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.core.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.core.records import sha256_hex
 from openbook.parsers import NEEDS_MEMORY, parse_bytes, parse_file
-from openbook.records import sha256_hex
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)

@@ -14,15 +14,15 @@ from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 
-from openbook.answer import CLOSED_BOOK, ask_with_fallback
-from openbook.errors import QuestionError
+from openbook.answers.ask import CLOSED_BOOK, ask_with_fallback
+from openbook.answers.prompts import checked_question
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.errors import QuestionError
+from openbook.core.parallel import Listener
+from openbook.core.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
 from openbook.inference.json_grammar import checked_schema
 from openbook.knowledge import KnowledgeBase
-from openbook.parallel import Listener
-from openbook.prompts import checked_question
-from openbook.receipts import append_receipt
-from openbook.records import Answer, AnswerSentence, Citation, Decoding, Hit, canonical_json, sha256_hex
-from openbook.retrieval import Corpus, Options
+from openbook.proofs.receipts import append_receipt
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid
 from openbook.serving.schemas import INT64, AnswerBody, Message, ScopeParams, ServedAnswer
 from openbook.serving.service import Call, scope_of

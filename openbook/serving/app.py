@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openbook import __version__
-from openbook.answer import CLOSED_BOOK
-from openbook.config import Settings
-from openbook.errors import ConfigError
+from openbook.answers.ask import CLOSED_BOOK
+from openbook.core.config import Settings
+from openbook.core.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import (

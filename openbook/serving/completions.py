@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.prompts import ABSTENTION
-from openbook.records import Answer, canonical_json, sha256_hex
+from openbook.answers.prompts import ABSTENTION
+from openbook.core.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
 from openbook.serving.schemas import (
     ABSENT,

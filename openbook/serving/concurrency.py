@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from openbook.parallel import silent
+from openbook.core.parallel import silent
 from openbook.serving.errors import ApiError, ClientGone, server_stops
 
 _T = TypeVar("_T")

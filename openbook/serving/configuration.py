@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.knowledge.ingest.contents import RunOptions
 
 

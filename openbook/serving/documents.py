@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from openbook.errors import KnowledgeError, TextIsElsewhere
+from openbook.core.errors import KnowledgeError, TextIsElsewhere
+from openbook.core.records import HeadingMark, MetadataValue
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
@@ -19,14 +20,13 @@ from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import display_path, resolve
 from openbook.knowledge.updates import forget_verdicts
 from openbook.knowledge.versions import history
-from openbook.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
-from openbook.records import HeadingMark, MetadataValue
+from openbook.proofs.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
+from openbook.proofs.signatures import public_key, sign
 from openbook.serving.auth import Caller
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import Count, FileVerdict, NonEmpty, OfBase, Offset, OfVersion, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
 from openbook.serving.standing_questions import recorded_changes
-from openbook.signatures import public_key, sign
 
 router = APIRouter(route_class=Route)
 

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
-from openbook.errors import (
+from openbook.core.errors import (
     ClusterError,
     ContextOverflow,
     EngineError,

@@ -19,12 +19,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from openbook.codec import decode
-from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
-from openbook.files import make_folder, replace_file, storage_errors
+from openbook.core.codec import decode
+from openbook.core.errors import ConfigError, QuestionError, StorageError, did_you_mean
+from openbook.core.files import make_folder, replace_file, storage_errors
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import Digest, sha256_hex
 from openbook.knowledge.index.scope import checked_labels
-from openbook.locks import exclusive_lock
-from openbook.records import Digest, sha256_hex
 
 FILE_NAME = "api-keys.json"
 FORMAT = 2

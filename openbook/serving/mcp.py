@@ -29,11 +29,11 @@ from pydantic import Field
 from starlette.types import Message, Receive, Scope, Send
 
 from openbook import __version__
-from openbook.errors import OpenBookError, QuestionError, UnknownVersion
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.errors import OpenBookError, QuestionError, UnknownVersion
+from openbook.core.parallel import Listener
 from openbook.knowledge import KnowledgeBase
 from openbook.library import View
-from openbook.parallel import Listener
-from openbook.retrieval import Corpus, Options
 from openbook.serving.answers import answered
 from openbook.serving.errors import ClientGone, api_error
 from openbook.serving.mcp_tools import MAX_PART, PROMPTS, TOOLS, Sight, ToolPart, read

@@ -15,6 +15,9 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from openbook.answers.prompts import checked_question
+from openbook.answers.retrieval import Corpus
+from openbook.core.records import Answer, AnswerSentence, Confidence
 from openbook.knowledge import KnowledgeBase, lookup
 from openbook.knowledge.documents import document_history
 from openbook.knowledge.index.scope import Scope
@@ -23,9 +26,6 @@ from openbook.knowledge.versions import diff as versions_diff
 from openbook.knowledge.versions import history as kept_versions
 from openbook.knowledge.versions import resolve_version
 from openbook.knowledge.word_diff import word_diff
-from openbook.prompts import checked_question
-from openbook.records import Answer, AnswerSentence, Confidence
-from openbook.retrieval import Corpus
 from openbook.serving.versions import ListedVersion, ServedChange, ServedPiece
 
 MAX_PART = 20_000  # characters of a document, in one result that asks for so many

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from openbook.records import Answer, Timings
+from openbook.core.records import Answer, Timings
 from openbook.serving.concurrency import Places
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"

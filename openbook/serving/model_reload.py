@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.errors import OpenBookError
+from openbook.core.errors import OpenBookError
+from openbook.core.records import Digest
 from openbook.inference import FrozenModel
 from openbook.models import ModelStore
 from openbook.models.aliases import name_path
-from openbook.records import Digest
 from openbook.serving.errors import LOG
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Query, Response
 
-from openbook.errors import NoPicture
+from openbook.core.errors import NoPicture
 from openbook.knowledge.cite import pictures
 from openbook.knowledge.documents import page_starts
 from openbook.parsers.page_marks import WHOLE, find_marks, page_quote

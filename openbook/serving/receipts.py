@@ -9,10 +9,11 @@ from typing import Literal
 
 from fastapi import APIRouter
 
-from openbook import receipts
+from openbook.core.records import Digest, Receipt
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Digest, Receipt
-from openbook.replay import may_see, replay
+from openbook.knowledge.documents import may_see
+from openbook.proofs import receipts
+from openbook.proofs.replay import replay
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Body, Reply
 from openbook.serving.service import Call, CurrentCall, Route, needs

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.records import Answer
+from openbook.core.records import Answer
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
 from openbook.serving.schemas import NOTHING_KEPT, AnswerBody, AnswerFormat, LenientBody, Message, ServedAnswer
 from openbook.serving.service import CurrentCall, Route, content_of, needs

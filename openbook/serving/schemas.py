@@ -13,11 +13,11 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from openbook.codec import unique_keys
-from openbook.config import Strategy
-from openbook.errors import did_you_mean
+from openbook.core.codec import unique_keys
+from openbook.core.config import Strategy
+from openbook.core.errors import did_you_mean
+from openbook.core.records import Answer, Outcome
 from openbook.parsers.metadata import key_name
-from openbook.records import Answer, Outcome
 from openbook.serving.errors import invalid, unknown_parameter
 
 _T = TypeVar("_T")

@@ -9,8 +9,8 @@ import numpy as np
 from fastapi import APIRouter
 from pydantic import Field
 
-from openbook.prompts import checked_question
-from openbook.records import Passage
+from openbook.answers.prompts import checked_question
+from openbook.core.records import Passage
 from openbook.serving.errors import ApiError, check_at_most, invalid
 from openbook.serving.schemas import NO_TOKENS, LenientBody, OfVersion, Reply, ScopeParams
 from openbook.serving.service import CurrentCall, Route, needs, scope_of

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from openbook.errors import ConfigError
+from openbook.core.errors import ConfigError
 
 MAX_HEAD_BYTES = 65_536
 HEAD_S = 10  # for a request's head to arrive

@@ -21,14 +21,14 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
-from openbook.answer import CLOSED_BOOK
-from openbook.errors import UnknownVersion
+from openbook.answers.ask import CLOSED_BOOK
+from openbook.core.errors import UnknownVersion
+from openbook.core.parallel import silent
+from openbook.core.records import Digest, Embedder
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
-from openbook.parallel import silent
-from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
 from openbook.serving.concurrency import Places, Stop
 from openbook.serving.configuration import Configuration

@@ -13,16 +13,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from fastapi import APIRouter
 
-from openbook.knowledge import KnowledgeBase
-from openbook.receipts import append_receipt
-from openbook.records import Confidence
-from openbook.retrieval import Corpus, Options
-from openbook.serving.auth import LOCAL
-from openbook.serving.concurrency import Stop
-from openbook.serving.errors import LOG, ApiError, api_error
-from openbook.serving.schemas import Body, ListOf, NonEmpty, OfBase, Reply
-from openbook.serving.service import Call, CurrentCall, Route, Service, needs
-from openbook.standing_questions import (
+from openbook.answers.retrieval import Corpus, Options
+from openbook.answers.standing_questions import (
     QuestionStore,
     StandingAnswer,
     StandingQuestion,
@@ -33,6 +25,14 @@ from openbook.standing_questions import (
     post,
     visible,
 )
+from openbook.core.records import Confidence
+from openbook.knowledge import KnowledgeBase
+from openbook.proofs.receipts import append_receipt
+from openbook.serving.auth import LOCAL
+from openbook.serving.concurrency import Stop
+from openbook.serving.errors import LOG, ApiError, api_error
+from openbook.serving.schemas import Body, ListOf, NonEmpty, OfBase, Reply
+from openbook.serving.service import Call, CurrentCall, Route, Service, needs
 
 LOOK_S = 2.0  # between two looks for new versions
 RETRY_S = 60.0  # after an error

@@ -15,17 +15,17 @@ from typing import Annotated, BinaryIO
 from fastapi import APIRouter, Form, UploadFile
 from pydantic import Field
 
-from openbook.absence import unheld
-from openbook.config import Settings
-from openbook.derived import UPLOADS, DerivedFolder
-from openbook.files import make_folder, storage_errors
+from openbook.core.config import Settings
+from openbook.core.derived import UPLOADS, DerivedFolder
+from openbook.core.files import make_folder, storage_errors
+from openbook.core.records import Embedder, Verdict
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.cite.pictures import kept_name
 from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
-from openbook.records import Embedder, Verdict
+from openbook.proofs.absence import unheld
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, FileVerdict, OfVersion
 from openbook.serving.service import FORM, Call, CurrentCall, Route, needs

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Form, Query, Response, UploadFile
 from pydantic import Field
 
+from openbook.answers.prompts import checked_question
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.versions import times
-from openbook.prompts import checked_question
 from openbook.serving.documents import DocumentsBody, ListQuery, remove_documents
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.schemas import Body, Filter, OfBase, refused_unless

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from openbook.records import Verdict
+from openbook.core.records import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from openbook.errors import SourceError, first_line
-from openbook.records import Verdict
+from openbook.core.errors import SourceError, first_line
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.files import PIECE_BYTES, is_left_out, pieces, source_errors
 

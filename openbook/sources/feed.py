@@ -19,8 +19,8 @@ import jinja2
 import msgspec
 from lxml import etree
 
-from openbook.errors import SourceError
-from openbook.records import Verdict
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.site import Answer, FetchError, PageRecord, Site
 

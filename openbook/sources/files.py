@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from openbook.errors import OpenBookError, SourceError, first_line
+from openbook.core.errors import OpenBookError, SourceError, first_line
 
 PIECE_BYTES = 1 << 20
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})

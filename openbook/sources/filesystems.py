@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from openbook.errors import SourceError, first_line, needs_extra
-from openbook.records import Verdict
+from openbook.core.errors import SourceError, first_line, needs_extra
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.files import is_left_out, pieces, source_errors
 

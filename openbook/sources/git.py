@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from openbook.errors import SourceError
-from openbook.records import Verdict
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.files import PIECE_BYTES, is_left_out
 

@@ -26,8 +26,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from openbook.errors import ConfigError, SourceError, did_you_mean
-from openbook.records import Verdict
+from openbook.core.errors import ConfigError, SourceError, did_you_mean
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.credentials import password
 

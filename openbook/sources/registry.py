@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openbook.codec import convert
-from openbook.errors import ConfigError, SourceError, did_you_mean, needs_extra
+from openbook.core.codec import convert
+from openbook.core.errors import ConfigError, SourceError, did_you_mean, needs_extra
 from openbook.sources import Source
 
 _CLASSES = {

@@ -20,7 +20,7 @@ import msgspec
 import protego
 
 from openbook import __version__
-from openbook.errors import SourceError, first_line
+from openbook.core.errors import SourceError, first_line
 from openbook.sources import KnownItem
 
 MAX_HEAD_BYTES = 10_000_000  # of a body, read for links and a digest; the rest is streamed

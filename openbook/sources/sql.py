@@ -20,8 +20,8 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from openbook.errors import ConfigError, SourceError, did_you_mean, first_line
-from openbook.records import Verdict, canonical_json, sha256_hex
+from openbook.core.errors import ConfigError, SourceError, did_you_mean, first_line
+from openbook.core.records import Verdict, canonical_json, sha256_hex
 from openbook.sources import Item, KnownItem
 from openbook.sources.credentials import password
 

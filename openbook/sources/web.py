@@ -25,8 +25,8 @@ import msgspec
 import protego
 from lxml import etree
 
-from openbook.errors import SourceError
-from openbook.records import Verdict
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 from openbook.sources.site import AGENT, MAX_DELAY_S, MAX_HEAD_BYTES, Answer, FetchError, PageRecord, Site
 

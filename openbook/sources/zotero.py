@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from openbook.errors import SourceError
-from openbook.records import Verdict, sha256_hex
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem
 from openbook.sources.files import pieces, source_errors
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import TestCase
 
-from openbook.files import replace_file
+from openbook.core.files import replace_file
 from openbook.knowledge.index.blobs import Blobs, Entry, check_key
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.decoding import TextStream
-from openbook.inference.frozen import FrozenModel, ReadEach
-from openbook.inference.passage_selection import choose, enough, log_odds
-from openbook.parallel import Cancelled, never
-from openbook.prompts import question_of_block
-from openbook.records import (
+from openbook.answers.prompts import question_of_block
+from openbook.core.errors import ContextOverflow, EngineError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import (
     Completion,
     Decoding,
     EmbedderIdentity,
@@ -29,6 +26,9 @@ from openbook.records import (
     canonical_json,
     sha256_hex,
 )
+from openbook.inference.decoding import TextStream
+from openbook.inference.frozen import FrozenModel, ReadEach
+from openbook.inference.passage_selection import choose, enough, log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,10 @@ from unittest import TestCase
 
 import numpy as np
 
-from openbook.errors import ContextOverflow, EngineError
+from openbook.core.errors import ContextOverflow, EngineError
+from openbook.core.parallel import never
+from openbook.core.records import Completion, Decoding, Embedder, Prompt
 from openbook.inference.frozen import Engine, FrozenModel
-from openbook.parallel import never
-from openbook.records import Completion, Decoding, Embedder, Prompt
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package
 

@@ -11,9 +11,9 @@ from unittest import TestCase
 
 import msgspec
 
-from openbook.errors import SourceError
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict, sha256_hex
 from openbook.knowledge.ingest.mirror import is_name
-from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, Source
 
 FAKE = "openbook.testing.sources:FakeSource"  # for `openbook.sources.registry.SCHEMES`

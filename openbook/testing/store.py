@@ -13,17 +13,17 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from unittest import TestCase
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeError, TextIsElsewhere
+from openbook.core.records import BEYOND_REACH
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, documents, purge, sync, versions
 from openbook.knowledge.check import check
 from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.store import schema
-from openbook.records import BEYOND_REACH
 from openbook.testing.fakes import HashEmbedder
 
 if TYPE_CHECKING:
-    from openbook.config import Place
+    from openbook.core.config import Place
 
 raises = TestCase().assertRaises  # pytest is no dependency of the package
 

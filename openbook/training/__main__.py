@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.codec import decode
-from openbook.config import available_cores
-from openbook.errors import ConfigError, OpenBookError, StorageError
+from openbook.core.codec import decode
+from openbook.core.config import available_cores
+from openbook.core.errors import ConfigError, OpenBookError, StorageError
 from openbook.models import ModelStore
 from openbook.models.digest import hash_file
-from openbook.runs import RESULT, RunRequest
+from openbook.models.runs import RESULT, RunRequest
 
 if TYPE_CHECKING:
     from openbook.training.run import Event, ShouldStop, Watch

@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from openbook.codec import convert
-from openbook.errors import StorageError, TrainingError
-from openbook.files import make_folder, storage_errors, sync_file, sync_folder
+from openbook.core.codec import convert
+from openbook.core.errors import StorageError, TrainingError
+from openbook.core.files import make_folder, storage_errors, sync_file, sync_folder
+from openbook.core.records import Digest, canonical_json, sha256_hex
 from openbook.models.digest import hash_file
-from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 KEPT = 2

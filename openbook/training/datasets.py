@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from openbook.errors import ConfigError, EngineError, StorageError
+from openbook.core.errors import ConfigError, EngineError, StorageError
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.recipe import Data
 from openbook.training.trees import Branch, Tree

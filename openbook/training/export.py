@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openbook.errors import OpenBookError, StorageError
-from openbook.files import storage_errors
+from openbook.core.errors import OpenBookError, StorageError
+from openbook.core.files import storage_errors
 from openbook.models import ModelReference, ModelStore, read_gguf
 from openbook.models.describe import BASE_KEY
 from openbook.models.gguf_writer import Quantisation, add_tensor, dequantised, finish, write_gguf
@@ -29,7 +29,7 @@ from openbook.training.network import config_of, gguf_name, gguf_rows, hf_name, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from openbook.records import Digest, ReaderFormat
+    from openbook.core.records import Digest, ReaderFormat
 
 _WRAPPER = "base_model.model."  # PEFT's prefix of an adapter's tensor names
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openbook.errors import TrainingError
+from openbook.core.errors import TrainingError
 from openbook.training.attention import batch_of
 from openbook.training.checkpoints import Checkpoint, State
 from openbook.training.distributed import ONE_PROCESS, Processes, shard_like, whole

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from openbook.errors import ConfigError, InvalidModelFile
+from openbook.core.errors import ConfigError, InvalidModelFile
 from openbook.models import GgufHeader, read_gguf
 from openbook.models.gguf_writer import dequantised, finish
 from openbook.training.attention import Batch, Piece, use_tree_attention

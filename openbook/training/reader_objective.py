@@ -22,12 +22,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from openbook.errors import ConfigError, EngineError
+from openbook.core.errors import ConfigError, EngineError
+from openbook.core.records import Prompt, passage_block, question_block
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.knowledge.index.bm25 import K1, B
 from openbook.knowledge.index.words import Vocabulary, query_terms
-from openbook.prompts import passage_block, question_block
-from openbook.records import Prompt
 from openbook.training.datasets import Line
 from openbook.training.recipe import ReaderObjective
 from openbook.training.trees import Branch, Tree

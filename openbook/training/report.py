@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from jinja2 import Environment, PackageLoader
 
-from openbook import runs
-from openbook.files import replace_file
+from openbook.core.files import replace_file
+from openbook.models import runs
 
 Points: TypeAlias = Sequence[tuple[float, float]]
 WIDTH, HEIGHT, MARGIN_LEFT, MARGIN = 640, 220, 48, 26

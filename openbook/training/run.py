@@ -18,18 +18,18 @@ from typing import Any, TypeAlias
 
 import torch
 
-from openbook import __version__, runs
-from openbook.errors import ConfigError, TrainingError
-from openbook.files import make_folder, storage_errors
+from openbook import __version__
+from openbook.core.errors import ConfigError, TrainingError
+from openbook.core.files import make_folder, storage_errors
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import check_usable
-from openbook.locks import exclusive_lock
-from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf, runs
 from openbook.models.gguf_writer import write_merged
 from openbook.models.importer import store_trained
 from openbook.models.lineage import training_record_of
 from openbook.models.training_record import TrainingRecord, text_digests
-from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
 from openbook.training.datasets import ConversationLine, conversation_trees, document_trees, read_documents, read_lines
 from openbook.training.distributed import ONE_PROCESS, Processes

@@ -15,7 +15,8 @@ import pytest
 
 from benchmarks.damage import build, trials
 from openbook.cli import run
-from openbook.errors import KnowledgeBaseDamaged
+from openbook.core.errors import KnowledgeBaseDamaged
+from openbook.core.records import PassageReference
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.embedder_change import reembed
@@ -24,8 +25,7 @@ from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store import integrity, schema
 from openbook.knowledge.versions import diff, drop_tag, history, prune, restore, set_retention, tag
-from openbook.records import PassageReference
-from openbook.replay import passage_of
+from openbook.proofs.replay import passage_of
 from openbook.testing import HashEmbedder
 
 FERRY = "The ferry to Sandhavn leaves at nine. A ticket costs four crowns."
@@ -443,7 +443,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_every_command_says_it_in_one_sentence(
     tmp_path: Path, docs: Path, capsys: pytest.CaptureFixture[str], damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.resources.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.answers.opening.open_embedder", lambda *_, **__: HashEmbedder())
     folder = tmp_path / "kb"
     with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
         sync(base, docs, HashEmbedder())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import StorageError
+from openbook.core.errors import StorageError
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.docs_cache import for_documents
 from openbook.testing import HashEmbedder
@@ -59,7 +59,7 @@ def docs(tmp_path: Path) -> Path:
 SMALL_FILES = """
 import json, resource, signal, sys
 from pathlib import Path
-from openbook.errors import OpenBookError
+from openbook.core.errors import OpenBookError
 from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.core.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw, draw_page
 from openbook.parsers.page_marks import find_marks, page_quote
 from openbook.parsers.sandbox import NONSENSE, Limits

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import EngineError, InvalidModelFile, ModelError
+from openbook.core.errors import EngineError, InvalidModelFile, ModelError
+from openbook.core.records import Decoding
 from openbook.inference import load_model, prompt_counter, trial
 from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf
 from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType
-from openbook.records import Decoding
 from openbook.testing import PROMPT
 from tests.models.gguf_files import TOKENS, Array, llama
 from tests.models.mutations import TEMPLATES, mutated

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers import ocr, sandbox
 from openbook.parsers.ocr import best_engine
 from openbook.parsers.sandbox import Limits, ParserPool

@@ -13,16 +13,16 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.prompts import open_book_prompt
+from openbook.answers.retrieval import Corpus
 from openbook.cli import display
-from openbook.config import Settings
+from openbook.core.config import Settings
+from openbook.core.records import Passage, Prompt, ReaderFormat
 from openbook.inference import FrozenModel
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
-from openbook.prompts import open_book_prompt
-from openbook.records import Passage, Prompt, ReaderFormat
-from openbook.retrieval import Corpus
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder
 from tests.attacks.injections import Injection, injections

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import main
+from openbook.core.records import Embedder
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
-from openbook.records import Embedder
 from tests.conftest import MODEL_HOME, ROOT
 
 pytestmark = pytest.mark.model

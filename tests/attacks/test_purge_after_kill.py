@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import run
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
-from openbook.purge import PurgedEverywhere, finish_purge_everywhere, purge_everywhere
-from openbook.runs import DOCUMENTS
+from openbook.models.runs import DOCUMENTS
+from openbook.proofs.purge import PurgedEverywhere, finish_purge_everywhere, purge_everywhere
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT, base_with
 
@@ -46,7 +46,7 @@ states.put(b"k" * 32, numbers, states.purge_mark())
 states.put(b"l" * 32, numbers * 2, states.purge_mark())
 """,
     "half a state": """
-from openbook.locks import atomic_file
+from openbook.core.locks import atomic_file
 place = home / "derived" / "states" / "6b"
 place.mkdir(parents=True)
 with atomic_file(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
@@ -73,9 +73,9 @@ folder, kept = home / "uploads" / base.id / "local", home / "derived" / "uploads
 add_uploads(base, embedder, folder, {"mine.pdf": BytesIO(page)}, RunOptions(labels=frozenset({"hr"})), kept)
 """,
     "standing answer": """
-from openbook.config import Settings
-from openbook.retrieval import Corpus, Options
-from openbook.standing_questions import QuestionStore, ask_again
+from openbook.core.config import Settings
+from openbook.answers.retrieval import Corpus, Options
+from openbook.answers.standing_questions import QuestionStore, ask_again
 from openbook.testing import echo_model
 store = QuestionStore(Settings(home), base.id)
 question = store.add("local", "With which number opens the safe of the harbour office?")
@@ -87,7 +87,7 @@ from openbook.knowledge.docs_cache import for_documents
 for_documents([home.parent / "docs"], home / "derived", embedder)
 """,
     "diagnosis": """
-from openbook.files import replace_file
+from openbook.core.files import replace_file
 place = home / "diagnoses" / "one"
 place.mkdir(parents=True)
 with (place / "observations-a.jsonl").open("wb", buffering=0) as stream:
@@ -100,7 +100,7 @@ with (place / "observations-a.jsonl").open("wb", buffering=0) as stream:
 replace_file(place / "report.html", secret.encode())
 """,
     "replace": """
-from openbook.files import replacing
+from openbook.core.files import replacing
 with replacing(home / "diagnoses" / "two" / "report.html") as stream:
     stream.write(secret.encode()[:1000])
     stream.flush()
@@ -109,8 +109,8 @@ with replacing(home / "diagnoses" / "two" / "report.html") as stream:
 (home / "diagnoses" / "two" / "report.html").unlink()
 """,
     "run": """
-from openbook.files import replace_file
-from openbook.runs import DOCUMENTS, write_json
+from openbook.core.files import replace_file
+from openbook.models.runs import DOCUMENTS, write_json
 run = home / "runs" / "one"
 run.mkdir(parents=True)
 (run / ".lock").touch()
@@ -256,8 +256,8 @@ def test_the_next_command_deletes_what_no_version_has(
 
 
 PURGE = """
-from openbook.config import Settings
-from openbook.purge import purge_everywhere
+from openbook.core.config import Settings
+from openbook.proofs.purge import purge_everywhere
 purge_everywhere(base, base.documents(), Settings(home))
 """
 
@@ -291,7 +291,7 @@ from pathlib import Path
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.models import ModelStore
-from openbook.records import Prompt
+from openbook.core.records import Prompt
 def hook(event, arguments):
     if event == "os.rename" and str(arguments[0]).endswith(".new"):
         hook.left -= 1

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers.sandbox import Limits, ParserPool
-from openbook.records import Content
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
@@ -28,7 +28,7 @@ def parsers() -> None:
 HOSTILE = """
 import ctypes, os, subprocess, sys, time
 from openbook.parsers import PARSERS as REAL
-from openbook.records import Content
+from openbook.core.records import Content
 
 def hang(data, name):
     while True: pass

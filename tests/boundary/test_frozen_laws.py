@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import ask
-from openbook.errors import OpenBookError
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.errors import OpenBookError
+from openbook.core.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
-from openbook.retrieval import Corpus, Options
 from openbook.testing import PROMPT
 from tests.conftest import ROOT, base_with, open_engine, printed
 

@@ -37,7 +37,7 @@ def test_no_path_from_the_command_line_reaches_an_autograd_framework_or_training
 SERVE = """
 import logging, sys, tempfile
 from pathlib import Path
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration

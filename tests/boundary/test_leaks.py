@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from openbook.answers.prompts import closed_book_prompt, open_book_prompt
+from openbook.core.records import Decoding, Passage, Prompt, sha256_hex
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.prompts import closed_book_prompt, open_book_prompt
-from openbook.records import Decoding, Passage, Prompt, sha256_hex
 
 THREADS = 4
 CODES = [f"{sha256_hex(f'locker {number}'.encode())[:10].upper()}" for number in range(4)]

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import run
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT
@@ -67,8 +67,8 @@ def type_in(monkeypatch: pytest.MonkeyPatch) -> TypeIn:
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model echoes a passage; the embedder hashes words."""
-    monkeypatch.setattr(resources, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(resources, "model_opener", lambda *_, **__: echo_model)
+    monkeypatch.setattr(opening, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(opening, "model_opener", lambda *_, **__: echo_model)
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from openbook import resources
+from openbook.answers import opening
+from openbook.answers.opening import model_opener
 from openbook.cli import run
-from openbook.resources import model_opener
 from tests.cli.conftest import Out
 from tests.conftest import DecliningEngine, base_with, named_model
 
@@ -55,9 +55,7 @@ def test_without_documents_an_answer_has_no_certainty_and_an_abstention_needs_no
 
 def test_a_limit_holds_for_the_answer_of_the_fallback_model(out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     openers = {"reader": lambda: named_model("reader", DecliningEngine()), "large": lambda: named_model("large")}
-    monkeypatch.setattr(
-        resources, "model_opener", lambda own, *more: openers.get(own.model) or model_opener(own, *more)
-    )
+    monkeypatch.setattr(opening, "model_opener", lambda own, *more: openers.get(own.model) or model_opener(own, *more))
     assert "Two models" not in out.ok("ask", OPENED)
     monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "large")
     certainty = out.json("ask", OPENED, "--at-least", "0.1")["certainty"]

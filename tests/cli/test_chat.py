@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from openbook.cli import run
 from openbook.cli.chat import FORMAT, Transcript, read_transcript
-from openbook.errors import ConversationError
+from openbook.core.errors import ConversationError
 from tests.cli.conftest import TypeIn
 from tests.conftest import base_with
 

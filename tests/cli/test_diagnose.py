@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from openbook import resources
-from openbook.config import Settings
+from openbook.answers import opening
+from openbook.core.config import Settings
+from openbook.core.errors import StorageError
+from openbook.core.records import Prompt
 from openbook.diagnosis import report
-from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import base_with
@@ -51,7 +51,7 @@ def opened(fakes: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngi
         engines.append((engine, current))
         return lambda: FrozenModel(engine)
 
-    monkeypatch.setattr(resources, "model_opener", opener)
+    monkeypatch.setattr(opening, "model_opener", opener)
     return engines
 
 

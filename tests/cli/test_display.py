@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from openbook.answer import CLOSED_BOOK
-from openbook.answer_text import printable
-from openbook.certainty import MEANING, UNMEASURED
+from openbook.answers.answer_text import printable
+from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.certainty import MEANING, UNMEASURED
 from openbook.cli import display
 from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
+from openbook.core.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
 from openbook.knowledge.word_diff import word_diff
-from openbook.receipts import parse_receipt
-from openbook.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
+from openbook.proofs.receipts import parse_receipt
 from tests.conftest import ROOT
 
 WIDTH = 24

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook import resources
+from openbook.answers import opening
+from openbook.answers.retrieval import Corpus, Options
+from openbook.answers.standing_questions import QuestionStore, ask_again
 from openbook.cli import context
-from openbook.config import Settings
+from openbook.core.config import Settings
+from openbook.core.records import ReaderFormat
 from openbook.knowledge import KnowledgeBase, add
-from openbook.records import ReaderFormat
-from openbook.retrieval import Corpus, Options
-from openbook.standing_questions import QuestionStore, ask_again
 from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out, TypeIn, running
 from tests.conftest import flip
@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
 ) -> None:
     out.ok("add", docs)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resources, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
+    monkeypatch.setattr(opening, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
     type_in("What do bees make?")
     out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
 
@@ -251,7 +251,7 @@ def test_what_is_read_ahead_is_what_ask_reads(docs: Path, out: Out, monkeypatch:
     """A reader of several windows reads passages one by one where the setting `strategy` says so."""
     reader = ReaderFormat("Answer from the passages.", "The passages do not say.", passages=4)
     monkeypatch.setattr(context, "ready_model", lambda *_: None)
-    monkeypatch.setattr(resources, "open_stored", lambda *_: echo_model(reader=reader))
+    monkeypatch.setattr(opening, "open_stored", lambda *_: echo_model(reader=reader))
     for n in range(9):
         (docs / f"{n}.md").write_text(
             "".join(f"Ferry {n} number {i} leaves at noon from pier {i}.\n\n" for i in range(40))

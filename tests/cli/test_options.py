@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
+from openbook.answers.opening import run_options
 from openbook.cli import command
-from openbook.config import Settings
-from openbook.errors import OpenBookError
-from openbook.resources import run_options
+from openbook.core.config import Settings
+from openbook.core.errors import OpenBookError
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere

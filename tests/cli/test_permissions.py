@@ -13,17 +13,18 @@ from typing import TypeAlias
 
 import pytest
 
-from openbook import receipts, resources
+from openbook.answers import opening
 from openbook.cli import permissions
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
+from openbook.proofs import receipts
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out, TypeIn, served
 from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
+from tests.proofs.test_receipts import receipt_of
 from tests.serving.conftest import QUESTION
-from tests.test_receipts import receipt_of
 
 Openbook: TypeAlias = Callable[..., str]
 
@@ -66,7 +67,7 @@ def started_under(umask: int = 0) -> Iterator[None]:
 @pytest.fixture
 def openbook(out: Out, fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Openbook:
     """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
-    monkeypatch.setattr(resources, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
+    monkeypatch.setattr(opening, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
 
     def run(*words: object, umask: int = 0) -> str:
         type_in(QUESTION)

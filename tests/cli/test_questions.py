@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from openbook import resources
+from openbook.answers import opening
+from openbook.core.errors import StorageError
+from openbook.core.records import ReaderFormat
 from openbook.diagnosis import questions
 from openbook.diagnosis.questions import Review, load_questions, write_questions
-from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import ReaderFormat
 from tests.cli.conftest import Out, TypeIn
 from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, DraftEngine, base_of
 
@@ -30,7 +30,7 @@ def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "silent": lambda: FrozenModel(DraftEngine(lambda text: "I cannot help.")),
         "reader": lambda: FrozenModel(DraftEngine(), reader),
     }
-    monkeypatch.setattr(resources, "model_opener", lambda current, *_: models[current.model])
+    monkeypatch.setattr(opening, "model_opener", lambda current, *_: models[current.model])
     base_of(tmp_path, ferries=FERRIES, harbour=HARBOUR).close()
     return tmp_path / "kb"
 
@@ -81,12 +81,12 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     path, whole = tmp_path / "q.jsonl", tmp_path / "whole.jsonl"
     command = ("questions", "draft", "--kb", kb, "-n", "2", "-o")
     out.ok(*command, whole, "--model", "good")
-    monkeypatch.setattr(resources, "model_opener", lambda current, *_: lambda: FrozenModel(first))
+    monkeypatch.setattr(opening, "model_opener", lambda current, *_: lambda: FrozenModel(first))
     assert out(*command, path)[0] == 130
     assert not path.exists()
     with (tmp_path / "q.jsonl.part").open("ab") as part:
         part.write(b'\n{"cut of')  # what a killed process leaves
-    monkeypatch.setattr(resources, "model_opener", lambda current, *_: lambda: FrozenModel(second))
+    monkeypatch.setattr(opening, "model_opener", lambda current, *_: lambda: FrozenModel(second))
     out.ok(*command, path)
     assert path.read_bytes() == whole.read_bytes()
     assert len(second.read) == 1

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import context, receipts
+from openbook.core.records import Receipt, sha256_hex
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.erasure import _BEYOND_REACH
-from openbook.receipts import parse_receipt
-from openbook.records import Receipt, sha256_hex
-from openbook.replay import knowledge_base_of
-from openbook.signatures import public_key
+from openbook.proofs.receipts import parse_receipt
+from openbook.proofs.replay import knowledge_base_of
+from openbook.proofs.signatures import public_key
 from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME, ROOT, base_with
-from tests.test_signatures import GOLDEN, GOLDEN_KEY, GOLDEN_KEY_2
+from tests.proofs.test_signatures import GOLDEN, GOLDEN_KEY, GOLDEN_KEY_2
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 

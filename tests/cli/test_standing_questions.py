@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from openbook import resources
-from openbook.config import Settings
-from openbook.errors import EngineError
+from openbook.answers import opening
+from openbook.answers.standing_questions import QuestionStore
+from openbook.core.config import Settings
+from openbook.core.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.receipts import is_altered, parse_receipt
-from openbook.replay import replay
-from openbook.standing_questions import QuestionStore
+from openbook.proofs.receipts import is_altered, parse_receipt
+from openbook.proofs.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with, served
@@ -118,7 +118,7 @@ def test_a_question_that_fails_is_said_and_is_no_success(run: Out, kb: Path, mon
         def count_prompt_tokens(self, prompt: object) -> int:
             raise EngineError("The engine is out of order.")
 
-    monkeypatch.setattr(resources, "model_opener", lambda *_, **__: lambda: FrozenModel(Broken()))
+    monkeypatch.setattr(opening, "model_opener", lambda *_, **__: lambda: FrozenModel(Broken()))
     run.ok("add", NIGHT, "--kb", kb)
     code, stdout, stderr = run("watch", "--once", "--kb", kb)
     assert (code, stdout) == (1, "")

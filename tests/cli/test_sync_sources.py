@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import documents
-from openbook.errors import SourceError
-from openbook.records import Verdict
+from openbook.core.errors import SourceError
+from openbook.core.records import Verdict
 from openbook.sources import Item, registry
 from openbook.testing.sources import FAKE, HELD
 from tests.cli.conftest import Out

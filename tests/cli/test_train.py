@@ -18,11 +18,11 @@ import click
 import pytest
 
 from openbook.cli.train import _documents
-from openbook.config import load_settings
-from openbook.errors import StorageError, TrainingError
+from openbook.core.config import load_settings
+from openbook.core.errors import StorageError, TrainingError
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.models import ModelStore
-from openbook.runs import RunRequest, read_run
+from openbook.models.runs import RunRequest, read_run
 from tests.cli.conftest import Out
 from tests.conftest import ROOT, base_with
 from tests.serving.conftest import eventually

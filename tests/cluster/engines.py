@@ -7,13 +7,13 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from openbook.derived import DerivedFolder
-from openbook.errors import ModelNotVerified
+from openbook.core.derived import DerivedFolder
+from openbook.core.errors import ModelNotVerified
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.models import ModelStore
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import EchoEngine
 
 WHO = "Who answers?"  # asks for the number of the replica's process

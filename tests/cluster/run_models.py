@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from openbook import inference, resources
+from openbook import inference
+from openbook.answers import opening
 from openbook.cli import context, main, on_cluster
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Digest, ModelIdentity, Prompt, sha256_hex
 from openbook.inference import FrozenModel
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import EchoEngine
 from tests.diagnosis.bases import EMBEDDER, DraftEngine
 
@@ -59,10 +60,10 @@ def fakes(folder: Path) -> dict[tuple[object, str], object]:
     """What stands for the models and the embedder, by the object and its attribute."""
     return {
         (context, "open_embedder"): lambda *_: EMBEDDER,
-        (resources, "open_embedder"): lambda *_: EMBEDDER,
-        (resources, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
+        (opening, "open_embedder"): lambda *_: EMBEDDER,
+        (opening, "model_opener"): lambda *_: lambda: FrozenModel(RunEngine(folder)),
         (context, "ready_model"): lambda *_: SimpleNamespace(name="run", digest=sha256_hex(b"run")),
-        (resources, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
+        (opening, "open_stored"): lambda *_: FrozenModel(RunEngine(folder)),
         (on_cluster, "open_on_node"): partial(open_on_node, folder),
         (inference, "prompt_counter"): lambda _: EchoEngine().count_prompt_tokens,
     }

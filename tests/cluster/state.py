@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing, suppress
 
+from openbook.core.records import Digest, sha256_hex
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.store.schema import FILE_NAME
-from openbook.records import Digest, sha256_hex
 
 # All that is the same whenever and wherever the same run is done: nothing that holds a time, and no numbers of identities, which
 # are given to known contents first.

@@ -17,8 +17,8 @@ import pytest
 
 from openbook.cluster import local
 from openbook.cluster.local import start_postgres, stop_server
-from openbook.config import DatabaseUrl
-from openbook.errors import StorageError
+from openbook.core.config import DatabaseUrl
+from openbook.core.errors import StorageError
 from openbook.knowledge import KnowledgeBase, Scope, sync
 from openbook.testing import HashEmbedder
 

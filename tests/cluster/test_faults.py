@@ -13,11 +13,11 @@ import pytest
 
 from openbook.cluster import object_store, postgres_connection
 from openbook.cluster.postgres import PostgresStore
-from openbook.config import DatabaseUrl, Settings
-from openbook.errors import StorageError
+from openbook.core.config import DatabaseUrl, Settings
+from openbook.core.errors import StorageError
+from openbook.core.parallel import StagedProgress
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.parallel import StagedProgress
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.cluster.proxy import Fault, Proxy

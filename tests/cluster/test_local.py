@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from openbook.cluster import local
-from openbook.errors import ClusterError, ConfigError, StorageError
-from openbook.locks import exclusive_lock
+from openbook.core.errors import ClusterError, ConfigError, StorageError
+from openbook.core.locks import exclusive_lock
 from tests.cli.conftest import Out
 from tests.conftest import ROOT
 from tests.serving.conftest import eventually

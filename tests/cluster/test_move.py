@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus, Options
 from openbook.cluster import move as moving
 from openbook.cluster.move import move
-from openbook.config import DatabaseUrl, Place
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.config import DatabaseUrl, Place
+from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.records import ReaderFormat
 from openbook.knowledge import KnowledgeBase, Scope, add, purge, remove, sync, versions
 from openbook.knowledge.check import check
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.store import schema
-from openbook.records import ReaderFormat
-from openbook.replay import knowledge_base_of, replay
-from openbook.retrieval import Corpus, Options
+from openbook.proofs.replay import knowledge_base_of, replay
 from openbook.testing import HashEmbedder, echo_model
 from tests.cli.conftest import Out
 

@@ -13,7 +13,7 @@ import pytest
 from openbook.cluster import object_store
 from openbook.cluster.local import start_object_store, stop_server
 from openbook.cluster.object_store import open_s3
-from openbook.errors import ConfigError, StorageError
+from openbook.core.errors import ConfigError, StorageError
 from openbook.knowledge.index.blobs import Blobs, open_blobs
 from openbook.testing import BlobsSuite
 

@@ -24,14 +24,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.absence import look_for
 from openbook.cli import context, receipts
 from openbook.cluster import postgres
 from openbook.cluster.local import start_postgres, stop_server
 from openbook.cluster.postgres import PostgresStore
 from openbook.cluster.postgres_connection import PostgresConnection
-from openbook.config import DatabaseUrl, Place, Settings
-from openbook.errors import (
+from openbook.core.config import DatabaseUrl, Place, Settings
+from openbook.core.errors import (
     ConfigError,
     KnowledgeBaseBusy,
     KnowledgeBaseInvalid,
@@ -42,7 +41,8 @@ from openbook.errors import (
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.versions import tag
-from openbook.receipts import parse_receipt
+from openbook.proofs.absence import look_for
+from openbook.proofs.receipts import parse_receipt
 from openbook.testing import HashEmbedder, StoreSuite
 from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
@@ -395,7 +395,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from openbook.cluster.postgres_connection import PostgresConnection
-from openbook.config import DatabaseUrl
+from openbook.core.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, add, sync
 from openbook.parsers.sandbox import ParserPool
 from openbook.testing import HashEmbedder

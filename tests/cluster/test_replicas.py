@@ -21,16 +21,16 @@ from ray import serve
 
 from openbook.cluster import replicas
 from openbook.cluster.replicas import EngineReplica, OpenModel, Replicas, ReplicatedEngine, affinity_key
-from openbook.config import Settings
-from openbook.derived import DerivedFolder
-from openbook.errors import ClusterError, ConfigError, EngineError
+from openbook.core.config import Settings
+from openbook.core.derived import DerivedFolder
+from openbook.core.errors import ClusterError, ConfigError, EngineError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Digest, Prompt
 from openbook.inference import FrozenModel, prompt_counter
 from openbook.inference.frozen import Engine
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Digest, Prompt
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.model_reload import ModelSource
 from openbook.testing import EchoEngine, EngineSuite

@@ -25,10 +25,10 @@ from openbook.cli import on_cluster
 from openbook.cluster import replicas
 from openbook.cluster.connection import ray_module
 from openbook.cluster.replicas import AffinityRouter, by_machine
-from openbook.config import Settings
+from openbook.core.config import Settings
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Prompt
 from openbook.inference import FrozenModel
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Prompt
 from tests.cli.conftest import Out
 from tests.cluster.run_models import HELD, RunEngine, fakes
 from tests.conftest import ROOT, base_with

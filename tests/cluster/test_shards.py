@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, RayShards, SearchShard, ShardedSearch, ShardMethod
-from openbook.config import DatabaseUrl, Place
-from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.config import DatabaseUrl, Place
+from openbook.core.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.index import search, segment_files, vectors

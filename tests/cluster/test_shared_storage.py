@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook.config import DatabaseUrl
-from openbook.errors import KnowledgeBaseInvalid
+from openbook.core.config import DatabaseUrl
+from openbook.core.errors import KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, purge, sync
 from openbook.knowledge.index import segment_files
 from openbook.knowledge.index.segment_files import file_digest

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from openbook.config import DatabaseUrl, load_settings
+from openbook.core.config import DatabaseUrl, load_settings
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.ingest.mirror import mirror_folder
 from openbook.knowledge.updates import all_to_sync, sync_folders, to_sync
-from openbook.purge import purge_everywhere
+from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder
 from openbook.testing.sources import FAKE, HELD

@@ -15,7 +15,7 @@ import pytest
 from openbook.cluster import connection
 from openbook.cluster.connection import ray_module
 from openbook.cluster.status import status_of_base, status_of_ray
-from openbook.errors import ClusterError, ConfigError
+from openbook.core.errors import ClusterError, ConfigError
 from openbook.knowledge import KnowledgeBase
 from tests.cli.conftest import Out
 

@@ -18,12 +18,12 @@ import pytest
 from openbook.cluster import workers as module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import ClusterParsers, LostTask, Task, Workers
-from openbook.errors import ClusterError, NotReadNow
+from openbook.core.errors import ClusterError, NotReadNow
+from openbook.core.records import Embedder, Vectors
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.ingest import embeddings
 from openbook.parsers.sandbox import Limits
-from openbook.records import Embedder, Vectors
 from openbook.testing import EmbedderSuite, HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from openbook.core.records import Prompt, text_of_block
 from openbook.diagnosis.question_drafts import REQUEST
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import text_of_block
-from openbook.records import Prompt
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from openbook.answers.prompts import question_of_block, reading_prompt
+from openbook.answers.retrieval import Options
+from openbook.core.errors import EngineError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
 from openbook.diagnosis.runner import Bench
 from openbook.diagnosis.summary import summarise
-from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.parallel import Cancelled, never
-from openbook.prompts import question_of_block, reading_prompt
-from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
-from openbook.retrieval import Options
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"

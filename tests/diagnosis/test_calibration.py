@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from openbook.certainty import CertaintyLimits, Signals, certainty
+from openbook.answers.certainty import CertaintyLimits, Signals, certainty
 from openbook.diagnosis.calibration import (
     ENOUGH,
     FEWEST,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from openbook.core.errors import ConfigError
+from openbook.core.records import sha256_hex
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.run_log import Header, Observation
 from openbook.diagnosis.summary import ModelOutcomes, compare, summarise
 from openbook.diagnosis.verdicts import verdicts_of
-from openbook.errors import ConfigError
-from openbook.records import sha256_hex
 from tests.diagnosis.table_engine import HEADER, observation
 from tests.diagnosis.test_summary import WRONG
 

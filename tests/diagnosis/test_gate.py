@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from openbook.core.errors import ConfigError
+from openbook.core.records import Prompt, ReaderFormat
 from openbook.diagnosis import gate
 from openbook.diagnosis.gate import EvalQuestion, ask_eval_set, compare, flips, load_eval_set, non_inferior
-from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
 from openbook.models import ModelStore, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.records import Prompt, ReaderFormat
 from tests.diagnosis.table_engine import TableEngine
 from tests.models.gguf_files import llama
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks import hand_check
-from openbook.errors import ConfigError
+from openbook.core.errors import ConfigError
 from tests.diagnosis.table_engine import SILENT, observation
 
 RECORDS = {f"set/model/q{n}": {"by_chance": n == 1, "verdict": "known", **asdict(observation(n))} for n in range(3)}

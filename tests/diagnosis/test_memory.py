@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from openbook.core.parallel import Progress
 from openbook.diagnosis import report, verdicts
 from openbook.diagnosis.report import write_results
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.runner import run_questions
 from openbook.diagnosis.verdicts import QuestionVerdict
 from openbook.inference import FrozenModel
-from openbook.parallel import Progress
 from tests.conftest import base_with
 from tests.diagnosis.table_engine import SILENT, TableEngine, bench_with, logged, observation
 

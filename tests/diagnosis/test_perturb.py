@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from openbook.core.records import Passage
 from openbook.diagnosis.perturb import accepted_after, altered, changes, is_name, names_in, replaced
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import text_holds_any
-from openbook.records import Passage
 
 NAMES = ["Lila Ortega", "Petra Lindqvist", "Kvamsholm Verft", "Bergen", "Oslo", "Østlund Bunker AS", "Bay of Hessay"]
 

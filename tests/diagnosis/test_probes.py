@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from openbook.answers.retrieval import Options
+from openbook.core.records import Passage, Prompt
 from openbook.diagnosis.perturb import altered
 from openbook.diagnosis.probes import PROBES, ProbeRun, Result, run_probes
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.runner import Bench
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Passage, Prompt
-from openbook.retrieval import Options
 from tests.conftest import base_with
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, bench_with, page_with, question_in
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook.core.errors import StorageError
 from openbook.diagnosis.question_drafts import (
     TRIED_FOR_EACH,
     Drafts,
@@ -15,7 +16,6 @@ from openbook.diagnosis.question_drafts import (
     reason_against,
 )
 from openbook.diagnosis.questions import load_questions, write_questions
-from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from tests.diagnosis.bases import FERRIES, HARBOUR, OLD, DraftEngine, base_of

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from openbook.core.errors import ConfigError, StorageError
 from openbook.diagnosis import questions
 from openbook.diagnosis.questions import Gold, Question, load_questions, questions_digest
-from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
 

@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.core.errors import ConfigError, StorageError
+from openbook.core.records import ModelIdentity
 from openbook.diagnosis import report as page
 from openbook.diagnosis.report import (
     NUMBERS,
@@ -29,8 +31,6 @@ from openbook.diagnosis.report import (
 from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import compare, summarise
 from openbook.diagnosis.verdicts import QuestionVerdict, verdicts_of
-from openbook.errors import ConfigError, StorageError
-from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, logged, observation
 from tests.diagnosis.test_summary import mixed
 

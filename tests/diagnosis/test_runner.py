@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import ask
-from openbook.certainty import certainty
+from openbook.answers.ask import ask
+from openbook.answers.certainty import certainty
+from openbook.answers.prompts import open_book_prompt, reading_prompt
+from openbook.answers.retrieval import Corpus
+from openbook.core.errors import ConfigError, EngineError, KnowledgeError, StorageError
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Prompt, ReaderFormat
 from openbook.diagnosis import runner
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.report import read_outcomes
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import verdicts_of
-from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
-from openbook.parallel import Cancelled, never
-from openbook.prompts import open_book_prompt, reading_prompt
-from openbook.records import Completion, Decoding, Prompt, ReaderFormat
-from openbook.retrieval import Corpus
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT, base_with
 from tests.diagnosis.table_engine import (

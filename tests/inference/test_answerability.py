@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.records import Decoding
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.answerability import AnswerabilityProbe, probe_of, probes
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.records import Decoding
 from openbook.testing import PROMPT
 from tests.conftest import open_engine
 

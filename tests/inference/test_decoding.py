@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from openbook.core.records import Decoding, sha256_hex
 from openbook.inference import decoding as decoding_module
 from openbook.inference.decoding import (
     AnswerDecoder,
@@ -20,7 +21,6 @@ from openbook.inference.decoding import (
     request_digest,
     uniform,
 )
-from openbook.records import Decoding, sha256_hex
 
 LOGITS = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
 

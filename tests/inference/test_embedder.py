@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.records import Embedder
 from openbook.inference import embedder as onnx
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder, model_digest_of, opened_graph
 from openbook.models import EmbeddingSpec, ModelReference
-from openbook.records import Embedder
 from openbook.testing import EmbedderSuite
 from scripts.int8_graph import Writer, files_for
 

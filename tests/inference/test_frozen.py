@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.errors import ModelError
+from openbook.core.errors import ModelError
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.models import ModelReference
 from openbook.testing import PROMPT, EchoEngine

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from openbook.answer import ask
-from openbook.errors import QuestionError
+from openbook.answers.ask import ask
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.errors import QuestionError
+from openbook.core.records import Decoding
 from openbook.inference import FrozenModel
 from openbook.inference.decoding import AnswerDecoder, request_digest
 from openbook.inference.json_grammar import MAX_PARTS, JsonGrammar, checked_schema, json_tokenizer
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
-from openbook.records import Decoding
-from openbook.replay import replay
-from openbook.retrieval import Corpus, Options
+from openbook.proofs.replay import replay
 from openbook.testing import PROMPT, HashEmbedder, echo_model
 from tests.conftest import base_with, open_engine
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.derived import MARK, DerivedFolder
-from openbook.errors import KnowledgeBaseBusy
-from openbook.files import delete
+from openbook.core.derived import MARK, DerivedFolder
+from openbook.core.errors import KnowledgeBaseBusy
+from openbook.core.files import delete
 from openbook.inference import kv_cache
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 

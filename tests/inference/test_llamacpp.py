@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.parallel import never
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.inference import Engine, FrozenModel
 from openbook.inference.context_pool import PARALLEL_CONTEXTS
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import Context, Model, evaluation_calls, is_marker, library
 from openbook.models import ModelReference, read_gguf
 from openbook.models.gguf import ValueType
-from openbook.parallel import never
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EngineSuite
 from tests.conftest import open_engine
 from tests.models.gguf_files import Array

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from openbook.answer import ask
-from openbook.errors import EngineError
+from openbook.answers.ask import ask
+from openbook.core.errors import EngineError
+from openbook.core.records import Decoding, Prompt
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
-from openbook.records import Decoding, Prompt
-from openbook.replay import replay
+from openbook.proofs.replay import replay
 from openbook.testing import PROMPT
 from tests.conftest import llama_engine
 

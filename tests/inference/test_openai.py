@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import ConfigError, ContextOverflow, EngineError
+from openbook.core.errors import ConfigError, ContextOverflow, EngineError
+from openbook.core.parallel import never
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.inference import Engine, connect_model
 from openbook.inference.openai import LeadingThoughts, OpenAIEngine
-from openbook.parallel import never
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EchoEngine, EngineSuite
 from tests.conftest import served
 

@@ -13,8 +13,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from openbook.derived import DerivedFolder
-from openbook.errors import ContextOverflow, EngineError
+from openbook.answers.prompts import open_book_prompt
+from openbook.core.derived import DerivedFolder
+from openbook.core.errors import ContextOverflow, EngineError
+from openbook.core.parallel import Cancelled, Progress, never
+from openbook.core.records import Decoding, Embedder, Prompt, passage_block
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
@@ -22,9 +25,6 @@ from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
 from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
-from openbook.parallel import Cancelled, Progress, never
-from openbook.prompts import open_book_prompt, passage_block
-from openbook.records import Decoding, Embedder, Prompt
 from tests.conftest import ROOT, flip, llama_engine
 
 pytestmark = pytest.mark.model

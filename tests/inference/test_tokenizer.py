@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.records import Prompt
 from openbook.inference.tokenizer import PromptTokenizer, build_blocks, compile_template, template_text
-from openbook.records import Prompt
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
+from openbook.core.records import Decoding
 from openbook.inference import load_model, trial
 from openbook.inference.llamalib import library
 from openbook.inference.trial import check_usable, trial_of
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.verify_cache import Trial, read_cached, trial_path
-from openbook.records import Decoding
 from openbook.testing import PROMPT
 from tests.conftest import printed
 from tests.models.gguf_files import llama
@@ -124,7 +124,7 @@ def test_a_word_longer_than_a_stack_ends_no_process(tmp_path: Path) -> None:
 LONG_WORDS = """
 import sys, threading
 from pathlib import Path
-from openbook.errors import EngineError
+from openbook.core.errors import EngineError
 from openbook.inference.llamalib import Model
 model = Model(Path(sys.argv[1]), vocabulary_only=True)
 def count(): print(len(model.tokenize(60_000 * "1", control=False)))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import openbook
-from openbook import resources
+from openbook.answers import opening
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT
 
@@ -33,8 +33,8 @@ def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[openbook.Lib
     """`kb` in the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENBOOK_KB", str(tmp_path / "kb"))
-    monkeypatch.setattr(resources, "model_opener", lambda *_: echo_model)
-    monkeypatch.setattr(resources, "open_embedder", lambda *_: HashEmbedder())
+    monkeypatch.setattr(opening, "model_opener", lambda *_: echo_model)
+    monkeypatch.setattr(opening, "open_embedder", lambda *_: HashEmbedder())
     with openbook.open("kb") as kb:
         kb.sync(ROOT / "examples" / "handbook")
         yield kb

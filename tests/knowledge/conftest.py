@@ -8,11 +8,11 @@ from typing import TypeAlias
 
 import pytest
 
+from openbook.core.records import Hit, Vectors
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, sync
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import Rules
-from openbook.records import Hit, Vectors
 from openbook.testing import HashEmbedder
 
 Act: TypeAlias = Callable[[], object]

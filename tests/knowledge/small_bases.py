@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from openbook.core.records import PassageSpan, sha256_hex
 from openbook.knowledge.index.bm25 import K1, B
 from openbook.knowledge.index.boilerplate import with_content
 from openbook.knowledge.index.search import IndexView, RankedPassage, best_candidates, best_passages
@@ -23,7 +24,6 @@ from openbook.knowledge.index.words import Vocabulary, query_terms
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.store.interface import Connection
-from openbook.records import PassageSpan, sha256_hex
 from openbook.testing import HashEmbedder
 
 DIMENSIONS = 24

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
+from openbook.core.records import EmbedderIdentity
 from openbook.knowledge import KnowledgeBase, RunOptions
 from openbook.knowledge.check import check
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.knowledge.store import schema
-from openbook.records import EmbedderIdentity
 from tests.knowledge.conftest import Library
 
 LEAVE = (

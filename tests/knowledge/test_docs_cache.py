@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import KnowledgeError
+from openbook.core.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Report
 from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.ingest.contents import RunOptions

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from openbook.errors import KnowledgeError
+from openbook.core.errors import KnowledgeError
 from openbook.knowledge import Scope, purge
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.index.cache import IndexCache

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import run
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, lookup, remove
 from openbook.knowledge.lookup import Match, entries, find, grep, outline, read
 from openbook.testing import HashEmbedder

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from openbook.errors import TextIsElsewhere
+from openbook.core.errors import TextIsElsewhere
 from openbook.knowledge import Report, Scope, add, purge, remove
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.parsers.sandbox import Parsed, ParserPool

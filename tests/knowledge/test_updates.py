@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import ConfigError, KnowledgeError, QuestionError, StorageError
+from openbook.core.errors import ConfigError, KnowledgeError, QuestionError, StorageError
+from openbook.core.records import Vectors
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.docs_cache import for_documents
@@ -24,7 +25,6 @@ from openbook.knowledge.updates import forget_synced_folder, sync_folders, synce
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers import ocr
 from openbook.parsers.sandbox import Limits
-from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 from tests.knowledge.small_bases import DIMENSIONS, reseal

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from openbook.errors import KnowledgeError, QuestionError
+from openbook.core.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Scope, versions
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.version_rows import retention

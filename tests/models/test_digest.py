@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import InvalidModelFile
+from openbook.core.errors import InvalidModelFile
+from openbook.core.records import Digest, sha256_hex
 from openbook.models.digest import (
     EmbeddingSpec,
     FileEntry,
@@ -20,7 +21,6 @@ from openbook.models.digest import (
     read_contents,
 )
 from openbook.models.gguf import MetadataValue, ValueType, parse_gguf, read_gguf
-from openbook.records import Digest, sha256_hex
 from tests.models.gguf_files import METADATA, TENSORS, Array, Recipe, encoded, flip
 
 SPEC = EmbeddingSpec(dimensions=4, max_tokens=8)

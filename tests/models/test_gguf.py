@@ -8,7 +8,7 @@ import gguf as reference
 import numpy as np
 import pytest
 
-from openbook.errors import InvalidModelFile, StorageError
+from openbook.core.errors import InvalidModelFile, StorageError
 from openbook.models import gguf
 from openbook.models.gguf import ValueType, parse_gguf, read_gguf
 from tests.models.gguf_files import TENSORS, Array, Recipe, Tensor, encoded, text

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from openbook.errors import (
+from openbook.core.errors import (
     ConfigError,
     EngineError,
     InvalidModelFile,
@@ -18,14 +18,14 @@ from openbook.errors import (
     StorageError,
     UnknownModel,
 )
+from openbook.core.parallel import Progress
+from openbook.core.records import sha256_hex
 from openbook.models import CATALOGUE, EmbeddingSpec, ModelReference, ModelStore, ensure, import_gguf, pull, sources
 from openbook.models.aliases import is_digest
 from openbook.models.catalogue import DATA, KNOWN_FILES, CatalogueEntry, CatalogueFile, Wheels
 from openbook.models.gguf import ValueType
 from openbook.models.manifest import Kind, KnowledgeCutoff, Source
 from openbook.models.sources import HubSource, sources_of
-from openbook.parallel import Progress
-from openbook.records import sha256_hex
 from tests.models.gguf_files import Array, Recipe, rewrite
 
 BARE = Recipe().without("tokenizer.").without("general.f")

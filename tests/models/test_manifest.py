@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import InvalidModelFile
+from openbook.core.errors import InvalidModelFile
+from openbook.core.records import canonical_json
 from openbook.models import manifest as module
 from openbook.models.digest import EmbeddingSpec, FileEntry, TensorDigest, model_digest, tensors_digest
 from openbook.models.manifest import (
@@ -22,7 +23,6 @@ from openbook.models.manifest import (
     TokenizerSummary,
     Trust,
 )
-from openbook.records import canonical_json
 
 GGUF_SECTIONS = ("architecture", "template", "tensors", "tokenizer")
 SECTIONS = {

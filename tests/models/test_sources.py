@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import InvalidModelFile, PullError, StorageError
+from openbook.core.errors import InvalidModelFile, PullError, StorageError
+from openbook.core.records import sha256_hex
 from openbook.models import CATALOGUE, ModelStore, ensure, pull, sources
 from openbook.models.catalogue import DATA, CatalogueFile, Wheels
 from openbook.models.sources import HubSource, fetch, fetch_first, find_on_hub, parse_hub, write_exactly
-from openbook.records import sha256_hex
 from tests.conftest import ROOT, served
 from tests.models.gguf_files import Recipe
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import filelock
 import pytest
 
-from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
-from openbook.files import replace_file
+from openbook.core.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
+from openbook.core.files import replace_file
+from openbook.core.parallel import Progress
 from openbook.models import ModelReference, ModelStore, aliases, import_gguf
 from openbook.models.describe import describe
 from openbook.models.digest import hash_file
 from openbook.models.gguf import ValueType, read_gguf
 from openbook.models.verify_cache import stamp_path
-from openbook.parallel import Progress
 from tests.models.gguf_files import Recipe, Tensor, flip, rewrite
 
 SMALL = Recipe().build()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
+from openbook.core.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.importer import store_trained
 from openbook.models.lineage import memberships_of, models_trained_on, tree_of

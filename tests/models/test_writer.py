@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import ModelNotVerified, StorageError
+from openbook.core.errors import ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.store import clear_leftovers, staging_folder
 from tests.conftest import printed

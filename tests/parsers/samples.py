@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers import parse_bytes
-from openbook.records import Content
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ENCRYPTED_PDFS = [(FIXTURES / f"encrypted-{how}.pdf").read_bytes() for how in ("rc4", "aes256")]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers.html import parse_html
 
 from .samples import titles

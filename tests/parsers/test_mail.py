@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers import parse_bytes
 from openbook.parsers.mail import MAX_ATTACHMENTS, MAX_PARTS, parse_mail, parse_mailbox, parse_outlook
-from openbook.records import Content
 
 from .samples import FIXTURES, make_pdf, titles
 

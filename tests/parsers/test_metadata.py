@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Metadata
 from openbook.parsers.metadata import (
     from_json,
     is_sidecar,
@@ -21,7 +22,6 @@ from openbook.parsers.metadata import (
     system_metadata,
     to_json,
 )
-from openbook.records import Metadata
 
 ZONES = [timezone(timedelta(hours=hours)) for hours in (-11, 0, 2)]
 RAW = st.recursive(

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import Content
 from openbook.parsers import ocr, parse_bytes
 from openbook.parsers.ocr import best_engine, ocr_engine, ocr_image, ocr_pdf
 from openbook.parsers.pdf import parse_pdf
 from openbook.parsers.sandbox import Limits, ParserPool
-from openbook.records import Content
 
 from .samples import make_pdf, page_texts
 

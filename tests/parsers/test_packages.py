@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers.elements import local
 from openbook.parsers.packages import Package, core_properties, package_kind, parse_xml, resolve
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw
 
 from .hostile_pdfs import pdf_of, with_box

@@ -10,7 +10,7 @@ from typing import Any
 import pypdfium2.raw as pdfium
 import pytest
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers.page_image import draw
 from openbook.parsers.page_marks import WHOLE, PageMarks, find, page_quote
 from openbook.parsers.pdf import open_pdf, parse_pdf

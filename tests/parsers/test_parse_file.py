@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file, unsupported_reason
 from openbook.parsers.characters import clean
 

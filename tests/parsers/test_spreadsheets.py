@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.spreadsheets import parse_delimited, parse_workbook
 

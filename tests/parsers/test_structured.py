@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.characters import clean
 from openbook.parsers.structured import parse_json, parse_json_lines, parse_notebook, parse_xml_file

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.parsers.characters import clean, decode
 from openbook.parsers.text import parse_markdown, parse_plain, parse_rst, parse_rtf, parse_source
 

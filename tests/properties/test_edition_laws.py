@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.core.records import Hit, Passage
 from openbook.knowledge.cite.editions import NOT_IN_FORCE, DocumentInfo, editions, find_editions
-from openbook.records import Hit, Passage
 
 PATHS = (
     "archive/leave-2023.md", "archive/leave.md", "policies/leave.md", "leave-v1.md", "leave-v2.md", "travel.md", "archived/travel.md",

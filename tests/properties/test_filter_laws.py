@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.parsers.metadata import normalised, rounded
 from tests.knowledge.index.test_filter_parser import row

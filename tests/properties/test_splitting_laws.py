@@ -5,9 +5,9 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from openbook.core.records import Content, HeadingMark, PageSpan
 from openbook.knowledge.ingest.sentences import sentence_spans
 from openbook.knowledge.ingest.splitter import split
-from openbook.records import Content, HeadingMark, PageSpan
 
 PIECES = [
     "word", "Word", "Dr.", "e.g.", "3.14", "end.", "Why?", " ", "  ", "\n", "\n\n", "\n \n", "\t", "- ", "| ", "1. ",

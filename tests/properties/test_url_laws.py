@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from openbook.cluster.postgres import PostgresStore
-from openbook.config import DatabaseUrl, parse_place
-from openbook.errors import OpenBookError
+from openbook.core.config import DatabaseUrl, parse_place
+from openbook.core.errors import OpenBookError
 from openbook.knowledge.ingest.discovery import check_exists
 
 WORDS = ("S3cret", "PW99", "hunter2", "wurzel")

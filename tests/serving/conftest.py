@@ -19,13 +19,13 @@ import openai
 import pytest
 from fastapi import FastAPI
 
-from openbook.config import Settings
+from openbook.core.config import Settings
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Prompt
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Engine
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.versions import tag
-from openbook.parallel import Cancelled, never
-from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.keys import KeyFile

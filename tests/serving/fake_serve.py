@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from openbook import resources
+from openbook.answers import opening
 from openbook.cli import main
-from openbook.config import Settings
+from openbook.core.config import Settings
 from openbook.inference import FrozenModel
 from openbook.testing import EchoEngine, HashEmbedder
 
@@ -21,7 +21,7 @@ def opened(settings: Settings) -> FrozenModel:
     return FrozenModel(engine)
 
 
-fakes: Any = resources
+fakes: Any = opening
 fakes.open_embedder = lambda *_, **__: HashEmbedder()
 fakes.model_opener = lambda settings, _: partial(opened, settings)
 

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.answer import ask
-from openbook.answer_text import TextPreview, tidy
-from openbook.config import Settings
-from openbook.errors import ConfigError
+from openbook.answers.answer_text import TextPreview, tidy
+from openbook.answers.ask import ask
+from openbook.answers.prompts import ABSTENTION
+from openbook.answers.retrieval import Corpus
+from openbook.core.config import Settings
+from openbook.core.errors import ConfigError
+from openbook.core.records import Answer, ReaderFormat
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import ABSTENTION
-from openbook.receipts import parse_receipt
-from openbook.records import Answer, ReaderFormat
-from openbook.replay import replay
-from openbook.retrieval import Corpus
+from openbook.proofs.receipts import parse_receipt
+from openbook.proofs.replay import replay
 from openbook.serving.completions import ChoiceShape
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.errors import EngineError, KnowledgeError, StorageError
+from openbook.core.errors import EngineError, KnowledgeError, StorageError
 from openbook.serving.errors import api_error
 from openbook.testing import EchoEngine
 from tests.serving.conftest import QUESTION, SECRET, Running, Serve, code, connected, eventually, everything

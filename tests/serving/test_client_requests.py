@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.config import Settings
-from openbook.errors import ConfigError
+from openbook.core.config import Settings
+from openbook.core.errors import ConfigError
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
 from tests.conftest import ROOT

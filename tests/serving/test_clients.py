@@ -17,9 +17,9 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from openbook.answers.prompts import ABSTENTION
+from openbook.core.records import ModelIdentity
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import ABSTENTION
-from openbook.records import ModelIdentity
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
 from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code

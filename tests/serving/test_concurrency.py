@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.receipts import append_receipt
+from openbook.proofs.receipts import append_receipt
 from openbook.serving import server as server_module
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
+from tests.proofs.test_receipts import receipt_of
 from tests.serving.conftest import (
     CHAT,
     LONG_S,
@@ -35,7 +36,6 @@ from tests.serving.conftest import (
     posted,
     running,
 )
-from tests.test_receipts import receipt_of
 
 
 class Desk:

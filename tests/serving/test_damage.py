@@ -8,7 +8,7 @@ from typing import NoReturn
 import httpx
 import pytest
 
-from openbook.errors import KnowledgeBaseBusy
+from openbook.core.errors import KnowledgeBaseBusy
 from openbook.knowledge import KnowledgeBase
 from tests.attacks.test_damage import sql
 from tests.serving.conftest import QUESTION, Running, Serve, code

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from openbook import purge as purge_module
+from openbook.core.records import sha256_hex
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
 from openbook.parsers import ocr
-from openbook.records import sha256_hex
+from openbook.proofs import purge as purge_module
+from openbook.proofs.signatures import public_key
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import parse_form
 from openbook.serving.uploads import upload_name_problem
-from openbook.signatures import public_key
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.parsers.samples import ENCRYPTED_PDFS

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.serving.errors import ApiError

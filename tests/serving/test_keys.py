@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import openbook.serving.keys
-from openbook.errors import ConfigError, StorageError
-from openbook.locks import exclusive_lock
+from openbook.core.errors import ConfigError, StorageError
+from openbook.core.locks import exclusive_lock
 from openbook.serving.keys import FILE_NAME, KeyFile
 from tests.serving.conftest import Running
 from tests.serving.test_documents import TOWER, upload

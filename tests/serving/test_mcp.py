@@ -19,14 +19,14 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent, TextResourceContents
 
-from openbook.certainty import MEANING
-from openbook.config import Settings
-from openbook.errors import EngineError
+from openbook.answers.certainty import MEANING
+from openbook.answers.prompts import ABSTENTION
+from openbook.core.config import Settings
+from openbook.core.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.library import Library
-from openbook.prompts import ABSTENTION
-from openbook.receipts import is_altered, receipt_of, verify_log
+from openbook.proofs.receipts import is_altered, receipt_of, verify_log
 from openbook.serving.mcp import stdio_server
 from openbook.serving.mcp_tools import MAX_PART
 from openbook.testing import HashEmbedder, echo_model

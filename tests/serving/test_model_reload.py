@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import ModelNotVerified
+from openbook.core.errors import ModelNotVerified
+from openbook.core.records import Digest, ModelIdentity, sha256_hex
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.records import Digest, ModelIdentity, sha256_hex
 from openbook.serving.configuration import Configuration
 from openbook.serving.model_reload import CurrentModel, ModelSource, named_in_store
 from tests.models.gguf_files import Recipe

@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 
-from openbook.certainty import MEANING, UNMEASURED
-from openbook.config import Settings
+from openbook.answers.certainty import MEANING, UNMEASURED
+from openbook.core.config import Settings
+from openbook.core.records import ModelIdentity
 from openbook.inference import FrozenModel
 from openbook.knowledge import add, remove
 from openbook.models import ModelStore, import_gguf
-from openbook.records import ModelIdentity
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.page import FOLDER, POLICY
 from openbook.testing import EchoEngine, HashEmbedder, echo_model

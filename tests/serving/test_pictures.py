@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.files import delete
+from openbook.core.files import delete
 from openbook.knowledge import KnowledgeBase
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded

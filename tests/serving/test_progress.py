@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from openbook.parallel import Cancelled, Progress, never, silent
-from openbook.records import Completion, Decoding, Prompt
+from openbook.core.parallel import Cancelled, Progress, never, silent
+from openbook.core.records import Completion, Decoding, Prompt
 from tests.serving.conftest import (
     CHAT,
     LONG_S,

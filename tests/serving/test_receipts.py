@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openbook.knowledge import purge
-from openbook.receipts import LOG_FILE, verify_log
+from openbook.proofs.receipts import LOG_FILE, verify_log
 from tests.knowledge.small_bases import reseal
 from tests.serving.conftest import BRIDGE, QUESTION, SAFE, Running, add_file, path_of
 

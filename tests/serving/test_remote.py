@@ -7,11 +7,11 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.prompts import ABSTENTION
+from openbook.answers.retrieval import Corpus, Options
 from openbook.inference import FrozenModel, connect_model
 from openbook.knowledge import KnowledgeBase
-from openbook.prompts import ABSTENTION
-from openbook.retrieval import Corpus, Options
 from openbook.testing import HashEmbedder
 from tests.conftest import served
 from tests.inference.test_openai import FakeServer, QuietServer

@@ -17,14 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.config import Settings
-from openbook.errors import EngineError
+from openbook.answers.standing_questions import QuestionStore, post
+from openbook.core.config import Settings
+from openbook.core.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.receipts import receipts_in
+from openbook.proofs.receipts import receipts_in
 from openbook.serving import standing_questions
 from openbook.serving.configuration import Configuration
-from openbook.standing_questions import QuestionStore, post
 from openbook.testing import EchoEngine
 from tests.conftest import DecliningEngine, named_model, served
 from tests.serving.conftest import (
@@ -355,7 +355,7 @@ def test_a_webhook_that_is_not_there_is_a_note_without_its_address() -> None:
 
 
 def test_a_webhook_whose_answer_never_ends_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openbook.standing_questions.POST_S", 0.3)
+    monkeypatch.setattr("openbook.answers.standing_questions.POST_S", 0.3)
 
     def trickle(door: socket.socket) -> None:
         with door.accept()[0] as connection, suppress(OSError):

@@ -14,8 +14,8 @@ import pytest
 from openbook.inference import load_model
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference
-from openbook.receipts import parse_receipt
-from openbook.replay import replay
+from openbook.proofs.receipts import parse_receipt
+from openbook.proofs.replay import replay
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import Running, events_of, running

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from openbook.core.records import Vectors
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.check import check
-from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openbook.cluster.local import start_object_store, stop_server
-from openbook.records import Verdict
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
 
 

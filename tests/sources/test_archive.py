@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import SourceError
+from openbook.core.errors import SourceError
 from openbook.sources import archive as archive_module
 from openbook.sources.archive import ArchiveSource
 from openbook.sources.registry import open_source

@@ -19,7 +19,7 @@ import paramiko
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from openbook.errors import ConfigError, SourceError
+from openbook.core.errors import ConfigError, SourceError
 from openbook.sources.filesystems import FileSystemSource
 from openbook.sources.registry import open_source
 from openbook.testing import check_source

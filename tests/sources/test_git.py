@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook import resources
-from openbook.errors import SourceError
+from openbook.answers import opening
+from openbook.core.errors import SourceError
 from openbook.sources import Item, KnownItems
 from openbook.sources.git import GitSource
 from openbook.sources.registry import open_source
@@ -148,7 +148,7 @@ def test_each_tag_becomes_a_version(
     git: Git, repo: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As docs/sources.md has it: the revision is no part of a source's name, so the next one replaces it."""
-    monkeypatch.setattr(resources, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(opening, "open_embedder", lambda *_, **__: HashEmbedder())
     openbook, url = Out(capsys), f"git+file://{repo}"
     git("mv", "README.md", "GUIDE.md")
     (repo / "docs" / "ü.txt").write_text("other")

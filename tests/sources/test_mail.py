@@ -15,9 +15,9 @@ import keyring
 import pytest
 from keyring.backend import KeyringBackend
 
-from openbook.errors import ConfigError, SourceError
+from openbook.core.errors import ConfigError, SourceError
+from openbook.core.records import Verdict
 from openbook.parsers import parse_bytes
-from openbook.records import Verdict
 from openbook.sources import Item, KnownItem, Source, mail
 from openbook.sources.mail import ImapSource, MaildirSource
 from tests.sources.imap_servers import PASSWORD, USER, Reply, certificate, pymap, scripted, tls_before

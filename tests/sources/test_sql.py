@@ -10,7 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from openbook.errors import ConfigError, SourceError
+from openbook.core.errors import ConfigError, SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import Item, sql
 from openbook.sources.registry import open_source

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import SourceError
+from openbook.core.errors import SourceError
 from openbook.sources.registry import open_source
 from openbook.sources.zotero import ZoteroSource
 from openbook.testing import check_source

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from openbook.answers.prompts import CLOSED_BOOK_SYSTEM
+from openbook.core.records import Prompt
 from openbook.inference import FrozenModel
-from openbook.prompts import CLOSED_BOOK_SYSTEM
-from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from openbook.training.datasets import ConversationLine, DocumentLine, read_lines
 from openbook.training.reader_objective import PassageLine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openbook.errors import StorageError, TrainingError
+from openbook.core.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
 from tests.conftest import flip
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import ConfigError, StorageError
+from openbook.core.errors import ConfigError, StorageError
+from openbook.core.records import Prompt
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.models import ModelReference
-from openbook.records import Prompt
 from openbook.training.datasets import (
     ConversationLine,
     Line,

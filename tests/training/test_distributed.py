@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.runs import RunRequest, RunSummary, read_run
+from openbook.models.runs import RunRequest, RunSummary, read_run
 from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import InvalidModelFile, StorageError
+from openbook.core.errors import InvalidModelFile, StorageError
+from openbook.core.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.inference import load_model
 from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.frozen import FrozenModel
@@ -22,7 +23,6 @@ from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.reader_metadata import reader_of
 from openbook.models.training_record import TrainingRecord
-from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.attention import Batch, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (

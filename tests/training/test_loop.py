@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from openbook.errors import TrainingError
+from openbook.core.errors import TrainingError
 from openbook.training import checkpoints
 from openbook.training.loop import EvalResult, Learner, learning_rate
 from openbook.training.network import lora_pairs, make_trainable

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import ConfigError
+from openbook.core.errors import ConfigError
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.models import ModelReference

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from openbook.errors import ConfigError, StorageError
+from openbook.core.errors import ConfigError, StorageError
 from openbook.models.aliases import name_problem
 from openbook.models.manifest import checked_date
 from openbook.models.training_record import TrainingRecord

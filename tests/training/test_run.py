@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import ConfigError, ModelNotVerified, TrainingError
+from openbook.core.errors import ConfigError, ModelNotVerified, TrainingError
+from openbook.core.records import Decoding, Prompt
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.manifest import Manifest
+from openbook.models.runs import read_run
 from openbook.models.training_record import TrainingRecord, text_digests
-from openbook.records import Decoding, Prompt
-from openbook.runs import read_run
 from openbook.testing import PROMPT
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from openbook.records import Citation, Hit, Metadata
+from openbook.core.records import Citation, Hit, Metadata
 
 MAX_NAMES = 20  # in one field
 NOT_IN_FORCE = frozenset("superseded withdrawn archived obsolete deprecated draft rejected".split())  # as a `status`

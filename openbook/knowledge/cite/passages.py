@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from openbook.core.records import Hit, Passage
 from openbook.knowledge.cite.windows import joined, partition, window_id
 from openbook.knowledge.index.scope import Condition
 from openbook.knowledge.index.search import RankedPassage
@@ -20,7 +21,6 @@ from openbook.knowledge.store import integrity
 from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, StoredContent
 from openbook.knowledge.store.interface import Connection, Damage
 from openbook.knowledge.store.schema import IDS
-from openbook.records import Hit, Passage
 
 # Each further found passage adds this share of its score above the lowest score found to its window's score.
 MORE = 0.3

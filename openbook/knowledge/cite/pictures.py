@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
+from openbook.core.errors import NoPicture, NoSuchPage, UnreadableFile
+from openbook.core.records import sha256_hex
 from openbook.knowledge.ingest.mirror import mirrored_files
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import content_key, path_displayed
 from openbook.parsers import file_bytes
 from openbook.parsers.page_image import draw_page
 from openbook.parsers.sandbox import Limits
-from openbook.records import sha256_hex
 from openbook.sources.registry import is_address
 
 _T = TypeVar("_T")

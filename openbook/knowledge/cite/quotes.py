@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from openbook.core.records import Citation, Passage, Support, Vectors
 from openbook.knowledge.index.words import query_words, stemmer
 from openbook.knowledge.ingest.sentences import sentence_spans
-from openbook.records import Citation, Passage, Support, Vectors
 
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
 

@@ -12,8 +12,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TypeAlias
 
+from openbook.core.records import Passage, PassageSpan
 from openbook.knowledge.index.table_headers import table_header
-from openbook.records import Passage, PassageSpan
 
 WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (research/benchmarks.md)
 

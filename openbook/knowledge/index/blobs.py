@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from openbook.errors import ConfigError, StorageError, did_you_mean
-from openbook.files import replacing, storage_errors, sync_folder
+from openbook.core.errors import ConfigError, StorageError, did_you_mean
+from openbook.core.files import replacing, storage_errors, sync_folder
 
 _BACK_ENDS = {
     "file": "openbook.knowledge.index.blobs:open_folder",

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import compress
 
+from openbook.core.records import PassageSpan
 from openbook.parsers.characters import lines_of
-from openbook.records import PassageSpan
 
 _LEAST_PAGES = 3  # with a running header or footer, and at least a quarter of all pages
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones

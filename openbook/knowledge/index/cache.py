@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.files import delete, delete_left_over, replace_file
+from openbook.core.errors import KnowledgeBaseBusy, StorageError
+from openbook.core.files import delete, delete_left_over, replace_file
+from openbook.core.records import EmbedderIdentity
 from openbook.knowledge.index.blobs import Blobs
 from openbook.knowledge.index.scope import Condition, Scope
 from openbook.knowledge.index.search import IndexView, Searcher, Shard
@@ -18,7 +19,6 @@ from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Store
-from openbook.records import EmbedderIdentity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, TypeAlias
 
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.parsers.metadata import MAX_VALUE_CHARS, key_name, rounded
 
 MAX_CHARS = 4000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.knowledge.index.filter_parser import parse_filter
 from openbook.parsers.metadata import LABEL, not_a_label
 

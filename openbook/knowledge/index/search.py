@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from openbook.errors import KnowledgeError
+from openbook.core.errors import KnowledgeError
 from openbook.knowledge.index import vectors
 from openbook.knowledge.index.bm25 import Bm25, Statistics, Weights
 from openbook.knowledge.index.segments import RowsInScope

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from openbook.codec import convert, parse_json
-from openbook.errors import KnowledgeBaseInvalid
-from openbook.files import delete, delete_left_over, replace_file, sync_folder
+from openbook.core.codec import convert, parse_json
+from openbook.core.errors import KnowledgeBaseInvalid
+from openbook.core.files import delete, delete_left_over, replace_file, sync_folder
+from openbook.core.records import Digest, canonical_json, sha256_hex
 from openbook.knowledge.index import segment_builder, words
 from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segments import LAYOUT, Segment, Selection, contents_of, merge
-from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,16 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-from openbook.codec import decode
-from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
-from openbook.files import make_folder, replace_file
+from openbook.core.codec import decode
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
+from openbook.core.files import make_folder, replace_file
+from openbook.core.locks import exclusive_lock
+from openbook.core.records import Digest, canonical_json
 from openbook.knowledge.index import segment_files
 from openbook.knowledge.index.blobs import Blobs
 from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segment_files import FileDigest, Files, SavedSegment, SegmentWriter
 from openbook.knowledge.index.segments import LAYOUT, contents_of
-from openbook.locks import exclusive_lock
-from openbook.records import Digest, canonical_json
 
 LOG = logging.getLogger("openbook.knowledge")
 GRACE_S = 3600  # unnamed objects stay this long, for machines that are fetching them

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Self
 
-from openbook.errors import NotReadNow, UnreadableFile
+from openbook.core.errors import NotReadNow, UnreadableFile
+from openbook.core.parallel import StagedProgress
+from openbook.core.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 from openbook.knowledge.index.scope import visible_to
 from openbook.knowledge.ingest.discovery import FoundFile, SyncedFolder
 from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
@@ -26,13 +28,11 @@ from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, passage_id
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parallel import StagedProgress
 from openbook.parsers import NO_TEXT_IN_IMAGE, NOT_TEXT, PARSER_VERSION, SUFFIXES, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import ocr_engine
 from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
-from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 _STAYS = "; the text read before stays"
 _WITH_OCR = " ocr"

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from openbook.core.parallel import StagedProgress
+from openbook.core.records import BatchEmbedder, Embedder
 from openbook.knowledge.index.table_headers import table_header
 from openbook.knowledge.ingest.long_run import TABLE, IsOurs, LongRun, WriteConflict
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.store.interface import Connection
-from openbook.parallel import StagedProgress
-from openbook.records import BatchEmbedder, Embedder
 
 BATCH = 64  # passages embedded between two slices
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Protocol, TypeAlias, TypeVar
 
-from openbook.errors import KnowledgeBaseBusy, OpenBookError
+from openbook.core.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Store, Writer
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S

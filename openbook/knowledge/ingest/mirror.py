@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from openbook.codec import convert
-from openbook.errors import (
+from openbook.core.codec import convert
+from openbook.core.errors import (
     ConfigError,
     KnowledgeBaseBusy,
     OpenBookError,
@@ -34,7 +34,17 @@ from openbook.errors import (
     UnreadableFile,
     first_line,
 )
-from openbook.files import delete, delete_left_over, is_unfinished, make_folder, replace_file, replacing, storage_errors
+from openbook.core.files import (
+    delete,
+    delete_left_over,
+    is_unfinished,
+    make_folder,
+    replace_file,
+    replacing,
+    storage_errors,
+)
+from openbook.core.locks import delete_abandoned, exclusive_lock
+from openbook.core.records import Verdict, sha256_hex
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.ingest.calls import Caller, TookTooLong
@@ -42,10 +52,8 @@ from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, leaves_out
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, resolve
-from openbook.locks import delete_abandoned, exclusive_lock
 from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
-from openbook.records import Verdict, sha256_hex
 from openbook.sources import Item, KnownItem, KnownItems, Source
 from openbook.sources.registry import COMMON, is_address, open_source, without_revision
 

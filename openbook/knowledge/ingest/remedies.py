@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from openbook.config import MEMORY_PER_FILE, Place
+from openbook.core.config import MEMORY_PER_FILE, Place
 from openbook.knowledge.ingest.discovery import IGNORE_FILE, LEFT_OUT_BY, LINK_OUTSIDE
 from openbook.parsers import (
     ARCHIVE,

@@ -12,10 +12,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from openbook.codec import convert, parse_json
-from openbook.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.codec import convert, parse_json
+from openbook.core.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.records import Content, HeadingMark, PassageSpan
 from openbook.knowledge.ingest.sentences import BLANK_LINES, VISIBLE, sentence_spans
-from openbook.records import Content, HeadingMark, PassageSpan
 
 SPLITTER_VERSION = "3"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from openbook.errors import StorageError
+from openbook.core.errors import StorageError
 
 
 def folder_changes(folders: Sequence[Path]) -> Iterator[int]:

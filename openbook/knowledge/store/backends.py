@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 from pathlib import Path
 
-from openbook.config import Place
-from openbook.errors import ConfigError, did_you_mean, needs_extra
+from openbook.core.config import Place
+from openbook.core.errors import ConfigError, did_you_mean, needs_extra
 from openbook.knowledge.store.interface import Store
 
 # Databases by the scheme of their URL. Their clients are in the extra `cluster`.

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from openbook.core.records import Outcome
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import path_displayed
-from openbook.records import Outcome
 from openbook.sources.registry import is_address
 
 _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"

@@ -18,8 +18,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from openbook.core.records import PassageSpan
 from openbook.knowledge.store.interface import Connection, Damage
-from openbook.records import PassageSpan
 
 PASSAGE_COLUMNS = (
     "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"

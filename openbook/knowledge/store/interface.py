@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from openbook.config import Place
-from openbook.records import BeyondReach
+from openbook.core.config import Place
+from openbook.core.records import BeyondReach
 
 
 class Damage(sqlite3.DatabaseError):

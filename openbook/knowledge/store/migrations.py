@@ -10,13 +10,13 @@ import sqlite3
 from functools import reduce
 from operator import xor
 
+from openbook.core.records import sha256_hex
 from openbook.knowledge.store import integrity, schema
 from openbook.knowledge.store.identities import write_identity
 from openbook.knowledge.store.integrity import PassageRow, StoredContent, row_digest
 from openbook.knowledge.store.interface import Damage
 from openbook.knowledge.store.names import passage_id
 from openbook.knowledge.store.schema import NEXT_TABLE, SqliteConnection
-from openbook.records import sha256_hex
 
 
 def upgrade(connection: SqliteConnection) -> None:

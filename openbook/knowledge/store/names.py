@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from openbook.errors import KnowledgeError, did_you_mean
-from openbook.records import Digest, sha256_hex
+from openbook.core.errors import KnowledgeError, did_you_mean
+from openbook.core.records import Digest, sha256_hex
 
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 

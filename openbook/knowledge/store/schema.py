@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.interface import Connection, Damage, Writer
 

@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.files import make_folder, replace_file
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.files import make_folder, replace_file
+from openbook.core.locks import exclusive_lock, is_held
 from openbook.knowledge.store import integrity, schema
 from openbook.knowledge.store.interface import Connection, Damage, Writer
 from openbook.knowledge.store.migrations import upgrade
 from openbook.knowledge.store.schema import FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
-from openbook.locks import exclusive_lock, is_held
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 RUN_LOCK = ".run-"  # prefix of the files that living runs lock

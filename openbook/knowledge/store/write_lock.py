@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.locks import exclusive_lock
+from openbook.core.errors import KnowledgeBaseBusy, StorageError
+from openbook.core.locks import exclusive_lock
 
 LOCK_TIMEOUT_S = 30.0  # default wait of a writer
 LOCK, TURN = ".lock", ".turn"  # files in the folder that they guard

@@ -11,7 +11,7 @@ import { useStore } from "./store.js";
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { baseName, number, quotation, t } from "./words.js";
 
-// The words are those of openbook/certainty.py.
+// The words are those of openbook/answers/certainty.py.
 const confidences = () => ({
   "supported": [t("Supported"), "good", t("Of answers that measured like this one eight in ten were right.")],
   "likely": [t("Likely"), "good", t("Of answers that measured like this one six in ten were right; read the quotes first.")],

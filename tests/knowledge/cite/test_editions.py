@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from openbook.core.records import Citation, Hit, MetadataValue, Passage
 from openbook.knowledge import Scope, add, remove
 from openbook.knowledge.cite.editions import DocumentInfo, Edition, Editions, editions, find_editions
 from openbook.knowledge.index.scope import UNLABELLED
-from openbook.records import Citation, Hit, MetadataValue, Passage
 from tests.conftest import ROOT
 from tests.knowledge.conftest import Library
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from openbook.core.records import Embedder, Passage
 from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
-from openbook.records import Embedder, Passage
 from openbook.testing import HashEmbedder
 
 LEAVE = "Every full-time employee has 28 days of paid leave a year."

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import ask
+from openbook.answers.ask import ask
+from openbook.answers.prompts import open_book_prompt
+from openbook.answers.retrieval import Corpus, Options
+from openbook.core.records import Content, Passage, PassageSpan
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.cite.windows import WINDOW_CHARS, in_windows, partition
@@ -18,10 +21,7 @@ from openbook.knowledge.ingest.splitter import Sizing, split
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Damage
-from openbook.prompts import open_book_prompt
-from openbook.records import Content, Passage, PassageSpan
-from openbook.replay import knowledge_base_of, replay
-from openbook.retrieval import Corpus, Options
+from openbook.proofs.replay import knowledge_base_of, replay
 from openbook.testing import echo_model
 from tests.knowledge.conftest import Library
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import ConfigError, StorageError
+from openbook.core.errors import ConfigError, StorageError
 from openbook.knowledge.index.blobs import Blobs, FolderBlobs, open_blobs
 from openbook.testing import BlobsSuite, MemoryBlobs
 

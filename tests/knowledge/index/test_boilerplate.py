@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.core.records import PassageSpan
 from openbook.knowledge.index.boilerplate import with_content
 from openbook.knowledge.ingest.splitter import split
 from openbook.parsers import parse_bytes
-from openbook.records import PassageSpan
 
 PROSE = "The harbour office sells tickets for the ferry every day from seven in the morning until the last boat leaves."
 

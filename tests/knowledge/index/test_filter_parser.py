@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from openbook.errors import QuestionError
+from openbook.core.errors import QuestionError
 from openbook.knowledge.index.filter_parser import parse_filter as parse
 from openbook.parsers.metadata import normalised, to_json
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from openbook.codec import decode
-from openbook.errors import KnowledgeError, StorageError
+from openbook.core.codec import decode
+from openbook.core.errors import KnowledgeError, StorageError
+from openbook.core.records import canonical_json
 from openbook.knowledge import KnowledgeBase, purge
 from openbook.knowledge.check import check
 from openbook.knowledge.index import segment_files, shared_segments
@@ -24,7 +25,6 @@ from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.segments import contents_of
 from openbook.knowledge.index.shared_segments import Manifest
 from openbook.knowledge.store.schema import FILE_NAME
-from openbook.records import canonical_json
 from openbook.testing import HashEmbedder, MemoryBlobs
 from tests.knowledge.conftest import Library, vectors_of
 from tests.knowledge.small_bases import QUERY, Base, expected, ids, search, timetable

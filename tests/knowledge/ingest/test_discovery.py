@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.errors import ConfigError, KnowledgeError
+from openbook.core.errors import ConfigError, KnowledgeError
+from openbook.core.records import Verdict
 from openbook.knowledge import sync
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, discover
 from openbook.knowledge.store.names import display_path, path_displayed
-from openbook.records import Verdict
 from tests.knowledge.conftest import Library
 
 

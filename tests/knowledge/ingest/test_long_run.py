@@ -18,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid
+from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid
+from openbook.core.locks import is_held
+from openbook.core.records import Vectors
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.embedder_change import reembed
@@ -27,8 +29,6 @@ from openbook.knowledge.ingest.embeddings import BATCH
 from openbook.knowledge.ingest.long_run import MAX_TRIES, LongRun, in_slices
 from openbook.knowledge.store.write_lock import TURN, file_lock, write_lock
 from openbook.knowledge.versions import prune, tag
-from openbook.locks import is_held
-from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Act, Interrupted, Library, killed
 

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 import pytest
 
-from openbook.absence import look_for
-from openbook.config import load_settings
-from openbook.errors import ConfigError, KnowledgeBaseBusy, KnowledgeError, SourceError, StorageError
+from openbook.core.config import load_settings
+from openbook.core.errors import ConfigError, KnowledgeBaseBusy, KnowledgeError, SourceError, StorageError
+from openbook.core.records import Verdict
 from openbook.knowledge import Report, remove
 from openbook.knowledge.cite.pictures import page_picture
 from openbook.knowledge.index.scope import Scope
@@ -28,8 +28,8 @@ from openbook.knowledge.ingest.discovery import Rules
 from openbook.knowledge.ingest.mirror import FetchLimits, fetch, mirror_folder, mirrored_files, opened_mirror
 from openbook.knowledge.updates import all_to_sync, forget_synced_folder, sync_folders, synced_folders, to_sync
 from openbook.parsers.sandbox import Limits
-from openbook.purge import purge_everywhere
-from openbook.records import Verdict
+from openbook.proofs.absence import look_for
+from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
 from openbook.testing.sources import FAKE, HELD
 from tests.conftest import ROOT

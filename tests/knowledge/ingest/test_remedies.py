@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from openbook.config import DatabaseUrl
-from openbook.errors import UnreadableFile
+from openbook.core.config import DatabaseUrl
+from openbook.core.errors import UnreadableFile
+from openbook.core.records import sha256_hex
 from openbook.knowledge.ingest.discovery import Rules
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.parsers import parse_file
-from openbook.records import sha256_hex
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import ENCRYPTED_PDFS, make_pdf
 

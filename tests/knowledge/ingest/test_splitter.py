@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.records import Content, HeadingMark, PageSpan
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest.sentences import sentence_spans
 from openbook.knowledge.ingest.splitter import Sizing, split
-from openbook.records import Content, HeadingMark, PageSpan
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 

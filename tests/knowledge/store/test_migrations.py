@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
+from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.check import check
 from openbook.knowledge.erasure import resolve_in_all_versions

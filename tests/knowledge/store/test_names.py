@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.errors import KnowledgeError
+from openbook.core.errors import KnowledgeError
 from openbook.knowledge.store.names import resolve
 
 

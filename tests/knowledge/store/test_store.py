@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook.config import DatabaseUrl, Place
-from openbook.errors import ConfigError
+from openbook.core.config import DatabaseUrl, Place
+from openbook.core.errors import ConfigError
 from openbook.knowledge.store.backends import store_of
 from openbook.testing import StoreSuite
 

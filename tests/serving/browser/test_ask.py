@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.certainty import MEANING
+from openbook.answers.certainty import MEANING
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model

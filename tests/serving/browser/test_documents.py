@@ -13,7 +13,7 @@ import pytest
 
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.updates import sync_folders, to_sync
-from openbook.signatures import PurgeProof, verify_signed
+from openbook.proofs.signatures import PurgeProof, verify_signed
 from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder
 from openbook.testing.sources import FAKE, HELD

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from openbook.cli.chat import read_transcript
+from openbook.proofs.signatures import PurgeProof, verify_signed
 from openbook.serving.configuration import Configuration
-from openbook.signatures import PurgeProof, verify_signed
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from openbook.files import delete
+from openbook.core.files import delete
 from openbook.knowledge import KnowledgeBase
 from tests.parsers.samples import make_pdf
 from tests.serving.browser.conftest import expect, go, sign_in

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from openbook.records import Verdict
+from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem, Source
 
 PROSE = "The office is open from nine to five on every working day of the week, and closed on holidays. "

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from openbook.errors import SourceError
+from openbook.core.errors import SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import registry
 from openbook.sources.feed import FeedSource

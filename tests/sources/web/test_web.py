@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.errors import ConfigError, SourceError
+from openbook.core.errors import ConfigError, SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import Item, registry
 from openbook.sources import site as site_module

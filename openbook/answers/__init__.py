@@ -1,0 +1,1 @@
+"""The core flow: from a question to an answer with its receipt."""

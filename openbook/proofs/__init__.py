@@ -1,0 +1,1 @@
+"""Receipts, replay, signatures, deletion and its proof."""
