@@ -168,7 +168,7 @@ class Resources:
 
     def base(self, *, create: bool = False) -> KnowledgeBase:
         """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
-        from openbook.knowledge import KnowledgeBase
+        from openbook.knowledge.base import KnowledgeBase
 
         with self._lock:
             if self._base is None and self.docs is not None:

@@ -21,7 +21,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.core.errors import UnknownVersion
 from openbook.core.parallel import silent
 from openbook.core.records import Digest, Embedder
