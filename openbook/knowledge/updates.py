@@ -34,7 +34,7 @@ from openbook.knowledge.store.interface import Connection, Writer
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
-from openbook.parsers import is_image_refusal
+from openbook.parsers.files import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
 from openbook.sources.registry import is_address, without_revision
 

@@ -22,7 +22,7 @@ from openbook.knowledge.store.names import display_path
 from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers import ocr
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import make_pdf
