@@ -52,7 +52,7 @@ def open_stored(settings: Settings, reference: ModelReference, states: KVCache |
 
 def run_options(settings: Settings) -> RunOptions:
     from openbook.knowledge import RunOptions
-    from openbook.parsers.sandbox import Limits
+    from openbook.parsers.sandbox.protocol import Limits
 
     memory_mb = max(2048, MEMORY_PER_FILE * settings.max_file_mb)
     limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)

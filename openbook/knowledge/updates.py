@@ -28,7 +28,7 @@ from openbook.knowledge.store.names import display_path, resolve
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 from openbook.knowledge.synced_folders import folder_labels, synced_folders
-from openbook.parsers import is_image_refusal
+from openbook.parsers.files import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
 from openbook.sources.registry import is_address
 

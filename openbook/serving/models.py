@@ -11,8 +11,9 @@ from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import ancestors_of
 from openbook.serving.errors import ApiError
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import ABSENT, ListOf, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs
+from openbook.serving.service import Call, CurrentCall
 
 router = APIRouter(route_class=Route)
 

@@ -23,7 +23,7 @@ from openbook.knowledge.synced_folders import forget_synced_folder, synced_folde
 from openbook.knowledge.updates import sync_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers import ocr
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import make_pdf

@@ -29,7 +29,7 @@ from openbook.core.records import Verdict, sha256_hex
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import FoundFile, SyncedFolder, leaves_out
 from openbook.knowledge.ingest.mirror import SIDECAR, Entry, Mirror, file_name, opened_mirror
-from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
+from openbook.parsers.files import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, labels_of, normalised
 from openbook.sources import Item, KnownItem, Source
 from openbook.sources.registry import is_address, open_source

@@ -29,7 +29,7 @@ from openbook.knowledge.ingest.fetch import FetchLimits, fetch
 from openbook.knowledge.ingest.mirror import mirror_folder, mirrored_files, opened_mirror
 from openbook.knowledge.synced_folders import all_to_sync, forget_synced_folder, synced_folders, to_sync
 from openbook.knowledge.updates import sync_folders
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.proofs.absence import look_for
 from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
