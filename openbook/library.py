@@ -115,7 +115,7 @@ class View:
     @property
     def scope(self) -> Scope:
         """What this view limits: version, condition, labels."""
-        from openbook.knowledge import Scope
+        from openbook.knowledge.index.scope import Scope
         from openbook.knowledge.versions import resolve_version
 
         version = None if self.version is None else resolve_version(self.resources.base(), str(self.version))
@@ -177,9 +177,9 @@ class View:
         >>> kb.search("travel")[0].passage.document.endswith("travel.md")
         True
         """
-        from openbook.answers.prompts import checked_question
+        from openbook.answers.ask import search
 
-        return self.corpus.search(checked_question(text), limit)[1]
+        return search(text, self.corpus, limit)[1]
 
     def find(self, name: str) -> list[str]:
         """Documents whose path contains `name`, or matches it, as in "*.md".

@@ -237,7 +237,7 @@ def precompute(
     are documents with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
-    from openbook.answers.retrieval import strategy_of
+    from openbook.answers.reading import strategy_of
     from openbook.core.records import Decoding
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)

@@ -26,7 +26,7 @@ from openbook.knowledge.store import integrity
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import resolve
-from openbook.parsers.text import text_headings
+from openbook.parsers.formats.text import text_headings
 
 MAX_PATTERN_CHARS = 500
 MAX_LINE_CHARS = 300  # of a match's line, around the match

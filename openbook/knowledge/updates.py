@@ -34,7 +34,7 @@ from openbook.knowledge.store.interface import Connection, Writer
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
-from openbook.parsers import is_image_refusal
+from openbook.parsers.files import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
 from openbook.sources.registry import is_address, without_revision
 
@@ -316,7 +316,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
         changes = list(follow_renames(known, waiting_names(connection), run_changes))
         changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
         contents = {change.content_id for change in changes}
-        embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
+        embedded = embed_missing(run, contents, embedder, options.progress, ingest.reusable(changes))
         verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
         paths = {*removed, *(change.path for change in changes), *(path for _, path in ingest.restat)}
         with run.commit(contents):

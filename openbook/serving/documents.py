@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from openbook.core.errors import KnowledgeError, TextIsElsewhere
-from openbook.core.records import HeadingMark, MetadataValue
+from openbook.core.records import HeadingMark, MetadataValue, Verdict
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
@@ -24,8 +24,9 @@ from openbook.proofs.purge import clear_remnants, finish_purge_everywhere, proof
 from openbook.proofs.signatures import public_key, sign
 from openbook.serving.auth import Caller
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import Count, FileVerdict, NonEmpty, OfBase, Offset, OfVersion, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
+from openbook.serving.routing import Route, needs
+from openbook.serving.schemas import Count, NonEmpty, OfBase, Offset, OfVersion, Reply
+from openbook.serving.service import Call, CurrentCall, scope_of
 from openbook.serving.standing_questions import recorded_changes
 
 router = APIRouter(route_class=Route)
@@ -241,20 +242,20 @@ class VerdictsBody(OfBase):
 
 
 @router.post("/v1/verdicts/remove", **needs("write"))
-async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[FileVerdict]:
+async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[Verdict]:
     """Forget uploads of the caller's own that failed. Documents stay as they are."""
     base = call.service.base(body.knowledge_base)
     own = f"{all_uploads(call)}{base.id}/{call.caller.id}/"
 
-    def work(_: Call) -> OfVersion[FileVerdict]:
+    def work(_: Call) -> OfVersion[Verdict]:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
         for path in body.paths:
             if path not in mine:
                 message = f"No upload of yours with the path {path[:200]!r} failed. GET /v1/verdicts lists them."
                 raise ApiError(404, message, code="verdict_not_found", param="paths")
         version = forget_verdicts(base, body.paths)
-        data = [FileVerdict(path=path, outcome="removed") for path in body.paths]
-        return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
+        data = [Verdict(path, "removed") for path in body.paths]
+        return OfVersion[Verdict](knowledge_base=base.id, version=version, data=data)
 
     return await call.run(call.service.deleting, work, until_done=True)
 
@@ -275,7 +276,7 @@ class DocumentsBody(OfBase):
 
 
 @router.post("/v1/documents/remove", **needs("write"))
-async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[FileVerdict]:
+async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[Verdict]:
     """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
@@ -284,8 +285,8 @@ async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[
         return paths, remove(base, paths).version
 
     paths, version = await call.run(call.service.deleting, work, until_done=True)
-    data = [FileVerdict(path=path, outcome="removed") for path in paths]
-    return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
+    data = [Verdict(path, "removed") for path in paths]
+    return OfVersion[Verdict](knowledge_base=base.id, version=version, data=data)
 
 
 class PurgeBody(DocumentsBody):

@@ -8,7 +8,6 @@ hashed words. Both are deterministic and instant. To test a new engine, write a 
 from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
 from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite
 from openbook.testing.sources import FakeSource, check_source
-from openbook.testing.store import StoreSuite
 
 __all__ = [
     "PROMPT",
@@ -17,7 +16,6 @@ __all__ = [
     "EngineSuite",
     "FakeSource",
     "HashEmbedder",
-    "StoreSuite",
     "check_source",
     "echo_model",
 ]

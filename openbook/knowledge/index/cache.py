@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.core.errors import KnowledgeBaseBusy, StorageError
-from openbook.core.files import delete, delete_left_over, replace_file
+from openbook.core.files import replace_file
 from openbook.core.records import EmbedderIdentity
 from openbook.knowledge.index.scope import Condition, Scope
 from openbook.knowledge.index.search import IndexView, Searcher, Shard
@@ -123,9 +123,6 @@ class IndexCache:
 
     def _save(self, connection: Connection, *, replace_all: bool = False) -> SegmentSet:
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
-        if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
-            delete(older)
-        delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
         forget = replace_all or missed_purge
         indexes = SegmentSet.refresh(self.folder, self.source(connection), contents, forget=forget)
         if missed_purge:

@@ -52,7 +52,7 @@ from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, leaves_out
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, resolve
-from openbook.parsers import OVER_FILE_LIMIT, unsupported_reason
+from openbook.parsers.files import OVER_FILE_LIMIT, unsupported_reason
 from openbook.parsers.metadata import LABEL_KEY, SYSTEM_KEYS, is_sidecar, labels_of, normalised
 from openbook.sources import Item, KnownItem, KnownItems, Source
 from openbook.sources.registry import COMMON, is_address, open_source, without_revision

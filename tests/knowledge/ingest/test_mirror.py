@@ -27,7 +27,7 @@ from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import Rules
 from openbook.knowledge.ingest.mirror import FetchLimits, fetch, mirror_folder, mirrored_files, opened_mirror
 from openbook.knowledge.updates import all_to_sync, forget_synced_folder, sync_folders, synced_folders, to_sync
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.proofs.absence import look_for
 from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
