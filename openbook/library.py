@@ -384,7 +384,8 @@ class Library(View):
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
         """
-        from openbook.knowledge.updates import sync_folders, to_sync
+        from openbook.knowledge.synced_folders import to_sync
+        from openbook.knowledge.updates import sync_folders
 
         base, embedder, options = self._to_write(require_labels, progress)
         wanted = to_sync(base, folder, labels=options.labels, ocr=options.ocr, reset=reset)
