@@ -5,20 +5,17 @@ hashed words. Both are deterministic and instant. To test a new engine, write a 
 `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
 """
 
-from openbook.testing.blobs import BlobsSuite, MemoryBlobs
 from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
 from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite
 from openbook.testing.sources import FakeSource, check_source
 
 __all__ = [
     "PROMPT",
-    "BlobsSuite",
     "EchoEngine",
     "EmbedderSuite",
     "EngineSuite",
     "FakeSource",
     "HashEmbedder",
-    "MemoryBlobs",
     "check_source",
     "echo_model",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from tests.serving.test_documents import TOWER, upload
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 START = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
-TOKEN_1 = "ob-0badc0de-golden-secret-of-format-1__________________"
+TOKEN = "ob-0badc0de-golden-secret-of-format-1__________________"
 
 
 class Clock:
@@ -111,19 +110,6 @@ def test_concurrent_changes_lose_no_key(tmp_path: Path) -> None:
     assert all(keys.find(token) for token in found)
 
 
-def test_format_1_still_opens_and_its_keys_do_not_expire(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes((GOLDEN / "api-keys-1.json").read_bytes())
-    keys = KeyFile(tmp_path)
-    found = keys.find(TOKEN_1)
-    assert found is not None
-    assert (found.name, found.right, found.labels, found.expires_at) == ("Anna", "write", ("finance", "hr"), None)
-    keys.new("Bert", "read", days=1)
-    assert json.loads(keys.path.read_bytes())["format"] == 2
-    assert KeyFile(tmp_path).find(TOKEN_1) == found
-    found_now = keys.keys()
-    assert [key.name for key in found_now] == ["Anna", "metrics", "Bert"]
-
-
 def test_current_file_is_the_golden_one(tmp_path: Path) -> None:
     golden = (GOLDEN / "api-keys-2.json").read_bytes()
     (tmp_path / FILE_NAME).write_bytes(golden)
@@ -138,6 +124,7 @@ def test_damaged_or_ambiguous_file_admits_no_one(tmp_path: Path) -> None:
     text = (GOLDEN / "api-keys-2.json").read_text()
     for old, new in (
         ('"format": 2', '"format": 3'),
+        ('"format": 2', '"format": 1'),
         ('"right": "write"', '"right": "root"'),
         ('"expires_at": null', '"expires_at": "soon"'),
         ('"expires_at": null', '"expires_at": "2026-12-31T09:30:00"'),  # of no zone
@@ -149,7 +136,7 @@ def test_damaged_or_ambiguous_file_admits_no_one(tmp_path: Path) -> None:
         assert old in text
         (tmp_path / FILE_NAME).write_text(text.replace(old, new, 1))
         keys = KeyFile(tmp_path)
-        for attempt in (keys.keys, lambda keys=keys: keys.find(TOKEN_1), lambda keys=keys: keys.new("Eve", "admin")):
+        for attempt in (keys.keys, lambda keys=keys: keys.find(TOKEN), lambda keys=keys: keys.new("Eve", "admin")):
             with pytest.raises(ConfigError, match="is not a valid key file"):
                 attempt()
 
