@@ -15,7 +15,7 @@ from openbook.cluster.local import start_object_store, stop_server
 from openbook.cluster.object_store import open_s3
 from openbook.core.errors import ConfigError, StorageError
 from openbook.knowledge.index.blobs import Blobs, open_blobs
-from openbook.testing import BlobsSuite
+from tests.conformance.blobs import BlobsSuite
 
 
 def below(url: str, prefix: str = "") -> str:

@@ -7,7 +7,8 @@ import pytest
 
 from openbook.core.errors import ConfigError, StorageError
 from openbook.knowledge.index.blobs import Blobs, FolderBlobs, open_blobs
-from openbook.testing import BlobsSuite, MemoryBlobs
+from openbook.testing import MemoryBlobs
+from tests.conformance.blobs import BlobsSuite
 
 
 class TestMemoryBlobs(BlobsSuite):
