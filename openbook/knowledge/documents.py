@@ -20,7 +20,7 @@ from openbook.knowledge.cite.passages import first_headings
 from openbook.knowledge.index.scope import Scope, condition, visible_to
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.schema import IDS
-from openbook.knowledge.updates import folder_labels
+from openbook.knowledge.synced_folders import folder_labels
 
 _LOOKED_AT = 4  # documents for each example
 _PASSAGES = 64  # at the beginning of each

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 
-from openbook.answers.ask import CLOSED_BOOK, ask_with_fallback
+from openbook.answers.ask import ask_with_fallback
 from openbook.answers.prompts import checked_question
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.answers.retrieval import Corpus, Options
 from openbook.core.errors import QuestionError
 from openbook.core.parallel import Listener

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter
 
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import ancestors_of

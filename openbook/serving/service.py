@@ -14,7 +14,7 @@ from typing import Annotated, Protocol, TypeAlias, TypeVar
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.core.errors import UnknownVersion
 from openbook.core.parallel import silent
 from openbook.core.records import Answer, Digest, Embedder, Timings

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Query
 
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.documents import DocumentChange, document_history
+from openbook.knowledge.lookup import compare
 from openbook.knowledge.versions import Difference, diff, history
-from openbook.knowledge.word_diff import Piece, word_diff
-from openbook.serving.documents import DocumentQuery, ListQuery, one_document
+from openbook.knowledge.word_diff import Piece
+from openbook.serving.documents import LISTING, DocumentQuery, ListQuery, not_found, one_document
 from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import ListOf, NonEmpty, Reply
 from openbook.serving.service import Call, CurrentCall, scope_of
@@ -113,11 +114,7 @@ def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Query()]
     """The words of a document that changed between two versions. In a version without the document, its text is empty."""
     base = call.service.base(query.knowledge_base)
     versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
-    scopes = [call.caller.scope(version) for version in versions]
-    with base.snapshot():
-        path = query.path
-        if not any(base.holds(path, scope) for scope in scopes):
-            path = one_document(sorted({each for scope in scopes for each in base.documents(scope)}), path)
-        before, after = (base.text(path, scope.as_of) or "" if base.holds(path, scope) else "" for scope in scopes)
-    pieces = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
+    most, scope = call.service.configuration.bounds.text_chars, call.caller.scope()
+    with not_found():
+        path, pieces = compare(base, query.path, *versions, scope, max_chars=most, listing=LISTING)
     return DocumentDifference(knowledge_base=base.id, path=path, before=versions[0], after=versions[1], pieces=pieces)
