@@ -417,7 +417,7 @@ BEYOND_REACH = {
     "other machines": "Other machines that use this knowledge base delete their copies when they next search.",
     "write-ahead log": "PostgreSQL's log holds deleted rows until the server has written over its segments: as a rule after max_wal_size more of log, later where wal_keep_size, an archive or a replication slot keeps them.",
     "log in use": "The user of the database may not end the part of the log that is in use. Ask its owner for pg_checkpoint and for EXECUTE on pg_switch_wal().",
-    "object versions": "The object storage may keep older versions, replicas and backups of objects that were deleted.",
+    "object versions": "A bucket may keep the index that an older OpenBook shared in it, and older versions of its objects.",
 }
 
 

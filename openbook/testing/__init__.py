@@ -4,7 +4,6 @@
 hashed words. `check_source` tests a document source.
 """
 
-from openbook.testing.blobs import MemoryBlobs
 from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
 from openbook.testing.sources import FakeSource, check_source
 
@@ -12,7 +11,6 @@ __all__ = [
     "EchoEngine",
     "FakeSource",
     "HashEmbedder",
-    "MemoryBlobs",
     "check_source",
     "echo_model",
 ]
