@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.core.config import MEMORY_PER_FILE, Settings, parse_place
-from openbook.core.derived import of_older_layout
 from openbook.core.errors import KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.core.files import delete, make_folder, replace_file
+from openbook.core.files import make_folder, replace_file
 from openbook.core.parallel import StagedProgress
 
 if TYPE_CHECKING:
@@ -34,12 +33,8 @@ Stages: TypeAlias = Callable[[], AbstractContextManager[StagedProgress]]
 
 
 def kv_cache(settings: Settings) -> KVCache:
-    """The cache of model states. Deletes caches of older layouts."""
     from openbook.inference.kv_cache import KVCache
 
-    for older in of_older_layout(settings.home):
-        with suppress(OSError):
-            delete(older)
     return KVCache.of(settings)
 
 
@@ -168,7 +163,7 @@ class Resources:
 
     def base(self, *, create: bool = False) -> KnowledgeBase:
         """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
-        from openbook.knowledge import KnowledgeBase
+        from openbook.knowledge.base import KnowledgeBase
 
         with self._lock:
             if self._base is None and self.docs is not None:

@@ -18,8 +18,9 @@ from openbook.parsers.pages import find_marks
 from openbook.parsers.sandbox.protocol import Limits
 from openbook.serving.documents import PathQuery, all_uploads
 from openbook.serving.errors import ApiError, check_at_most, invalid
+from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import Count, Offset, Reply
-from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
+from openbook.serving.service import Call, CurrentCall
 from openbook.serving.uploads import kept_uploads
 
 router = APIRouter(route_class=Route)

@@ -31,8 +31,9 @@ from openbook.proofs.receipts import append_receipt
 from openbook.serving.auth import LOCAL
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import LOG, ApiError, api_error
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import Body, ListOf, NonEmpty, OfBase, Reply
-from openbook.serving.service import Call, CurrentCall, Route, Service, needs
+from openbook.serving.service import Call, CurrentCall, Service
 
 LOOK_S = 2.0  # between two looks for new versions
 RETRY_S = 60.0  # after an error
