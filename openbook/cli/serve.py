@@ -13,7 +13,7 @@ import click
 
 from openbook.answers import opening
 from openbook.cli import context, display, on_cluster, permissions
-from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, WEBHOOK, cluster_option
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.core.config import Place
 from openbook.core.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 @click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
-@WEBHOOK
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
 def serve(

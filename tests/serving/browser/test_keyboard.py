@@ -160,7 +160,6 @@ def correct(keys: Keys) -> None:
         page.get_by_role("button", name="Replace…"), ("other.md", f"# Fares\n\n{FARES.replace('4', '5')}\n".encode())
     )
     expect(page.locator(".upload li").first).to_contain_text("updated")
-    expect(page.locator(".unseen-changes")).to_contain_text("1")
     keys.view("Questions", "Standing questions")
     change = page.locator(".changes li").first
     expect(change.locator("del")).to_have_text("4")
