@@ -127,6 +127,17 @@ class View:
 
     # Questions
 
+    def prepare(self, *, closed_book: bool = False, model: bool = True) -> None:
+        """Open what questions need, so that the first does not wait for it. `ask` does the same.
+
+        `model`: also the models, on another thread. A missing knowledge base is reported before any download.
+        Raises KnowledgeError, PullError.
+        """
+        if model:
+            self.resources.prepare(self.version, closed_book=closed_book)
+        else:
+            self.resources.prepare_documents(self.version)
+
     def ask(
         self,
         question: str,
@@ -151,19 +162,13 @@ class View:
         'Travel expenses are signed by the head of unit.'
         """
         from openbook.answers.ask import ask_with_fallback
-        from openbook.answers.prompts import checked_question
         from openbook.answers.retrieval import Options
 
-        question, resources = checked_question(question), self.resources
-        options = Options.of(resources.settings)
+        options = Options.of(self.resources.settings)
         decoding = replace(options.decoding, quote=quote)
         options = replace(options, instruction=instruction, earlier=tuple(earlier), decoding=decoding)
-        if not closed_book and resources.docs is None:
-            resources.check_holds_documents(self.version)  # before a model is fetched
-        model, corpus, fallback = resources.open_model(), None, None  # the model opens while the documents do
-        if not closed_book:
-            resources.check_holds_documents(self.version)
-            corpus, fallback = self.corpus, resources.fallback()
+        model, fallback = self.resources.prepare(self.version, closed_book=closed_book)
+        corpus = None if closed_book else self.corpus
         return ask_with_fallback(question, model.result(), fallback, corpus, options, listener)
 
     def search(self, text: str, limit: int = 5) -> list[Hit]:

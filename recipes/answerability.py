@@ -200,10 +200,10 @@ def fitted(states: NDArray[np.float32], stated: NDArray[np.bool_], penalty: floa
         odds = (x - middle) @ weights[:-1] + weights[-1]
         total = torch.nn.functional.binary_cross_entropy_with_logits(odds, y, reduction="sum")
         total = total + penalty / 2 * weights[:-1].square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     found = weights.detach()
     return found[:-1].numpy(), float(found[-1] - middle @ found[:-1])
 

@@ -115,7 +115,7 @@ class Resources:
     ) -> None:
         self.settings, self.docs, self.announce, self.stages = settings, docs, announce, stages
         self.report: Report | None = None  # of `docs`, if their files were read now
-        self._held_documents = False
+        self._asked_versions = set[str | int | None]()  # known to hold documents
         self._lock = threading.RLock()
         self._base: KnowledgeBase | None = None
         self._embedder = embedder
@@ -195,18 +195,35 @@ class Resources:
             )
         return base
 
-    def check_holds_documents(self, as_of: str | int | None = None) -> None:
-        """Raise KnowledgeBaseInvalid if there are no documents to ask, UnknownVersion. What is emptied later is asked, and the answer declines."""
+    def prepare(
+        self, as_of: str | int | None = None, *, closed_book: bool = False
+    ) -> tuple[Future[FrozenModel], Callable[[], FrozenModel] | None]:
+        """Open what questions about a version need. Return the model, which may still be opening, and the fallback.
+
+        A knowledge base without documents is reported before any download. Raises as `prepare_documents` does.
+        """
+        if closed_book:
+            return self.open_model(), None
+        if self.docs is not None:
+            self.open_model()  # while the documents are read
+        self.prepare_documents(as_of)
+        return self.open_model(), self.fallback()
+
+    def prepare_documents(self, as_of: str | int | None = None) -> None:
+        """Open the documents. A version that is emptied later is still asked, and the answer declines.
+
+        Raises KnowledgeBaseInvalid if there are no documents to ask, KnowledgeBaseMissing, UnknownVersion.
+        """
         from openbook.knowledge.versions import resolve_version
 
         base = self.base()
-        if as_of is None and self._held_documents:
+        if as_of in self._asked_versions:
             return
         if base.is_empty(None if as_of is None else resolve_version(base, str(as_of))):
             where = str(self.settings.kb_place) if self.docs is None else ", ".join(map(str, self.docs))
             where = where if as_of is None else f"version {as_of} of {where}"
             raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
-        self._held_documents = self._held_documents or as_of is None
+        self._asked_versions.add(as_of)
 
     def close(self) -> None:
         with self._lock:
@@ -220,6 +237,7 @@ class Resources:
             if self._base is not None:
                 self._base.close()
                 self._base = None
+                self._asked_versions.clear()
 
 
 def _done(model: FrozenModel) -> Future[FrozenModel]:

@@ -95,7 +95,7 @@ def ask(
         context.check_signing(sign, settings)
     context.check_writable(log and log / LOG_FILE)
     with _files(docs, settings.max_file_mb) as files, context.library(settings, files) as library:
-        context.ready_to_ask(library, scope.as_of, closed_book=closed_book)
+        context.prepared(library, scope.as_of, closed_book=closed_book)
         view = library if closed_book else scope.view_of(library)
         with display.while_reading(quiet=as_json or output != "text") as live:
             listener = Listener(None if at_least else live.show, live.found, live.progress)

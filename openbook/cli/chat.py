@@ -65,7 +65,7 @@ def chat(
     context.check_writable(log and log / LOG_FILE)
     questions_so_far = len(read_transcript(path).questions)  # report a broken transcript before opening anything
     with context.library(settings, docs) as library:
-        view = scope.view_of(context.ready_to_ask(library, scope.as_of))
+        view = scope.view_of(context.prepared(library, scope.as_of))
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
             """Sources are shown only after the answer was saved."""

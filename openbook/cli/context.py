@@ -80,20 +80,9 @@ def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
     return resources.base(create=True), resources.embedder()
 
 
-def ready_to_ask(library: Library, as_of: str | None = None, *, closed_book: bool = False) -> Library:
-    """Open documents and model in parallel. A missing knowledge base is reported before any download."""
-    if not (closed_book or library.resources.docs):
-        library.resources.check_holds_documents(as_of)
-    library.resources.open_model()
-    if closed_book:
-        return library
-    library.resources.fallback()
-    return ready_to_read(library, as_of)
-
-
-def ready_to_read(library: Library, as_of: str | None = None) -> Library:
-    """Open documents and show which files failed. Raises KnowledgeBaseInvalid without documents at `as_of`."""
-    library.resources.check_holds_documents(as_of)
+def prepared(library: Library, as_of: str | None = None, *, closed_book: bool = False, model: bool = True) -> Library:
+    """The library after `View.prepare` for that version. Shows which files could not be read."""
+    (library if as_of is None else library.as_of(as_of)).prepare(closed_book=closed_book, model=model)
     if library.resources.report is not None:
         display.print_problems(library.resources.report.verdicts)
     return library

@@ -94,7 +94,7 @@ def run(
     settings = context.read_settings(docs=docs, kb=kb)
     asked = _reviewed(questions)
     digest = questions_digest(asked)
-    corpus = scope.view_of(context.ready_to_read(context.library(settings, docs), scope.as_of)).corpus
+    corpus = scope.view_of(context.prepared(context.library(settings, docs), scope.as_of, model=False)).corpus
     base, embedder, seen = corpus.base, corpus.embedder, corpus.scope
     folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []

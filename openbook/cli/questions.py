@@ -61,7 +61,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
     context.check_writable(output)
     # Each passage is read once, for questions only, so results are not kept.
     settings = context.read_settings(kb=kb, model=model, kv_disk=0)
-    base = context.ready_to_read(context.library(settings)).base
+    base = context.prepared(context.library(settings), model=False).base
     part = output.with_name(f"{output.name}.part")
     with (
         on_cluster.models(settings, cluster) as (open_model, at_once),

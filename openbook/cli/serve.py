@@ -192,7 +192,7 @@ def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
         from openbook.serving.mcp import stdio_server
     with context.library(context.read_settings(kb=kb, model=model)) as library:
         # Fetch the model before the client waits for an answer.
-        server = stdio_server(context.ready_to_ask(library).labels(*labels))
+        server = stdio_server(context.prepared(library).labels(*labels))
         try:
             server.run()
         except ExceptionGroup as errors:

@@ -71,7 +71,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class PassageSpan:
-    """`text[start:end]` of a document. A document's spans cover its text exactly, in order; those of 0.1.0 may overlap."""
+    """`text[start:end]` of a document. A document's spans cover its text exactly, in order."""
 
     start: int
     end: int

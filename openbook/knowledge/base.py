@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.core.codec import decode
+from openbook.core.codec import convert, decode, parse_json
 from openbook.core.config import Place
 from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
 from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
@@ -79,7 +79,7 @@ class KnowledgeBase:
         self.id = meta["id"]
         self._embedder_json = meta["embedder"]
         self.embedder = _embedder_identity(self._embedder_json, store)
-        self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
+        self.sizing = _sizing(meta["sizing"], store) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
         self._local = threading.local()
@@ -472,6 +472,14 @@ def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
 
 def embedder_json(identity: EmbedderIdentity) -> str:
     return json.dumps(asdict(identity))
+
+
+def _sizing(text: str, store: Store) -> Sizing:
+    where = f"The knowledge base in {store} is damaged: its passage size"
+    value = parse_json(text, where, KnowledgeBaseInvalid)
+    if isinstance(value, dict) and (value.pop("overlap", 0), value.pop("unit", "characters")) != (0, "characters"):
+        raise KnowledgeBaseInvalid(schema.DEVELOPMENT.format(store))
+    return convert(value, Sizing, where, KnowledgeBaseInvalid)
 
 
 def _embedder_identity(text: str, store: Store) -> EmbedderIdentity:

@@ -316,7 +316,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
         changes = list(follow_renames(known, waiting_names(connection), run_changes))
         changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
         contents = {change.content_id for change in changes}
-        embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
+        embedded = embed_missing(run, contents, embedder, options.progress, ingest.reusable(changes))
         verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
         paths = {*removed, *(change.path for change in changes), *(path for _, path in ingest.restat)}
         with run.commit(contents):

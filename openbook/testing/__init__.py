@@ -9,7 +9,6 @@ from openbook.testing.blobs import BlobsSuite, MemoryBlobs
 from openbook.testing.fakes import EchoEngine, HashEmbedder, echo_model
 from openbook.testing.models import PROMPT, EmbedderSuite, EngineSuite
 from openbook.testing.sources import FakeSource, check_source
-from openbook.testing.store import StoreSuite
 
 __all__ = [
     "PROMPT",
@@ -20,7 +19,6 @@ __all__ = [
     "FakeSource",
     "HashEmbedder",
     "MemoryBlobs",
-    "StoreSuite",
     "check_source",
     "echo_model",
 ]

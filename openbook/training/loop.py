@@ -151,7 +151,7 @@ class Learner:
             batch = batch_of([rows[i] for i in group])
             loss = loss_sum(self.network, batch) * weight / learned_tokens
             self._check_finite("loss", loss.item(), group)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.masters.collect_gradients()
             total += loss.item()
             tokens += int(batch.real_tokens * weight)

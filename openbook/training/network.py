@@ -241,7 +241,7 @@ def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.n
         )
     config = LoraConfig(
         r=method.rank,
-        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_alpha=method.alpha,
         lora_dropout=0.0,
         target_modules=list(method.targets),
         layers_to_transform=list(layers),

@@ -434,7 +434,7 @@ def numeric_class(recipe: Recipe, processes: Processes, device: str) -> str:
 
 def peak_memory_mib() -> float:
     """The process's peak memory, on the GPU if used; 0 where the system does not report it."""
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / (1 << 20)
     try:
         import resource

@@ -43,9 +43,10 @@ from openbook.knowledge.check import check
 from openbook.knowledge.versions import tag
 from openbook.proofs.absence import look_for
 from openbook.proofs.receipts import parse_receipt
-from openbook.testing import HashEmbedder, StoreSuite
+from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
+from tests.conformance.stores import StoreSuite
 from tests.conftest import ROOT
 from tests.knowledge.conftest import bytes_below, vectors_of
 

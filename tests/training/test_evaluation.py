@@ -79,6 +79,6 @@ def test_a_sample_of_a_conversation_is_its_first_answer() -> None:
     tokens = (23, 8, 25, 27, 19, 15, 27, 1, 14, 4, 27, 14, 15, 27)
     conversation = Branch(tokens, 4, skipped=((7, 11),))
     tokenizer = SimpleNamespace(model=Letters())
-    (sample,) = sample_answers(small_network(), [Tree((), (conversation,))], tokenizer)  # type: ignore[arg-type]
+    (sample,) = sample_answers(small_network(), [Tree((), (conversation,))], tokenizer)
     assert sample["expected"].startswith("so")
     assert "and" not in sample["expected"]

@@ -48,7 +48,7 @@ def test_a_tree_gives_the_gradients_that_its_branches_give_alone() -> None:
     for trees in ([tree], apart(tree)):
         network = small_network().requires_grad_(True)
         for each in trees:
-            loss_sum(network, batch_of([row_of(each)])).backward()  # type: ignore[no-untyped-call]
+            loss_sum(network, batch_of([row_of(each)])).backward()
         gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
     for name, together in gradients[0].items():
         torch.testing.assert_close(together, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.core.errors import KnowledgeBaseBusy, StorageError
-from openbook.core.files import delete, delete_left_over, replace_file
+from openbook.core.files import replace_file
 from openbook.core.records import EmbedderIdentity
 from openbook.knowledge.index.blobs import Blobs
 from openbook.knowledge.index.scope import Condition, Scope
@@ -135,9 +135,6 @@ class IndexCache:
     def _save(self, connection: Connection, *, replace_all: bool = False) -> SegmentSet:
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
         source, forget = self.source(connection), replace_all or missed_purge
-        if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
-            delete(older)
-        delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
         indexes = SegmentSet.refresh(
             self.folder, source, contents, forget=forget, blobs=self.blobs, replace_all=replace_all
         )

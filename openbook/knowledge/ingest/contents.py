@@ -19,7 +19,7 @@ from openbook.core.parallel import StagedProgress
 from openbook.core.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 from openbook.knowledge.index.scope import visible_to
 from openbook.knowledge.ingest.discovery import FoundFile, SyncedFolder
-from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.ingest.embeddings import embedding_key, embedding_text
 from openbook.knowledge.ingest.long_run import LongRun, WriteConflict
 from openbook.knowledge.ingest.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import integrity, schema
@@ -366,7 +366,7 @@ class Ingest:
 
 
 def _passage_row(row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan) -> PassageRow:
-    key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
+    key = embedding_key(embedding_text(content.title, span.headings, content.text, span.start, span.end))
     name, headings = passage_id(text_digest, span.start, span.end), json.dumps(span.headings)
     row = PassageRow(row_id, content_id, name, span.start, span.end, span.page, headings, key, None)
     return row._replace(digest=row.digest_of(content.title, content.text[span.start : span.end]))

@@ -1,6 +1,6 @@
 """The interface of a store: a SQLite file in a folder, or a database of a server.
 
-All differences between them are behind `Store`; other modules use SQL that both understand. `openbook.testing.StoreSuite` tests a store. Its
+All differences between them are behind `Store`; other modules use SQL that both understand. `tests/conformance/stores.py` tests a store. Its
 methods raise StorageError, KnowledgeBaseBusy and KnowledgeBaseInvalid.
 """
 

@@ -15,8 +15,7 @@ from openbook.core.files import make_folder, replace_file
 from openbook.core.locks import exclusive_lock, is_held
 from openbook.knowledge.store import integrity, schema
 from openbook.knowledge.store.interface import Connection, Damage, Writer
-from openbook.knowledge.store.migrations import upgrade
-from openbook.knowledge.store.schema import FILE_NAME, FORMAT, SqliteConnection
+from openbook.knowledge.store.schema import DEVELOPMENT, FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
@@ -91,11 +90,10 @@ class SqliteStore:
         with self.errors(), closing(self.connect()) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise KnowledgeBaseInvalid(f"{path} is not an OpenBook knowledge base. Choose another folder.")
-            is_old = schema.format_of(connection) in (2, 3)
-            if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-                with file_lock(folder, LOCK_TIMEOUT_S), closing(self.connect_to_write()) as writing:
-                    upgrade(writing)
-            if (found := schema.format_of(connection)) != FORMAT:
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found < FORMAT:
+                raise KnowledgeBaseInvalid(DEVELOPMENT.format(folder))
+            if found > FORMAT:
                 raise KnowledgeBaseInvalid(
                     f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
                     "Use a matching version of OpenBook, or add the documents to a new knowledge base."

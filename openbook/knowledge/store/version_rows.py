@@ -87,9 +87,9 @@ def write_version(connection: Writer, changes: Sequence[Change], removed: Collec
 
 
 def retention(connection: Connection) -> int | None:
-    """The number of newest versions to keep; None keeps all, as where 0.1.0 saved days."""
-    saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
-    return None if saved.get("days") else saved.get("versions")
+    """The number of newest versions to keep; None keeps all."""
+    saved: dict[str, int] = json.loads(schema.meta(connection).get("retention", "{}"))
+    return saved.get("versions")
 
 
 def apply_retention(connection: Writer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from openbook.core.config import DatabaseUrl, Place
 from openbook.core.errors import ConfigError
 from openbook.knowledge.store.backends import store_of
-from openbook.testing import StoreSuite
+from tests.conformance.stores import StoreSuite
 
 
 class TestFolder(StoreSuite):
