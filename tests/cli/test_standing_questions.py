@@ -186,7 +186,7 @@ def test_watch_posts_each_change_until_it_is_interrupted(
             raise KeyboardInterrupt
         write(tmp_path, text)
 
-    monkeypatch.setattr(questions.time, "sleep", next_version)
+    monkeypatch.setattr("time.sleep", next_version)
     run.ok("add", NIGHT)
     with served(hook := Hook(500, 302, 204)) as port:
         code, stdout, stderr = run("watch", "--json", "--webhook", f"http://127.0.0.1:{port}/")

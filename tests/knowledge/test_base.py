@@ -55,9 +55,7 @@ def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(libr
 def test_a_development_version_is_refused_with_its_place(library: Library, sql: str) -> None:
     with closing(sqlite3.connect(library.base.folder / schema.FILE_NAME, isolation_level=None)) as connection:
         connection.execute(sql)
-    with pytest.raises(
-        KnowledgeBaseInvalid, match="a development version of OpenBook: move"
-    ) as raised:
+    with pytest.raises(KnowledgeBaseInvalid, match="a development version of OpenBook: move") as raised:
         library.reopened()
     assert str(library.base.folder) in str(raised.value)
 

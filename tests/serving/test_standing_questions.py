@@ -106,9 +106,9 @@ def test_invalid_requests_and_a_damaged_file_are_refused(server: Running, base: 
     ):
         assert code(server.client.post(path, json=body)) == expected
     assert saved(server) == []
-    path = QuestionStore(server.service.configuration.settings, base.id).path
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("{ private")
+    file = QuestionStore(server.service.configuration.settings, base.id).path
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{ private")
     for response in (server.client.get(QUESTIONS), server.client.post(CHECK, json={})):
         assert refusal(response)[:2] == (503, "storage_unavailable")
         assert "private" not in response.text
