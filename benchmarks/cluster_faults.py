@@ -51,7 +51,8 @@ from openbook.core.parallel import StagedProgress
 from openbook.core.records import Hit, sha256_hex
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
+from openbook.parsers.sandbox.pool import OpenParsers, ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.cluster.conftest import new_database
 from tests.cluster.proxy import Proxy

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 from openbook import __version__
 from openbook.answers.ask import ask_with_fallback
-from openbook.answers.overview import KINDS
 from openbook.answers.prompts import checked_question
+from openbook.answers.reading import OverviewPlan
 from openbook.answers.retrieval import Corpus, Options, retrieve
 from openbook.core.codec import decode
 from openbook.core.config import Settings
@@ -347,12 +347,12 @@ def _decided_by(
     question: str, model: FrozenModel, corpus: Corpus, options: Options
 ) -> tuple[Digest, tuple[tuple[str, Digest], ...]]:
     """Return (a digest of all that decides the model's text; document and digest of each window that was found)."""
-    found = retrieve(question, model, corpus, options)
-    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in found.hits]
+    plan = retrieve(question, model, corpus, options).plan
+    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in plan.hits]
     windows = tuple((passage.document, sha256_hex(canonical_json(parts))) for passage, parts in shown)
-    read = windows if found.strategy in KINDS else [digest for _, digest in windows]  # an overview names documents
+    read = windows if isinstance(plan, OverviewPlan) else [digest for _, digest in windows]  # it names documents
     who = [__version__, asdict(model.identity), model.engine.numeric_class, model.context_tokens]
-    decided = [*who, asdict(options.decoding), found.strategy, question, read]  # prompts are of this OpenBook
+    decided = [*who, asdict(options.decoding), plan.strategy, question, read]  # prompts are of this OpenBook
     return sha256_hex(canonical_json(decided)), windows
 
 

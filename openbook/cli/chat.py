@@ -55,7 +55,6 @@ def chat(
     change it, delete lines from it; give it again to continue. If its last line is a question, that is answered first.
     You type questions, or they come from standard input, one a line. Ctrl-D ends.
     """
-    from openbook.answers.prompts import checked_question
     from openbook.core.parallel import Listener
     from openbook.proofs.receipts import LOG_FILE, append_receipt
 
@@ -69,13 +68,12 @@ def chat(
 
         def answer(question: str, earlier: tuple[str, ...], *, in_transcript: bool = False) -> None:
             """Sources are shown only after the answer was saved."""
-            question = checked_question(question)
             with display.while_reading() as live:
                 listener = Listener(live.show, live.found, live.progress)
                 found = view.ask(question, earlier=earlier, listener=listener)
             if log is not None:
                 append_receipt(log, found.receipt)
-            add_exchange(path, question, found, in_transcript=in_transcript)
+            add_exchange(path, found, in_transcript=in_transcript)
             display.print_answer(found, live)
 
         def answer_open_question() -> None:
@@ -151,14 +149,14 @@ def read_transcript(path: Path) -> Transcript:
         return _parse(path.read_bytes() if path.exists() else b"", path)
 
 
-def add_exchange(path: Path, question: str, answer: Answer, *, in_transcript: bool) -> None:
+def add_exchange(path: Path, answer: Answer, *, in_transcript: bool) -> None:
     """Append an answer and, unless `in_transcript`, its question. Raises ConversationError.
 
     The file is replaced atomically; a new one is private.
     """
     citations = [{k: v for k, v in asdict(c).items() if k != "passage_id" and v} for c in answer.citations]
     answered: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.declined}
-    lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": question}]
+    lines: list[dict[str, Any]] = [] if in_transcript else [{"role": "user", "content": answer.question}]
     lines.append({**answered, "citations": citations, "receipt": answer.receipt.digest})
     with storage_errors(f"write {path}"):
         path = path.resolve()  # keeps a link

@@ -120,7 +120,7 @@ def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> Non
 
 
 def _print_difference(found: Difference, base: KnowledgeBase) -> None:
-    from openbook.knowledge.word_diff import word_diff
+    from openbook.knowledge.lookup import compare
 
     display.say(
         f"From version {found.before} to {found.after}: {display.count(len(found.added), 'document')} added, "
@@ -136,9 +136,8 @@ def _print_difference(found: Difference, base: KnowledgeBase) -> None:
         for path in paths:
             display.say(f"{sign} {display.short_path(path)}", style)
     for path in found.changed[:_MAX_CHANGES]:
-        before, after = (base.text(path, version) or "" for version in (found.before, found.after))
         display.say(f"\n~ {display.short_path(path)}", "yellow")
-        display.print_words(word_diff(before, after, max_chars=_MAX_CHANGE_CHARS))
+        display.print_words(compare(base, path, found.before, found.after, max_chars=_MAX_CHANGE_CHARS)[1])
     if len(found.changed) > _MAX_CHANGES:
         display.say(f"... and {len(found.changed) - _MAX_CHANGES} more changed documents; --json lists all passages.")
 
@@ -237,7 +236,7 @@ def precompute(
     are documents with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
-    from openbook.answers.retrieval import strategy_of
+    from openbook.answers.reading import strategy_of
     from openbook.core.records import Decoding
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)

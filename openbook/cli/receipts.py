@@ -322,7 +322,7 @@ def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
     """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
-    from openbook.parsers.sandbox import ParserPool
+    from openbook.parsers.sandbox.pool import ParserPool
 
     options, path, is_file = opening.run_options(settings), Path(text_or_file), text_or_file == "-"
     with suppress(OSError, ValueError):  # most texts are no valid file names

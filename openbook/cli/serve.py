@@ -129,7 +129,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 
 def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By name of folder or database, all with one embedder; created if missing."""
-    from openbook.answers.ask import CLOSED_BOOK
+    from openbook.answers.reading import CLOSED_BOOK
     from openbook.knowledge import KnowledgeBase
 
     context.clear_uploads(settings)

@@ -20,22 +20,16 @@ from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, Unk
 from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
-from openbook.knowledge.cite.passages import (
-    documents_holding,
-    hits_of,
-    passage_of_id,
-    passages_in,
-    windows_around,
-)
+from openbook.knowledge.cite.passages import documents_holding, hits_of, passage_of_id, passages_in, windows_around
 from openbook.knowledge.index.blobs import Blobs, open_blobs
 from openbook.knowledge.index.cache import IndexCache
 from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
 from openbook.knowledge.ingest.splitter import Sizing
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.store.backends import store_of
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection, Store, Writer
+from openbook.knowledge.store.sqlite import store_of
 from openbook.knowledge.store.version_rows import now, version_ranges
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 

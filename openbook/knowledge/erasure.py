@@ -18,21 +18,15 @@ from openbook.core.records import BeyondReach
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.index import segment_files, shared_segments
-from openbook.knowledge.ingest.mirror import (
-    SOURCES_FILE,
-    holder,
-    mirrored_files,
-    mirrors,
-    named,
-    opened_mirror,
-)
+from openbook.knowledge.ingest.mirror import holder, mirrored_files, mirrors, opened_mirror
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import identities, purge_identities
 from openbook.knowledge.store.interface import Connection, Reader, Rows, Store, Writer
-from openbook.knowledge.store.names import path_displayed
+from openbook.knowledge.store.names import path_displayed, resolve
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
+from openbook.knowledge.synced_folders import SOURCES_FILE
 from openbook.sources.registry import is_address
 
 _BETWEEN = bytes(16)  # no window of text spans it
@@ -142,7 +136,7 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
-    return sorted({path for each in documents for path in named(base.connection, paths, each)})
+    return sorted({path for each in documents for path in resolve(paths, each, base.connection)})
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openbook import __version__
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.core.config import Settings
 from openbook.core.errors import ConfigError
 from openbook.inference import FrozenModel
@@ -33,7 +33,6 @@ from openbook.serving import (
     search,
     standing_questions,
     uploads,
-    vector_stores,
     versions,
 )
 from openbook.serving.auth import Authenticator
@@ -41,10 +40,9 @@ from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, router_error
 from openbook.serving.keys import KeyFile
-from openbook.serving.metrics import Metrics
 from openbook.serving.middleware import Guard
 from openbook.serving.model_reload import CurrentModel, ModelSource
-from openbook.serving.service import ServedEmbedder, Service, resolve_model
+from openbook.serving.service import Metrics, ServedEmbedder, Service, resolve_model
 
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. Replies without a schema are as OpenAI or "
@@ -64,7 +62,6 @@ _MODULES = (
     pages,
     versions,
     uploads,
-    vector_stores,
     standing_questions,
     mcp,
     page,
@@ -131,7 +128,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST"],
             allow_headers=["*"],
             allow_private_network=True,
         )

@@ -27,8 +27,9 @@ from openbook.knowledge import KnowledgeBase
 from openbook.proofs.receipts import append_receipt
 from openbook.serving.auth import LOCAL
 from openbook.serving.errors import ApiError, api_error
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import Body, ListOf, NonEmpty, OfBase, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs
+from openbook.serving.service import Call, CurrentCall
 
 router = APIRouter(route_class=Route)
 

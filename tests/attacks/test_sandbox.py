@@ -15,7 +15,8 @@ import pytest
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
@@ -75,7 +76,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "hostile.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    start = "import sys, hostile, openbook.parsers as p, openbook.parsers.worker as worker; p.PARSERS = hostile.PARSERS"
+    start = "import sys, hostile, openbook.parsers as p, openbook.parsers.sandbox.tasks as worker; p.PARSERS = hostile.PARSERS"
     return [sys.executable, "-c", f"{start}; worker.main(sys.argv[1:])"]
 
 
@@ -241,7 +242,8 @@ def test_closing_does_not_wait_for_a_reader_that_hangs(tmp_path: Path, command: 
 PARENT = """
 import sys, time
 from pathlib import Path
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 pool = ParserPool(Limits(timeout_s=600), workers=1, command=sys.argv[2:])
 readings = pool.parse_all([Path(sys.argv[1] + "/a.txt"), Path(sys.argv[1] + "/b.hang")])
 import threading

@@ -15,8 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from openbook.answers.answer_text import printable
-from openbook.answers.ask import CLOSED_BOOK
 from openbook.answers.certainty import MEANING, UNMEASURED
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.cli import display
 from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
 from openbook.core.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict

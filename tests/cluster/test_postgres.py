@@ -398,7 +398,7 @@ from pathlib import Path
 from openbook.cluster.postgres_connection import PostgresConnection
 from openbook.core.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, add, sync
-from openbook.parsers.sandbox import ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder
 from tests.conftest import parse_here
 ParserPool.parse_all = parse_here

@@ -19,10 +19,11 @@ from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
 from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
-from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
+from openbook.knowledge.synced_folders import forget_synced_folder, synced_folders
+from openbook.knowledge.updates import sync_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers import ocr
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import make_pdf

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 from docx import Document
 
-from openbook.parsers.docx import parse_docx
+from openbook.parsers.formats.docx import parse_docx
 
 from .samples import body_xml, docx_bytes, docx_of_xml, refusal, relations, titles
 

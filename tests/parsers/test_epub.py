@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.parsers.epub import parse_epub
+from openbook.parsers.formats.epub import parse_epub
 
 from .samples import book, chapter, titles
 

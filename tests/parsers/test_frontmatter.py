@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import MetadataValue
-from openbook.parsers.frontmatter import front_matter, header_fields, make_metadata
-from openbook.parsers.text import parse_markdown, parse_rst
+from openbook.parsers.formats.frontmatter import front_matter, header_fields, make_metadata
+from openbook.parsers.formats.text import parse_markdown, parse_rst
 
 YAML = (
     "--- \ntitle: Fares\nAuthor: Ada\ntags: [sea, north]\ndate: 2024-03-01\nLast-Updated: 2024-03-05T10:00:00Z\n"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers.html import parse_html
+from openbook.parsers.formats.html import parse_html
 
 from .samples import titles
 

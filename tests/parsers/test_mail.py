@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers import parse_bytes
-from openbook.parsers.mail import MAX_ATTACHMENTS, MAX_PARTS, parse_mail, parse_mailbox, parse_outlook
+from openbook.parsers.formats.mail import MAX_ATTACHMENTS, MAX_PARTS, parse_mail, parse_mailbox, parse_outlook
 
 from .samples import FIXTURES, make_pdf, titles
 

@@ -17,9 +17,10 @@ import pytest
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers import ocr, parse_bytes
+from openbook.parsers.formats.pdf import parse_pdf
 from openbook.parsers.ocr import best_engine, ocr_engine, ocr_image, ocr_pdf
-from openbook.parsers.pdf import parse_pdf
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 
 from .samples import make_pdf, page_texts
 
@@ -210,7 +211,7 @@ def test_the_models_read_only_pages_without_text_and_all_pages_of_a_tiff(models:
 
 
 def test_columns_of_prose_are_read_one_after_the_other_and_tables_by_row() -> None:
-    from openbook.parsers.ocr_models import _rows
+    from openbook.parsers.ocr.models import _rows
 
     prose = [(left, 20.0 * row, left + 200, 20.0 * row + 10, 0) for row in range(4) for left in (0.0, 230.0)]
     title = (0.0, -60.0, 430.0, -50.0, 0)
@@ -255,7 +256,7 @@ def test_hostile_images(models: str) -> None:
 def test_pages_over_the_limit_are_counted_and_a_slow_page_costs_itself(
     models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from openbook.parsers import ocr_models
+    from openbook.parsers.ocr import models as ocr_models
 
     image = drawn(make_pdf([LINES]))
     monkeypatch.setattr(ocr, "MAX_PAGES", 1)

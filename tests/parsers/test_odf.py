@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from openbook.core.records import Content
-from openbook.parsers.odf import parse_odf
+from openbook.parsers.formats.odf import parse_odf
 
 from .samples import odf_file, page_texts, titles
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file, unsupported_reason
+from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file
 from openbook.parsers.characters import clean
+from openbook.parsers.files import unsupported_reason
 
 from .samples import (
     CONTAINER,

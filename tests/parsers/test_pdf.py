@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from openbook.parsers.pdf import parse_pdf
+from openbook.parsers.formats.pdf import parse_pdf
 
 from .hostile_pdfs import with_glyph
 from .samples import make_pdf, page_texts, titles

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.parsers.pptx import parse_pptx
+from openbook.parsers.formats.pptx import parse_pptx
 
 from .samples import deck, page_texts, paragraph, relations, shape, titles
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
 from openbook.parsers import parse_bytes
-from openbook.parsers.spreadsheets import parse_delimited, parse_workbook
+from openbook.parsers.formats.spreadsheets import parse_delimited, parse_workbook
 
 from .samples import odf_file, page_texts, workbook
 
@@ -138,7 +138,7 @@ def test_the_bytes_of_a_workbook_say_its_media_type() -> None:
 
 
 def test_cells_that_are_filled_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openbook.parsers.spreadsheets.MAX_CELLS", 2)
+    monkeypatch.setattr("openbook.parsers.formats.spreadsheets.MAX_CELLS", 2)
     rows = [f'<row r="{row}">{cell(f"A{row}", row, 0)}</row>' for row in (1, 900, 901)]
     far_apart = workbook({"S": f"<sheetData>{''.join(rows[:2])}</sheetData>"})
     assert parse_workbook(far_apart, "a.xlsx").text == "S\n\n1\n\n900"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openbook.core.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.characters import clean
-from openbook.parsers.structured import parse_json, parse_json_lines, parse_notebook, parse_xml_file
+from openbook.parsers.formats.structured import parse_json, parse_json_lines, parse_notebook, parse_xml_file
 
 from .samples import refusal, titles
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
 from openbook.parsers.characters import clean, decode
-from openbook.parsers.text import parse_markdown, parse_plain, parse_rst, parse_rtf, parse_source
+from openbook.parsers.formats.text import parse_markdown, parse_plain, parse_rst, parse_rtf, parse_source
 
 from .samples import titles
 

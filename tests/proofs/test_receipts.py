@@ -24,7 +24,7 @@ from openbook.core.records import (
 )
 from openbook.proofs.receipts import FIRST, FORMATS, LOG_FILE, append_receipt, is_altered, parse_receipt, verify_log
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MODEL = st.builds(ModelIdentity, TEXT, TEXT, st.sampled_from(["verified", "claimed"]))
 RECEIPTS = st.builds(

@@ -34,7 +34,7 @@ from openbook.proofs.signatures import (
 from tests.conftest import printed
 from tests.proofs.test_receipts import RECEIPTS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_KEY = "463f31f6dad11d3adf1c6cfc9b97705d751416afa232e4f3787d30cc7ecddfde"
 GOLDEN_KEY_2 = "cb44f40f6735d0732cd9fba6bf8660e514c25a0c339cef89d6b659ca16737ab6"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

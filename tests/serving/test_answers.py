@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import httpx2
@@ -41,7 +43,9 @@ from tests.serving.conftest import (
     TOWER,
     Running,
     Serve,
+    add_file,
     events_of,
+    path_of,
 )
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -117,6 +121,27 @@ def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Runn
     for headers, is_told in ((None, False), (server.key("admin"), False), (hr, True)):
         assert (answer_of(server.ask(QUESTION, headers))["timings"] is not None) is is_told
     assert answer_of(server.ask(QUESTION, model="echo:closed-book"))["timings"]["total_s"] > 0
+
+
+def test_chat_links_each_source(server: Running, client: openai.OpenAI, tmp_path: Path) -> None:
+    whole = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
+    message = whole.choices[0].message
+    notes = message.annotations or []
+    assert len(notes) == 1
+    note = notes[0]
+    assert (note.url_citation.title, note.url_citation.start_index) == (f"bridge.txt: {OPENED}", 0)
+    address, _, place = note.url_citation.url.partition("#/document/")
+    assert (address, note.url_citation.end_index) == (f"{server.url}/", len(OPENED))
+    assert unquote(place.partition("?")[0]) == path_of(server.bases["kb"], "bridge.txt")
+    assert place.partition("?")[2] == f"base=kb&version={server.bases['kb'].version}&start=0&end={len(OPENED)}&"
+    asked: Any = {"role": "user", "content": QUESTION}
+    turns: Any = [asked, message, asked]
+    *_, last = list(client.chat.completions.create(model="echo", messages=turns, stream=True))
+    assert (last.choices[0].delta.model_extra or {})["annotations"] == [note.model_dump()]
+    assert (last.model_extra or {})["openbook"]["warnings"] == []
+    add_file(server.bases["kb"], tmp_path / "none.txt", "Nothing.")
+    nothing = server.ask("Who wrote the opera about Mars?").json()
+    assert nothing["choices"][0]["message"]["annotations"] == []
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------

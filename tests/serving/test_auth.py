@@ -24,22 +24,11 @@ ABOVE_READ = {
     ("POST", "/v1/documents"): "write",
     ("POST", "/v1/documents/remove"): "write",
     ("POST", "/v1/documents/purge"): "admin",
-    ("POST", "/v1/files"): "write",
     ("POST", "/v1/verdicts/remove"): "write",
-    ("DELETE", "/v1/files/{file_id}"): "write",
-    ("POST", "/v1/vector_stores"): "write",
-    ("POST", "/v1/vector_stores/{vector_store_id}/files"): "write",
-    ("DELETE", "/v1/vector_stores/{vector_store_id}/files/{file_id}"): "write",
     ("GET", "/v1/verdicts"): "admin",
     ("GET", "/metrics"): "admin",
 }
-NAMED = {
-    "{name}": "echo",
-    "{knowledge_base}": "kb",
-    "{digest}": "0" * 64,
-    "{vector_store_id}": "kb",
-    "{file_id}": "file-eA",
-}
+NAMED = {"{name}": "echo", "{knowledge_base}": "kb", "{digest}": "0" * 64}
 
 
 def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:

@@ -248,13 +248,6 @@ READS = [
     ("GET", f"/v1/receipts/{'0' * 64}", None),
     ("POST", "/v1/replay", {"id": "0" * 64}),
     ("POST", "/v1/search", {"query": "bridge"}),
-    ("GET", "/v1/files", None),
-    ("GET", "/v1/files/file-eA", None),
-    ("GET", "/v1/files/file-eA/content", None),
-    ("GET", "/v1/vector_stores", None),
-    ("GET", "/v1/vector_stores/kb", None),
-    ("GET", "/v1/vector_stores/kb/files", None),
-    ("POST", "/v1/vector_stores/kb/search", {"query": "bridge"}),
     ("POST", "/v1/embeddings", {"model": "hash", "input": ["bridge", "ferry"]}),
 ]
 

@@ -25,7 +25,7 @@ from openbook.parsers import ocr
 from openbook.proofs import purge as purge_module
 from openbook.proofs.signatures import public_key
 from openbook.serving.errors import ApiError
-from openbook.serving.schemas import parse_form
+from openbook.serving.routing import parse_form
 from openbook.serving.uploads import upload_name_problem
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out

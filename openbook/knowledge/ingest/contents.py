@@ -28,11 +28,13 @@ from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, passage_id
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parsers import NO_TEXT_IN_IMAGE, NOT_TEXT, PARSER_VERSION, SUFFIXES, opened
+from openbook.parsers import PARSER_VERSION, SUFFIXES
 from openbook.parsers.characters import title_from_name
+from openbook.parsers.files import NO_TEXT_IN_IMAGE, NOT_TEXT, opened
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import ocr_engine
-from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
+from openbook.parsers.sandbox.pool import OpenParsers, ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 
 _STAYS = "; the text read before stays"
 _WITH_OCR = " ocr"

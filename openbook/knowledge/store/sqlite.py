@@ -1,8 +1,9 @@
-"""The store as a SQLite file in a folder."""
+"""The store as a SQLite file in a folder; and `store_of`, which chooses between this one and a database."""
 
 from __future__ import annotations
 
 import os
+import pkgutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -10,11 +11,20 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.config import Place
+from openbook.core.errors import (
+    ConfigError,
+    KnowledgeBaseBusy,
+    KnowledgeBaseDamaged,
+    KnowledgeBaseInvalid,
+    KnowledgeBaseMissing,
+    did_you_mean,
+    needs_extra,
+)
 from openbook.core.files import make_folder, replace_file
 from openbook.core.locks import exclusive_lock, is_held
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.store.interface import Connection, Damage, Writer
+from openbook.knowledge.store.interface import Connection, Damage, Store, Writer
 from openbook.knowledge.store.schema import DEVELOPMENT, FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
 
@@ -241,3 +251,26 @@ def _file_problems(connection: Connection) -> Iterator[str]:
             yield f"SQLite says: {line}"
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         yield f"row {row} of {table} refers to a row of {parent} that is not there"
+
+
+# --- stores by place --------------------------------------------------------------------------------------------------
+
+# Databases by the scheme of their URL. Their clients are in the extra `cluster`.
+_DATABASES = {
+    "postgresql": "openbook.cluster.postgres:PostgresStore",
+    "postgres": "openbook.cluster.postgres:PostgresStore",
+}
+
+
+def store_of(place: Place) -> Store:
+    """The store of a folder or a URL, unopened. Raises ConfigError for an unknown URL or a missing client."""
+    if isinstance(place, Path):
+        return SqliteStore(place)
+    if place.scheme not in _DATABASES:
+        raise ConfigError(
+            f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
+            f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
+        )
+    with needs_extra(str(place), "cluster"):
+        found: Store = pkgutil.resolve_name(_DATABASES[place.scheme])(place)
+    return found

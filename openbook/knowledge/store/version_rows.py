@@ -10,12 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from openbook.knowledge.store import schema
-from openbook.knowledge.store.identities import (
-    Change,
-    drop_returned_names,
-    drop_unused_identities,
-    write_identity,
-)
+from openbook.knowledge.store.identities import Change, drop_returned_names, drop_unused_identities, write_identity
 from openbook.knowledge.store.interface import Connection, Writer
 
 

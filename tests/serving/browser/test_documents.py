@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.updates import sync_folders, to_sync
+from openbook.knowledge.synced_folders import to_sync
+from openbook.knowledge.updates import sync_folders
 from openbook.proofs.signatures import PurgeProof, verify_signed
 from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder

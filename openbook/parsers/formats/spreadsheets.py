@@ -16,11 +16,11 @@ from itertools import groupby, islice, zip_longest
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
-from openbook.parsers import ENCRYPTED
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import title_from_name
-from openbook.parsers.packages import ZIP_MARK, Package, core_properties
-from openbook.parsers.text import read_text
+from openbook.parsers.files import ENCRYPTED
+from openbook.parsers.formats.packages import ZIP_MARK, Package, core_properties
+from openbook.parsers.formats.text import read_text
 
 MAX_CELLS = 2_000_000
 _MEDIA_TYPES = {

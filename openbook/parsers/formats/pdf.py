@@ -12,10 +12,10 @@ from typing import Any
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, HeadingMark, Metadata, PageSpan
-from openbook.parsers import ENCRYPTED, NEEDS_OCR
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, one_line, title_from_name
-from openbook.parsers.packages import common_metadata
+from openbook.parsers.files import ENCRYPTED, NEEDS_OCR
+from openbook.parsers.formats.packages import common_metadata
 
 MAX_BOOKMARKS = 20_000
 

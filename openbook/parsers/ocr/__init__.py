@@ -17,11 +17,11 @@ from typing import Any
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
-from openbook.parsers import NO_TEXT_IN_IMAGE
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line, title_from_name
-from openbook.parsers.ocr_models import pictures, read_picture
-from openbook.parsers.pdf import confidence_of, parse_pdf
+from openbook.parsers.files import NO_TEXT_IN_IMAGE
+from openbook.parsers.formats.pdf import confidence_of, parse_pdf
+from openbook.parsers.ocr.models import pictures, read_picture
 
 MAX_PAGES = 500  # of one file
 PAGE_TIMEOUT_S = 40.0  # of Tesseract; less than the time for a file, which begins again after each page

@@ -1,7 +1,6 @@
 """Parses files in worker processes, so that a file that hangs, crashes or unpacks without end affects no other.
 
-A file may take over its worker. So workers answer in JSON, never in pickle, and each answer is checked: types, sizes,
-offsets, characters. Workers start on first use and end with their parent.
+Workers start on first use and end with their parent. `tasks` is their code, `protocol` what they say.
 """
 
 from __future__ import annotations
@@ -19,40 +18,35 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import BufferedReader
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeAlias
-
-import msgspec
+from typing import Protocol, TypeAlias, TypeVar
 
 from openbook.core.errors import NotReadNow, UnreadableFile
-from openbook.core.records import Content, Digest
-from openbook.parsers import NEEDS_MEMORY
-from openbook.parsers.characters import MAX_TITLE_CHARS, clean, one_line
-from openbook.parsers.metadata import normalised
+from openbook.parsers.characters import one_line
+from openbook.parsers.files import NEEDS_MEMORY
 from openbook.parsers.ocr import MAX_PAGES, ocr_engine
-from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, NUMBER_BYTES, read_frame
+from openbook.parsers.sandbox.protocol import (
+    HELLO,
+    NAME_BYTES,
+    NONSENSE,
+    NUMBER_BYTES,
+    TASK_PARSE,
+    Limits,
+    Parsed,
+    decode_answer,
+    read_frame,
+)
 
 MAX_ANSWER_BYTES = 512_000_000
 MAX_FILES_PER_WORKER = 500  # libraries' leaked memory must not pile up
 TOOK_TOO_LONG = "took longer than "  # prefix of the reason
-NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
 _LOOK_S = 0.05  # between checks of a deadline
-_MAX_NUMBER = 2**53
 
-Parsed: TypeAlias = tuple[Content, Digest] | UnreadableFile
-"""What became of one file: its content with the SHA-256 of the bytes that were parsed, or why it could not be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    timeout_s: float = 60.0  # by the wall clock; it begins again when OCR makes progress
-    memory_mb: int = 2048  # of a worker's address space, where the platform can limit it
-    max_file_bytes: int = 100_000_000
+_T = TypeVar("_T")
 
 
 class Parsers(Protocol):
@@ -78,8 +72,8 @@ class ParserPool:
     ) -> None:
         self._limits = limits
         self._count = workers
-        settings = {**asdict(limits), "ocr": ocr_engine(ocr), "by_value": by_value}
-        self._command = [*(command or worker_command()), json.dumps(settings)]
+        settings = {**asdict(limits), "task": TASK_PARSE, "ocr": ocr_engine(ocr), "by_value": by_value}
+        self._command = [*(command or _worker_command()), json.dumps(settings)]
         self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
         self._mine = threading.local()  # the worker of each thread
         self._workers: set[Worker] = set()  # of all threads
@@ -270,59 +264,44 @@ class Worker:
                 self._stderr_tail = (self._stderr_tail + part)[-4_000:]
 
 
-def worker_command() -> list[str]:
-    return [sys.executable, "-X", "utf8", "-m", "openbook.parsers.worker"]
+def ask_once(
+    task: str,
+    question: Sequence[bytes],
+    limits: Limits,
+    max_bytes: int,
+    prefix: bytes,
+    decode: Callable[[bytes], _T],
+    stop: Callable[[], bool],
+    command: Sequence[str],
+) -> _T:
+    """The decoded answer, without its prefix, of a worker for this question only.
+
+    `decode` raises ValueError for nonsense. Raises NotReadNow, UnreadableFile.
+    """
+    worker = Worker([*(command or _worker_command()), json.dumps({**asdict(limits), "task": task})])
+    try:
+        answer = worker.ask(question, limits.timeout_s, max_bytes, stop)
+        if answer is not None and answer.startswith(prefix):
+            return decode(answer[len(prefix) :])
+        outcome = None if answer is None else decode_answer(answer)
+        if isinstance(outcome, tuple):
+            raise ValueError(NONSENSE)
+    except ValueError as error:
+        raise UnreadableFile(NONSENSE) from error
+    finally:
+        worker.reap()
+    raise outcome or (NotReadNow("it was stopped") if stop() else worker.last_words(limits))
+
+
+def _worker_command() -> list[str]:
+    return [sys.executable, "-X", "utf8", "-m", "openbook.parsers.sandbox.tasks"]
 
 
 def _environment() -> dict[str, str]:
     """The worker finds the modules that this process finds, but none in the current folder."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     places = [place for place in sys.path if place and place != root]
     ignored = sys.flags.ignore_environment
     kept = {name: value for name, value in os.environ.items() if not (ignored and name.startswith("PYTHON"))}
     one_thread = {"OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1"}  # OCR: each thread takes memory
     return {**kept, **one_thread, "PYTHONPATH": os.pathsep.join([root, *places]), "PYTHONSAFEPATH": "1"}
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-class _Answer(msgspec.Struct, forbid_unknown_fields=True):
-    content: Content | None = None
-    digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")] = ""
-    reason: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
-    kind: Literal["unreadable", "not now", "no such page"] = "unreadable"
-
-
-def decode_answer(body: bytes) -> Parsed:
-    """The outcome in a worker's answer. Raises ValueError if it is invalid."""
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-        if answer.content is None and answer.reason:
-            return KINDS[answer.kind](one_line(answer.reason) or "not readable")
-        if answer.content is not None and answer.digest and _is_orderly(answer.content):
-            return answer.content, answer.digest
-    except (msgspec.DecodeError, RecursionError, UnreadableFile) as error:  # UnreadableFile: an invalid label
-        raise ValueError(NONSENSE) from error
-    raise ValueError(NONSENSE)
-
-
-def _is_orderly(content: Content) -> bool:
-    """True if the rules of `records.Content` hold: offsets, characters and lengths."""
-    size = len(content.text)
-    edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
-    numbers = [0, *(page.number for page in content.pages), _MAX_NUMBER]
-    starts = [0, *(mark.start for mark in content.headings)]
-    titles = [content.title, *(mark.title for mark in content.headings)]
-    return (
-        clean(content.text) == content.text
-        and len(content.media_type) <= 100
-        and 0 <= (content.source_chars or 0) < _MAX_NUMBER
-        and all(a <= b for a, b in pairwise(edges))
-        and all(a < b for a, b in pairwise(numbers))
-        and all(a <= b for a, b in pairwise(starts))
-        and (starts[-1] < size or not content.headings)
-        and all(1 <= mark.level <= 1_000 for mark in content.headings)
-        and all(len(title) <= MAX_TITLE_CHARS for title in titles)
-        and normalised(dict(content.metadata)) == content.metadata
-    )

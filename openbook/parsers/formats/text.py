@@ -12,7 +12,7 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, HeadingMark
 from openbook.parsers.blocks import text_content
 from openbook.parsers.characters import clean, decode, lines_of, one_line, title_from_name
-from openbook.parsers.frontmatter import MAX_BLOCK_CHARS, YAML_END, front_matter, header_fields
+from openbook.parsers.formats.frontmatter import MAX_BLOCK_CHARS, YAML_END, front_matter, header_fields
 
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")  # a line of one punctuation character
 _NO_TITLE = re.compile(r"[-*+>|]|\d{1,9}[.)][ \t]|    |\t")  # a list, a quote, a table or code, not a title

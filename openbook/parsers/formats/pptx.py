@@ -11,9 +11,19 @@ from typing import Any
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks
-from openbook.parsers.docx import formula, write_charts
-from openbook.parsers.elements import attribute, child, children, descendants, local, number, outermost, text_chars
-from openbook.parsers.packages import Package, core_properties
+from openbook.parsers.formats.docx import formula, write_charts
+from openbook.parsers.formats.packages import (
+    Package,
+    attribute,
+    child,
+    children,
+    core_properties,
+    descendants,
+    local,
+    number,
+    outermost,
+    text_chars,
+)
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 

@@ -21,8 +21,8 @@ from openbook.core.records import Content, Metadata
 from openbook.parsers import MAX_ATTACHMENT_DEPTH, parse_bytes
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
-from openbook.parsers.frontmatter import make_metadata
-from openbook.parsers.html import decode_page, parse_page
+from openbook.parsers.formats.frontmatter import make_metadata
+from openbook.parsers.formats.html import decode_page, parse_page
 from openbook.parsers.metadata import LABEL_KEY, labels_of
 
 MAX_ATTACHMENTS = 200

@@ -1,4 +1,4 @@
-"""Where quotes stand on the pages of a PDF, found by PDFium in a worker process (see `page_image`).
+"""Pages of a PDF as pixels, and where quotes stand on them, by PDFium. Runs in a process of its own (see `pages`).
 
 A page's stored text is PDFium's characters in order, apart from white space. So both are compared without it: if they
 are equal, the n-th character of one is the n-th of the other; if not, the quote is not located.
@@ -7,7 +7,7 @@ are equal, the n-th character of one is the n-th of the other; if not, the quote
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from ctypes import c_double, c_int
 from math import ceil
@@ -15,19 +15,51 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from openbook.core.errors import UnreadableFile
+from openbook.core.errors import NoSuchPage, UnreadableFile
 from openbook.core.records import Digest, sha256_hex
-from openbook.parsers import check_size
 from openbook.parsers.characters import clean
-from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, ask_once, scale_of
-from openbook.parsers.pdf import BROKEN_WORD_MARKS, ONE_AT_A_TIME, open_pdf
-from openbook.parsers.sandbox import NONSENSE, Limits
-from openbook.parsers.worker import MARKS, NUMBER_BYTES, PAGE_MARKS
+from openbook.parsers.formats.pdf import BROKEN_WORD_MARKS, ONE_AT_A_TIME, open_pdf
 
+WIDTH = 1000  # pixels, unless limited by MAX_HEIGHT or MAX_SCALE
+MAX_HEIGHT = 3000
+MAX_SCALE = 10.0  # pixels for one point, 1/72 inch
 WHOLE = 1_000_000  # rectangles are in millionths of the picture's sides
 
 _Side: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=WHOLE)]
-_RECTANGLE_BYTES = 40  # of its JSON, at most
+_ROUNDING = 1 - 1e-9  # PDFium rounds sizes up
+_Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
+_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # PDFium may give the halves of a pair
+_REACH = (-0.2, 0.75)  # of a line, below and above its base, in font sizes
+_SLANT = 0.05
+_GAP = 2.0  # between parts of one line, in line heights: wider gaps separate columns
+
+
+def draw(data: bytes, number: int) -> tuple[int, int, bytes]:
+    """Return (width, height, pixels) of page `number` (from 1), on white. Raises NoSuchPage, UnreadableFile.
+
+    The pixels are rows from the top, a byte each for red, green and blue.
+    """
+    import pypdfium2
+
+    with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
+        if number > len(document):
+            raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
+        try:
+            with (
+                closing(document[number - 1]) as page,
+                closing(page.render(scale=scale_of(page), rev_byteorder=True)) as bitmap,
+            ):
+                return bitmap.width, bitmap.height, bitmap.to_numpy().tobytes()
+        except pypdfium2.PdfiumError as error:
+            raise UnreadableFile("the page is damaged") from error
+
+
+def scale_of(page: Any) -> float:
+    """Pixels of the picture for one point of the page. Raises UnreadableFile."""
+    width, height = page.get_size()
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
+    return float(min(WIDTH / width, MAX_HEIGHT / height, MAX_SCALE) * _ROUNDING)
 
 
 class PageQuote(msgspec.Struct, frozen=True):
@@ -56,38 +88,6 @@ def page_quote(page: int, text: str, start: int, end: int) -> PageQuote | None:
     """Characters `start` to `end` of a page's stored text; None if they are white space."""
     solid, before, quoted = _solid(text), len(_solid(text[:start])), len(_solid(text[start:end]))
     return PageQuote(page, sha256_hex(solid.encode()), len(solid), before, before + quoted) if quoted else None
-
-
-def find_marks(
-    data: bytes, quotes: Sequence[PageQuote], limits: Limits, stop: Callable[[], bool], *, command: Sequence[str] = ()
-) -> list[PageMarks]:
-    """The marks of each quote in a PDF. The other arguments, and errors, as for `draw_page`."""
-
-    def decode(answer: bytes) -> list[PageMarks]:
-        found = msgspec.json.decode(answer, type=list[PageMarks])
-        boxes = (box for marks in found for box in marks.rectangles)
-        if len(found) != len(quotes) or not all(box[0] < box[2] and box[1] < box[3] for box in boxes):
-            raise ValueError(NONSENSE)
-        return found
-
-    check_size(len(data), limits.max_file_bytes)
-    asked = msgspec.json.encode(quotes)
-    question = [len(asked).to_bytes(NUMBER_BYTES, "big"), asked, data]
-    most = 1000 + sum(100 + _RECTANGLE_BYTES * (quote.end - quote.start) for quote in quotes)
-    return ask_once([PAGE_MARKS], question, limits, most, MARKS, decode, stop, command)
-
-
-def _solid(text: str) -> str:
-    return "".join(clean(text).split())
-
-
-# --- in the worker ----------------------------------------------------------------------------------------------------
-
-_Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
-_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # PDFium may give the halves of a pair
-_REACH = (-0.2, 0.75)  # of a line, below and above its base, in font sizes
-_SLANT = 0.05
-_GAP = 2.0  # between parts of one line, in line heights: wider gaps separate columns
 
 
 def find(data: bytes, quotes: Sequence[PageQuote]) -> list[PageMarks]:
@@ -176,3 +176,7 @@ def _in_picture(page: Any, boxes: Iterator[_Box]) -> Iterator[tuple[int, int, in
         (x0, x1), (y0, y1) = map(sorted, zip(*corners, strict=True))
         if x0 < x1 and y0 < y1:
             yield x0, y0, x1, y1
+
+
+def _solid(text: str) -> str:
+    return "".join(clean(text).split())
