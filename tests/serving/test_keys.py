@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -130,22 +129,6 @@ def test_several_who_change_keys_at_once_lose_none(tmp_path: Path) -> None:
     assert all(keys.find(token) for token in found)
 
 
-TOKEN_1 = "ob-0badc0de-golden-secret-of-format-1__________________"
-
-
-def test_a_file_of_format_1_still_opens_and_its_keys_do_not_end(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes((GOLDEN / "api-keys-1.json").read_bytes())
-    keys = KeyFile(tmp_path)
-    found = keys.find(TOKEN_1)
-    assert found is not None
-    assert (found.name, found.right, found.labels, found.expires_at) == ("Anna", "write", ("finance", "hr"), None)
-    keys.new("Bert", "read", days=1)
-    assert json.loads(keys.path.read_bytes())["format"] == 2
-    assert KeyFile(tmp_path).find(TOKEN_1) == found
-    found_now = keys.keys()
-    assert [key.name for key in found_now] == ["Anna", "metrics", "Bert"]
-
-
 def test_the_file_of_now_is_the_golden_one(tmp_path: Path) -> None:
     golden = (GOLDEN / "api-keys-2.json").read_bytes()
     (tmp_path / FILE_NAME).write_bytes(golden)
@@ -157,9 +140,13 @@ def test_the_file_of_now_is_the_golden_one(tmp_path: Path) -> None:
     assert [key.expires_at for key in found] == [None, "2026-12-31T09:30:00+00:00"]
 
 
+TOKEN = "ob-0badc0de-golden-secret-of-format-1__________________"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ('"format": 2', '"format": 1'),
         ('"format": 2', '"format": 3'),
         ('"right": "write"', '"right": "root"'),
         ('"expires_at": null', '"expires_at": "soon"'),
@@ -175,7 +162,7 @@ def test_a_file_of_keys_that_may_be_read_in_two_ways_lets_nobody_in(tmp_path: Pa
     assert old in text
     (tmp_path / FILE_NAME).write_text(text.replace(old, new, 1))
     keys = KeyFile(tmp_path)
-    for attempt in (keys.keys, lambda: keys.find(TOKEN_1), lambda: keys.new("Eve", "admin")):
+    for attempt in (keys.keys, lambda: keys.find(TOKEN), lambda: keys.new("Eve", "admin")):
         with pytest.raises(ConfigError, match="is not a valid key file"):
             attempt()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from openbook.core.records import Embedder
 from openbook.inference import Engine
-from openbook.testing import EchoEngine, EmbedderSuite, EngineSuite, HashEmbedder
+from openbook.testing import EchoEngine, HashEmbedder
+from tests.conformance.models import EmbedderSuite, EngineSuite
 
 
 class TestEchoEngine(EngineSuite):
