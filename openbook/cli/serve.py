@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.answers import opening
-from openbook.cli import context, display, on_cluster, permissions
+from openbook.cli import context, display, on_cluster
 from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.core.config import Place
 from openbook.core.errors import ConfigError, KnowledgeBaseMissing, needs_extra
@@ -76,7 +76,6 @@ def serve(
     each_model = [replace(settings, model=name) for name in names]
     least, most = on_cluster.replica_bounds(replicas, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
-    permissions.share_as([settings.home, *places])
     configuration = Configuration(
         settings=settings,
         labels=checked_labels(labels),
@@ -84,8 +83,6 @@ def serve(
         ingest=opening.run_options(settings),
         **options,
     )
-    for advice in permissions.open_folders([settings.home, *places]).values():
-        click.echo(advice, err=True)
     # Before the weights are mapped, so that a taken port shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
         open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
