@@ -109,11 +109,8 @@ def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: 
     add(base, [tmp_path / "docs" / "guide.md"], HashEmbedder())
 
     def changed(name: str, before: int, scope: Scope | None = NEWEST) -> list[tuple[str, str]]:
-        return [
-            (kind, text)
-            for kind, text, _ in compare(base, name, before, version + 1, scope)[1]
-            if kind in ("removed", "added")
-        ]
+        _, pieces = compare(base, name, before, version + 1, scope)
+        return [(each.kind, each.text) for each in pieces if each.kind in ("removed", "added")]
 
     assert changed("guide.md", version) == [("removed", "28"), ("added", "30")]
     assert changed("pay.txt", 0, EVERYTHING) == [("added", "The per diem of board members is 300 euros.")]
