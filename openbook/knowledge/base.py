@@ -21,7 +21,6 @@ from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, 
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.cite.passages import documents_holding, hits_of, passage_of_id, passages_in, windows_around
-from openbook.knowledge.index.blobs import Blobs, open_blobs
 from openbook.knowledge.index.cache import IndexCache
 from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
@@ -75,7 +74,7 @@ class KnowledgeBase:
         self.embedder = _embedder_identity(self._embedder_json, store)
         self.sizing = _sizing(meta["sizing"], store) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
-        self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
+        self.indexes = IndexCache(store, self.id, self.embedder)
         self._local = threading.local()
         self._whole_at = -1  # the newest version at which the tables were compared with their sum
         self._comparing = threading.Lock()
@@ -425,7 +424,7 @@ class KnowledgeBase:
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(in_scope, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.shard(connection, self.version, in_scope, number, shards)
+            return self.indexes.shard(connection, in_scope, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
         if meta["embedder"] == self._embedder_json:
@@ -440,22 +439,6 @@ class KnowledgeBase:
         self._local = threading.local()
         gc.collect()
         self.indexes.close()
-
-
-def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
-    """The storage for shared segments; None if each machine has its own.
-
-    The remembered URL has no credentials: they come from the opening URL or the environment.
-    """
-    remembered = meta.get("blobs", "")
-    if not (store.blobs or remembered):
-        return None
-    found = open_blobs(store.blobs or remembered)
-    if remembered and found.url != remembered:
-        raise KnowledgeBaseInvalid(
-            f"The knowledge base in {store} shares its segments in {remembered}, not in {found.url}. Leave `blobs` out of its URL."
-        )
-    return found
 
 
 def embedder_json(identity: EmbedderIdentity) -> str:

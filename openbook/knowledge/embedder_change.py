@@ -52,7 +52,6 @@ def reembed(
 
     version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
     changed = KnowledgeBase.open(base.store.place, embedder.identity)
-    changed.indexes.blobs = base.indexes.blobs
     with changed.writing() as connection:
         changed.indexes.refresh(connection)
     changed.close()

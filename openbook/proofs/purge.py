@@ -110,8 +110,6 @@ def purge_everywhere(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
         )
     here = [ScannedFiles("knowledge base", purged.files, purged.bytes)]
-    if purged.objects:
-        here.append(ScannedFiles("object storage", purged.objects, purged.object_bytes))
     deleted = DeletedCounts(documents=len(purged.documents), passages=purged.passages, **counts)
     scanned.sort(key=lambda each: each.place)
     return PurgedEverywhere(

@@ -37,7 +37,6 @@ class SqliteStore:
     """A folder with one SQLite file."""
 
     is_shared = False
-    blobs = ""
     index_hints = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
     beyond_reach = ()
 
