@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, settings
 from openbook.core.config import available_cores
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
-from openbook.inference import FrozenModel, load_embedder
+from openbook.inference import FrozenModel, load_embedder, trial
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
@@ -241,6 +241,28 @@ def engine(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     engine = open_engine(model_reference)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def small_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelReference]:
+    """A reader of random numbers, its base, and both merged: what holds for bits holds for these, in milliseconds."""
+    from tests.models.gguf_files import store_small_reader
+
+    reference = store_small_reader(tmp_path_factory.mktemp("small"))
+    parts = [each for each in (reference, reference.base, reference.merged) if each is not None]
+    files = {each.manifest.files[each.manifest.main_file].sha256 for each in parts}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "KNOWN_FILES", trial.KNOWN_FILES | files)  # they need no trial
+        yield reference
+
+
+@pytest.fixture(params=["small", pytest.param("trained", marks=[pytest.mark.model, pytest.mark.laws])])
+def reader(request: pytest.FixtureRequest) -> ModelReference:
+    """A reader of random numbers; among the laws, the trained one too."""
+    found: ModelReference = request.getfixturevalue(
+        {"small": "small_reader", "trained": "reader_reference"}[request.param]
+    )
+    return found
 
 
 def open_engine(reference: ModelReference, context_tokens: int = 2048, **options: Any) -> LlamaCppEngine:
