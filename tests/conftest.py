@@ -27,10 +27,11 @@ from hypothesis import HealthCheck, settings
 from openbook.core.config import available_cores
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
-from openbook.inference import FrozenModel, load_embedder, trial
+from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models.catalogue import KNOWN_FILES
 from openbook.parsers import ocr
 from openbook.parsers.sandbox import tasks
 from openbook.parsers.sandbox.pool import ParserPool
@@ -252,7 +253,7 @@ def small_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRefe
     parts = [each for each in (reference, reference.base, reference.merged) if each is not None]
     files = {each.manifest.files[each.manifest.main_file].sha256 for each in parts}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "KNOWN_FILES", trial.KNOWN_FILES | files)  # they need no trial
+        patch.setattr("openbook.inference.trial.KNOWN_FILES", KNOWN_FILES | files)  # they need no trial
         yield reference
 
 
