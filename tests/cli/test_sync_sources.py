@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openbook.cli import documents
+from openbook.cli import display, documents
 from openbook.core.errors import SourceError
 from openbook.knowledge.ingest import discovery
 from openbook.sources import Item, registry
@@ -126,7 +126,7 @@ def test_every_syncs_again_until_it_is_interrupted(sync: Out, monkeypatch: pytes
             del HELD[SITE][0]
 
     said = list[str]()
-    monkeypatch.setattr(documents.display, "note", note)
+    monkeypatch.setattr(display, "note", note)
     HELD[SITE] = [Item(f"{SITE}/a.txt", "", reads)]
     assert sync("sync", SITE, "--every", "5s")[0] == 0
     assert said[0] == "Syncing again in 5 s. Ctrl-C ends it."
