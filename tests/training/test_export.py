@@ -41,6 +41,8 @@ from openbook.training.trees import Branch, Tree, row_of
 from tests.conftest import llama_engine
 from tests.training.networks import SHAPE, write_tiny_model
 
+pytestmark = pytest.mark.laws
+
 PASSAGES = ("The ferry to Holm leaves at nine.\n", "Dogs are welcome.\n", "The train leaves at noon, and at five.\n")
 PROMPT = Prompt("Answer.", PASSAGES, "When does it leave?", side_by_side=True)
 MEMORY = Prompt("", (), "What is the capital of France?")

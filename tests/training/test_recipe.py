@@ -16,7 +16,7 @@ from openbook.models.manifest import checked_date
 from openbook.models.training_record import TrainingRecord
 from openbook.training.recipe import load_recipe
 from tests.conftest import ROOT
-from tests.training.networks import small_recipe
+from tests.training.examples import small_recipe
 
 SHIPPED = ROOT / "openbook" / "models" / "data"
 BASE = f"""[base]

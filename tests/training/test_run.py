@@ -38,9 +38,12 @@ from openbook.training.run import (
 from tests.cli.test_train import write_recipe
 from tests.conformance.models import PROMPT
 from tests.conftest import ROOT, flip, llama_engine
-from tests.training.networks import SHAPE, small_recipe, write_tiny_model
+from tests.training.examples import small_recipe
+from tests.training.networks import SHAPE, write_tiny_model
 from tests.training.test_datasets import data
 from tests.training.test_reader_objective import LINES
+
+pytestmark = pytest.mark.laws
 
 
 def quiet(event: Event) -> None:
