@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.core.config import Place
@@ -64,18 +64,10 @@ def add(
 
     PATHS are files, or folders for all files below. To take out what is gone, too: openbook sync
     """
-    from openbook import knowledge
-    from openbook.knowledge.index.scope import checked_labels
-
     settings = context.read_settings(kb=kb, ocr=ocr)
-    base, embedder = context.ensure_base(settings)
-    options = replace(opening.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
-    with (
-        context.joined(cluster),
-        context.workers(cluster, embedder, options) as (embedder, options),
-        display.stages() as progress,
-    ):
-        report = knowledge.add(base, paths, embedder, replace(options, retry=True, progress=progress))
+    library, workers = context.library(settings), partial(context.workers, cluster)
+    with context.joined(cluster), display.stages() as progress:
+        report = library.add(paths, require_labels=labels, unlabel=unlabel, progress=progress, workers=workers)
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
@@ -170,44 +162,28 @@ def sync(
     address is remembered with its globs, labels and OCR, which hold until you give others, or --reset. Without it, all
     that is remembered, and all in the file sources.toml in the knowledge base's folder, is updated together.
     """
-    from openbook.knowledge.index.scope import checked_labels
-    from openbook.knowledge.ingest.discovery import Rules, check_exists
-    from openbook.knowledge.synced_folders import SOURCES_FILE, all_to_sync, forget_synced_folder, to_sync
-    from openbook.knowledge.updates import sync_folders
-
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
         raise ConfigError(
             "--include, --exclude, --require-label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
         )
+    library, workers = context.library(settings), partial(context.workers, cluster)
     if folder is not None and forget:
-        forget_synced_folder(context.open_base(settings), folder)
+        library.forget(folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
-    if isinstance(folder, Path):
-        check_exists(folder)  # before a knowledge base is made
-    if folder is None and not Path(str(settings.kb_place), SOURCES_FILE).exists():
-        context.open_base(settings)  # creates none; only what is named does
-    base, embedder = context.ensure_base(settings)
 
-    def find() -> list[SyncedFolder]:
-        if folder is None:
-            return all_to_sync(base, settings.ocr)
-        return [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
+    def run(folders: list[SyncedFolder]) -> None:
+        with display.stages() as progress:
+            report = library.sync_folders(folders, progress=progress, workers=workers)
+        _show(report, settings.kb_place, as_json)
+        _refuse_failed(report, {each.name for each in folders}, lenient=lenient or watch or bool(every))
 
-    if not (folders := find()):
-        raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
+    find = partial(library.to_sync, folder, include=include, exclude=exclude, require_labels=labels, reset=reset)
+    folders = find()
     if watch and not every and all(each.address for each in folders):
         raise ConfigError("--watch follows folders. To fetch addresses again and again: --every 10m")
-
-    def run(which: list[SyncedFolder]) -> None:
-        options = opening.run_options(settings)
-        with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
-            report = sync_folders(base, which, at_work, replace(options, progress=progress))
-        _show(report, settings.kb_place, as_json)
-        _refuse_failed(report, {each.name for each in which}, lenient=lenient or watch or bool(every))
-
     with context.joined(cluster):
         if watch or every:
             with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
@@ -271,11 +247,10 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     from openbook.knowledge.ingest.mirror import mirrored_files
     from openbook.knowledge.store.names import path_displayed
     from openbook.knowledge.synced_folders import synced_folders
-    from openbook.knowledge.updates import remove as remove_documents
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
-    report = remove_documents(base, documents)
+    library = context.library(settings)
+    base, report = library.base, library.remove(documents)
     _show(report, settings.kb_place, as_json)
     folders = tuple(each.prefix for each in synced_folders(base))
     fetched = mirrored_files(base.folder, [each.path for each in report.verdicts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.answers import opening
-from openbook.cli import context, display, on_cluster, permissions
+from openbook.cli import context, display, on_cluster
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.core.config import Place
 from openbook.core.errors import ConfigError, ContextOverflow
@@ -43,16 +43,12 @@ def status(kb: Place | None, as_json: bool) -> None:
     found, states = base.status(), opening.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
-    opened = permissions.open_folders([settings.home, place])
     labels = sorted({label for held in base.labels().values() for label in held})
     value = {"folder": str(place), **asdict(found), "labels": labels, "kept_states": states}
-    value["open_folders"] = list(map(str, opened))
-    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk, opened.values())
+    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk)
 
 
-def _print_status(
-    place: Place, status: Status, labels: Sequence[str], states: CacheStats, most_mb: int, advice: Iterable[str]
-) -> None:
+def _print_status(place: Place, status: Status, labels: Sequence[str], states: CacheStats, most_mb: int) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
     rows = {
@@ -84,7 +80,6 @@ def _print_status(
             display.say(display.short_path(each.path), indent=11)
         for said in display.remedies(files, place):
             display.say(said, indent=11)
-    display.say_each(advice)
 
 
 @click.command()
@@ -169,12 +164,9 @@ def restore(version: str, kb: Place | None) -> None:
 
     The new version holds exactly these documents. VERSION is a number, a tag or a time.
     """
-    from openbook.knowledge import versions
-
-    base = context.open_base(context.read_settings(kb=kb))
-    before, wanted = base.version, versions.resolve_version(base, version)
-    number = versions.restore(base, wanted)
-    click.echo(f"Version {number} has the documents of version {wanted}{' already' if number == before else ''}.")
+    library = context.library(context.read_settings(kb=kb))
+    before, number = library.base.version, library.restore(version)
+    click.echo(f"Version {number} has the documents of version {version}{' already' if number == before else ''}.")
 
 
 @click.command()
@@ -184,16 +176,9 @@ def restore(version: str, kb: Place | None) -> None:
 @JSON
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
-    from openbook.knowledge import versions
-    from openbook.knowledge.store.version_rows import retention, version_ranges
+    from openbook.knowledge.store.version_rows import version_ranges
 
-    base = context.open_base(context.read_settings(kb=kb))
-    keep = keep or retention(base.connection)
-    if keep is None:
-        raise ConfigError("Say what to keep: give --keep N.")
-    pruned = versions.prune(base, keep)
-    if save:
-        versions.set_retention(base, keep)
+    pruned = context.library(context.read_settings(kb=kb)).prune(keep, save=save)
     value = {"pruned": pruned.versions, "texts_deleted": pruned.contents, "kept": pruned.kept}
     deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
     said = f"{deleted}. Kept: {version_ranges(pruned.kept)}."
@@ -208,17 +193,13 @@ def reembed(embedder: str, kb: Place | None) -> None:
 
     EMBEDDER is a name from `openbook models list --available`. Search uses the old vectors until the new ones are complete.
     """
-    from openbook.knowledge.embedder_change import reembed as embed_again
-
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
-    opened = context.open_embedder(settings, embedder)
-    if opened.identity == base.embedder:
-        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
-        return
     with display.stages() as progress:
-        version, count = embed_again(base, opened, progress=progress)
-    click.echo(f"{count:,} texts embedded with {embedder}. {settings.kb_place} is at version {version}.")
+        done = context.library(settings).reembed(embedder, progress=progress)
+    if done is None:
+        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
+    else:
+        click.echo(f"{done[1]:,} texts embedded with {embedder}. {settings.kb_place} is at version {done[0]}.")
 
 
 @click.command()

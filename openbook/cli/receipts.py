@@ -280,10 +280,8 @@ def _verify_signed(file: Path, key: str, as_json: bool) -> None:
 def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
     from openbook.proofs.signatures import PurgeProof
 
-    silent = "this proof has an older format, which does not say what was beyond reach, such as backups."
-    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
-    base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
-    base += f" ({proof.store})" if proof.store else ""
+    lines = [f"Does not prove: {each}" for each in proof.beyond_reach]
+    base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base} ({proof.store})"
     if isinstance(proof, PurgeProof):
         what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
         lines += [

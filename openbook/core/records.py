@@ -275,9 +275,6 @@ class PassageReference:
     document: str
 
 
-_ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the receipt format that introduced them
-
-
 RECEIPT_FORMAT = 5  # docs/formats/receipt.md
 
 
@@ -286,8 +283,8 @@ class Receipt:
     """All that is needed to replay an answer.
 
     `where` and `labels` limited the search. `instruction`: how the user wanted the answer. `certainty` and
-    `confidence`: as told to the user. `reranker`: only of 0.1.0. `digest`: over all other fields
-    (docs/formats/receipt.md); empty in format 1.
+    `confidence`: as told to the user. `reranker`: always None, and part of the digest. `digest`: over all other fields
+    (docs/formats/receipt.md).
     """
 
     format: int
@@ -315,12 +312,6 @@ class Receipt:
     def sealed(self) -> Receipt:
         fields = dataclasses.asdict(self)
         del fields["digest"]
-        for first, names in _ADDED.items():
-            if self.format < first:
-                for name in names:
-                    del fields[name]
-        if self.format < 5:
-            del fields["decoding"]["schema"]
         return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 

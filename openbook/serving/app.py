@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,12 +107,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with app.state.mcp.run():
-            watching = asyncio.create_task(standing_questions.watch(service))
             yield
-            background = [watching, *service.posting]
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
         for each in service.models:

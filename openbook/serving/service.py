@@ -88,7 +88,7 @@ class Metrics:
 @dataclass(frozen=True, slots=True)
 class Service:
     """State shared by all requests. The first of `models` is the default. `ends` is set when the server stops; `answers`: one number for each answer
-    that is being made; `posting`: tasks that post to the webhook, each holding `webhook` in its turn.
+    that is being made.
     """
 
     configuration: Configuration
@@ -103,8 +103,6 @@ class Service:
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
     answers: set[int] = field(default_factory=set)
-    posting: set[asyncio.Task[None]] = field(default_factory=set)
-    webhook: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextmanager
     def lend(self) -> Iterator[Mapping[str, FrozenModel]]:

@@ -27,6 +27,7 @@ from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
+from tests.conformance.models import EmbedderSuite
 
 HERE = module.fingerprint_of(HashEmbedder())
 
@@ -150,7 +151,7 @@ def test_each_result_comes_once_and_in_order_whatever_happens_to_the_actors(
 
     ray = FakeRay(answer, seed, cores)
     with on(ray) as workers:
-        results = []
+        results: list[object] = []
         for result in workers.results("method", tasks(), 1.0):
             assert taken - len(results) <= module.AHEAD * 2
             results.append(result)
@@ -163,6 +164,11 @@ def test_each_result_comes_once_and_in_order_whatever_happens_to_the_actors(
     if not any(faults):
         assert not any(isinstance(each, LostTask) for each in results)
     assert all(actor.is_dead for actor in ray.actors)
+
+
+class TestClusterEmbedder(EmbedderSuite):
+    def make_embedder(self) -> Embedder:
+        return on(FakeRay(HashEmbedder().embed_passages)).embedder
 
 
 def test_large_files_travel_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +196,7 @@ def test_results_that_nobody_waits_for_disturb_nothing_and_no_task_starts_no_act
         next(dropped)
         later = workers.results("method", (Task((n,)) for n in range(50)))
         first = next(later)
-        dropped.close()
+        del dropped
         assert [first, *later] == list(range(1, 51))
         assert len(ray.actors) == 2
 

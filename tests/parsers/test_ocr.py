@@ -186,6 +186,7 @@ def scanned(*images: bytes) -> bytes:
 LINES = ["The lighthouse keeper counted two masts", "and wrote the number 1921 in his book."]
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_the_models_read_a_scan_however_it_was_turned(models: str, turn: int) -> None:
     image = drawn(make_pdf([LINES]), turn=turn)
@@ -196,6 +197,7 @@ def test_the_models_read_a_scan_however_it_was_turned(models: str, turn: int) ->
     assert again == content
 
 
+@pytest.mark.laws
 def test_the_models_read_only_pages_without_text_and_all_pages_of_a_tiff(models: str) -> None:
     from PIL import Image
 
@@ -232,6 +234,7 @@ def png_of(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.laws
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about the broken images
 def test_hostile_images(models: str) -> None:
     def refused(data: bytes) -> str:
@@ -253,6 +256,7 @@ def test_hostile_images(models: str) -> None:
         assert "without text" in refused(empty) or "damaged" in refused(empty)
 
 
+@pytest.mark.laws
 def test_pages_over_the_limit_are_counted_and_a_slow_page_costs_itself(
     models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_standing_question_tells_that_its_answer_changed(server: Running, open
     expect(saved).to_contain_text(OPENED)
     go(page, "Model")
     add_file(server.bases["kb"], docs / "bridge.txt", LATER)
+    server.client.post("/v1/questions/check", json={})
     page.get_by_role("link", name="Questions 1 changed").click()
     expect(saved.locator(".changes del").first).to_have_text("14 March")
     expect(saved.locator(".changes ins").first).to_have_text("2 April")
