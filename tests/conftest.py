@@ -24,7 +24,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from openbook.core.config import available_cores
+from openbook.core.config import Place, available_cores
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.inference import FrozenModel, load_embedder
@@ -158,7 +158,7 @@ class DecliningEngine(EchoEngine):
 
 
 def base_with(
-    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Path | None = None
+    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Place | None = None
 ) -> KnowledgeBase:
     """A knowledge base, in `folder`/kb if no `place` is named, of files that are written into `folder`: path there -> text."""
     for name, text in files.items():
