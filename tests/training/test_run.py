@@ -16,9 +16,9 @@ from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf
+from openbook.models.lineage import TrainingRecord, text_digests
 from openbook.models.manifest import Manifest
 from openbook.models.runs import read_run
-from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult
 from openbook.training.network import load_network, write_vocabulary
