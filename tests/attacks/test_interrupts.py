@@ -40,9 +40,10 @@ from openbook.cli import main
 calls, last = 0, int(sys.argv.pop(1))
 def count(frame, event, argument):
     global calls
-    calls += event == "c_call"
-    if calls == last:
-        os.kill(os.getpid(), signal.SIGINT)
+    if event == "c_call":
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGINT)
 sys.setprofile(count)
 try:
     main()

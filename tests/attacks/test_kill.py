@@ -30,9 +30,10 @@ base = KnowledgeBase.open(Path(sys.argv[1]), embedder.identity)
 calls, last = 0, int(sys.argv[3])
 def count(frame, event, argument):
     global calls
-    calls += event == "c_call"
-    if calls == last:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "c_call":
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
 sys.setprofile(count)
 sync(base, Path(sys.argv[2]), embedder)
 sys.setprofile(None)
@@ -58,10 +59,11 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_half_done(
     for i in range(files):
         words = " ".join(f"word{chance.randrange(500)}" for _ in range(200))
         library.write(f"{i:03}.txt", f"Document {i}: {words}")
-    _, calls = synced(Path(shutil.copytree(kb, kb.with_name("copy"))), library.docs, 0)
+    was_killed, calls = synced(Path(shutil.copytree(kb, kb.with_name("copy"))), library.docs, 0)
+    assert not was_killed
     for attempt in range(attempts):
         library.write("000.txt", f"Changed for attempt {attempt}, with word{chance.randrange(500)}.")
-        was_killed, _ = synced(kb, library.docs, int(calls * (attempt + chance.random()) / attempts))
+        was_killed, _ = synced(kb, library.docs, 1 + int(calls * (attempt + chance.random()) / attempts))
         kills += was_killed
         with closing(library.reopened()) as base:
             assert check(base).damaged == ()
