@@ -240,7 +240,8 @@ def test_an_answer_that_makes_no_sense_is_refused() -> None:
 @pytest.mark.laws
 def test_a_worker_that_answers_nonsense_costs_the_file(tmp_path: Path) -> None:
     paths = []
-    for i, (kind, bad) in enumerate([*ANSWERS.items(), *FRAMES.items()]):
+    cases: list[tuple[str, str | bytes]] = [*ANSWERS.items(), *FRAMES.items()]
+    for i, (kind, bad) in enumerate(cases):
         paths += files(tmp_path / "docs", f"{i}.txt", f"{i}.{'code' if kind in FRAMES else 'answer'}")
         paths[-1].write_bytes(bad.encode() if isinstance(bad, str) else bad)
     found = outcomes(paths, [sys.executable, "-c", FAKE])

@@ -16,7 +16,9 @@ from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf
 from tests.serving.browser.conftest import expect, sign_in
-from tests.serving.conftest import QUESTION, Running, path_of, running
+from tests.serving.conftest import Running, path_of, running
+
+pytestmark = pytest.mark.laws
 
 FARES = "A ferry ticket to Sandhavn costs 4 crowns on weekdays."
 RULES = make_pdf(
@@ -74,7 +76,6 @@ class Keys:
         return Path(saved.value.path())
 
 
-@pytest.mark.slow
 def test_the_whole_way_by_keyboard(configuration: Configuration, open_page: Any, tmp_path: Path) -> None:
     base = base_with(tmp_path / "none", {}, place=tmp_path / "new")
     with running(configuration, echo_model(), {"kb": base}, HashEmbedder()) as server:
@@ -85,7 +86,6 @@ def test_the_whole_way_by_keyboard(configuration: Configuration, open_page: Any,
         read_the_source(keys, server.url, path_of(base, "rules.pdf"))
         conversation = page.url
         correct(keys)
-        then_and_now(keys)
         purge(keys)
         keep(keys, conversation)
 
@@ -171,19 +171,6 @@ def correct(keys: Keys) -> None:
     expect(page.get_by_role("heading", name="Standing questions")).to_be_focused()
 
 
-def then_and_now(keys: Keys) -> None:
-    page = keys.page
-    keys.view("Versions", "Versions")
-    part = page.locator("#then-and-now")
-    keys.write(part.get_by_label("Question"), COST)
-    keys.press("Enter")
-    expect(part.get_by_text("The answer changed.", exact=True)).to_be_visible()
-    save = part.get_by_role("button", name="Ask this after every change")
-    keys.use(save)
-    expect(part.get_by_role("button", name="Saved under Questions")).to_be_disabled()
-    expect(part.get_by_role("heading", name="Ask then and now")).to_be_focused()
-
-
 def purge(keys: Keys) -> None:
     page = keys.page
     keys.view("Documents", "Documents")
@@ -223,7 +210,6 @@ def keep(keys: Keys, conversation: str) -> None:
     Keys(other).to(other.locator(".turn").first.locator(".source a").first, back=True)
 
 
-@pytest.mark.slow
 def test_the_focus_is_in_the_page_after_the_key_dialog(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     keys = Keys(page)
@@ -235,21 +221,3 @@ def test_the_focus_is_in_the_page_after_the_key_dialog(keyed: Running, open_page
     keys.use(page.get_by_role("dialog").get_by_role("button", name="Close"))
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(opener).to_be_focused()
-
-
-@pytest.mark.slow
-def test_a_replaced_question_leaves_the_focus_in_the_field(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    keys = Keys(page)
-    page.keyboard.type(QUESTION)
-    keys.press("Enter")
-    expect(page.locator(".turn .receipt")).to_have_count(1)
-    keys.use(page.get_by_role("button", name="Edit"), back=True)
-    expect(page.get_by_label("Your question")).to_be_focused()
-    keys.press("Escape")
-    expect(page.get_by_role("button", name="Edit")).to_be_focused()
-    keys.press("Enter")
-    expect(page.get_by_label("Your question")).to_be_focused()
-    keys.press("Enter")
-    expect(page.get_by_label("Your question")).to_have_count(0)
-    expect(page.get_by_label("Question", exact=True)).to_be_focused()

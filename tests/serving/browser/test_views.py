@@ -12,13 +12,27 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
 from tests.serving.browser.conftest import expect
-from tests.serving.browser.test_reader import MARKDOWN
 from tests.serving.conftest import BRIDGE, QUESTION, Running, add_file, eventually, path_of
 
 axe_of = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe
 
 MANUAL = ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"
 LONG = f"{'long-name-' * 12}.md"
+MARKDOWN = """# Lights
+
+> The *green* light means **go**, says [the rule](http://127.0.0.1:9/rule "x").
+
+- one `lamp`
+- two 🚢 ships
+
+| lamp | colour |
+| --- | --- |
+| port | red |
+
+```
+keep 35
+```
+"""
 SIGN = "Which sign does the mast of the lighthouse ship carry?"
 
 
@@ -117,7 +131,7 @@ def views(with_receipts: Running, docs: Path) -> Views:
     return Views(with_receipts, base)
 
 
-@pytest.mark.slow
+@pytest.mark.laws
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 1440), ("light", 360), ("dark", 768)])
 def test_axe_finds_no_barrier_and_long_words_fit(views: Views, open_page: Any, scheme: str, width: int) -> None:
     for view in VIEWS:
