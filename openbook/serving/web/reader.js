@@ -37,7 +37,7 @@ export function Reader({ path, query, below }) {
 }
 
 /** Where a document came from: a link only to web pages, to which the browser tells nothing of this one. */
-function Origin({ of }) {
+export function Origin({ of }) {
   const words = html`<bdi>${of.length > MOST_ORIGIN ? `${of.slice(0, MOST_ORIGIN)}…` : of}</bdi>`;
   return /^https?:\/\/[^\s/]/i.test(of) ? html`<a href=${of} title=${of} target="_blank" rel="noopener noreferrer nofollow">${words}</a>` : words;
 }

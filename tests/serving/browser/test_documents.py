@@ -11,10 +11,6 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.updates import sync_folders, to_sync
-from openbook.sources import Item, registry
-from openbook.testing import HashEmbedder
-from openbook.testing.sources import FAKE, HELD
 from tests.serving.browser.conftest import expect, go, sign_in
 from tests.serving.conftest import QUESTION, SECRET, TOWER, Running, Serve, add_file, path_of
 
@@ -218,7 +214,7 @@ def test_of_thousands_those_in_sight_are_drawn_and_they_are_filtered(server: Run
     page.get_by_role("button", name="None").click()
     expect(page.locator(".picks-made")).to_have_count(0)
     page.get_by_role("combobox", name="Type", exact=True).select_option("md")
-    expect(page.get_by_text("Nothing fits.")).to_be_visible()
+    expect(page.get_by_text("No document has these words in its name.")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect(found).to_contain_text("100 documents")
 
@@ -292,44 +288,6 @@ def test_a_key_sees_and_may_do_what_it_has_labels_and_rights_for(keyed: Running,
     expect(page.locator(".upload")).to_contain_text(told)
     for name in ("Add files", "Remove…"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
-
-
-def test_documents_from_addresses_have_names_and_say_where_they_came_from(
-    server: Running, base: KnowledgeBase, open_page: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(registry.SCHEMES, "fake", FAKE)
-    origins = {
-        "": ("docs/", "https://example.org/docs/?a=1&b='\"#<b>"),
-        "a b?x=1#y": ("a b?x=1#y", "javascript:alert(1)"),
-        "100% of 'x' \"y\".txt": ("100% of 'x' \"y\".txt", ""),
-    }
-
-    def item(name: str, origin: str) -> Item:
-        data = {"url": origin} if origin else {}
-        return Item(f"fake://site/docs/{name}", origin, lambda: [b"The gate is red."], metadata=data)
-
-    monkeypatch.setitem(HELD, "fake://site/docs", [item(name, origin) for name, (_, origin) in origins.items()])
-    sync_folders(base, [to_sync(base, "fake://site/docs")], HashEmbedder())
-    page = open_documents(open_page, server)
-    page.locator("a.is-folder", has_text="fake://site/docs").click()
-    expect(page.locator(".file .of-name a")).to_have_count(3)
-    assert sorted(names(page)) == sorted(shown for shown, _ in origins.values())
-    assert page.locator(".crumbs a, .crumbs [aria-current]").filter(has_text=re.compile(r"^\s*$")).count() == 0
-    for shown, origin in origins.values():
-        page.locator(".file .of-name a").get_by_text(shown, exact=True).click()
-        expect(page.locator("#details-title")).to_have_text(shown)
-        page.locator(".details").get_by_role("link", name="Open", exact=True).click()
-        reader = page.get_by_role("dialog")
-        expect(reader.locator("#reader-title")).to_have_text(shown)
-        expect(reader.locator("#reader-text")).to_contain_text("The gate is red.")
-        expect(reader.locator(".head bdi")).to_have_text(origin or "fake://site/docs")
-        links = reader.locator(".head a")
-        expect(links).to_have_count(int(origin.startswith("https:")))
-        if origin.startswith("https:"):
-            assert links.get_attribute("href") == origin
-            assert "noreferrer" in links.get_attribute("rel")
-        page.keyboard.press("Escape")
-        expect(reader).to_have_count(0)
 
 
 def test_a_hostile_document_is_text_and_nothing_else(

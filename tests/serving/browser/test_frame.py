@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from openbook.serving.page import FOLDER
-from tests.serving.browser.conftest import ask, expect, go, sign_in
-from tests.serving.conftest import QUESTION, Running
+from tests.serving.browser.conftest import ask, expect, go
+from tests.serving.conftest import Running
 
 pytestmark = pytest.mark.laws
 
@@ -37,7 +37,7 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_chosen_one(server: R
     root = page.locator("html")
     expect(root).to_have_attribute("lang", "de")
     expect(page.get_by_role("navigation").get_by_role("link", name="Dokumente", exact=True)).to_be_visible()
-    go(page, "Fragen")
+    page.locator("nav a[href='#/questions']").click()
     field = page.locator("#standing")
     field.fill("When does")
     waiting = list[Any]()
@@ -82,17 +82,3 @@ def test_a_first_visit_reads_what_it_needs_and_a_part_that_cannot_be_read_is_tri
     alert.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("heading", name="Model", exact=True)).to_be_visible()
     expect(alert).to_have_count(0)
-
-
-def test_standing_questions_of_a_key_are_not_shown_to_the_next(keyed: Running, open_page: Any) -> None:
-    page = open_page(keyed)
-    headers = keyed.key()
-    assert keyed.client.post("/v1/questions", json={"question": QUESTION}, headers=headers).status_code == 200
-    sign_in(page, headers)
-    go(page, "Questions")
-    expect(page.get_by_text(QUESTION)).to_be_visible()
-    page.route("**/v1/questions", lambda route: route.fulfill(status=503, json={"error": {"message": "Busy."}}))
-    page.get_by_role("button", name="API key").click()
-    sign_in(page, keyed.key())
-    expect(page.get_by_role("alert").get_by_text("Busy.")).to_be_visible()
-    expect(page.get_by_text(QUESTION)).to_have_count(0)

@@ -273,7 +273,7 @@ def test_a_hostile_document_runs_and_loads_nothing_and_a_long_line_fits(
         assert reader.locator("img, script, style, a[href^=javascript]").count() == 0
         page.keyboard.press("Escape")
     strange = {
-        "line.txt": "word" * 2_500_000,
+        "line.txt": "word" * 50_000,
         "deep.md": "> " * 5000 + "deep\n\n" + "- " * 5000 + "[" * 3000,
         "right.txt": "שלום",
     }

@@ -1,4 +1,4 @@
-"""Versions: what differs between two, one question at both, and standing questions."""
+"""Versions: what differs between two, and one question at both."""
 
 from __future__ import annotations
 
@@ -41,22 +41,3 @@ def test_two_versions_are_compared_and_asked(server: Running, open_page: Any, do
     expect(page.locator("#difference .changed")).to_contain_text("bridge.txt")
     page.get_by_role("button", name="Ask this one").nth(1).click()
     expect(ask(page).locator(".text")).to_contain_text(OPENED)
-
-
-def test_a_standing_question_tells_that_its_answer_changed(server: Running, open_page: Any, docs: Path) -> None:
-    page = open_page(server)
-    go(page, "Questions")
-    page.get_by_label("Question to keep asking").fill(QUESTION)
-    page.get_by_role("button", name="Save").click()
-    saved = page.locator(".standing > li")
-    expect(saved).to_contain_text(OPENED)
-    go(page, "Model")
-    add_file(server.bases["kb"], docs / "bridge.txt", LATER)
-    page.get_by_role("link", name="Questions 1 changed").click()
-    expect(saved.locator(".changes del").first).to_have_text("14 March")
-    expect(saved.locator(".changes ins").first).to_have_text("2 April")
-    expect(saved.locator(".changes")).to_contain_text("bridge.txt")
-    saved.get_by_text("Both receipts").click()
-    expect(saved.locator(".changes .receipt p > code")).to_have_count(2)
-    saved.get_by_role("button", name="Delete").click()
-    expect(saved).to_have_count(0)

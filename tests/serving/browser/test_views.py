@@ -64,6 +64,12 @@ class Views:
         expect(page.locator(".turn .bad").first).to_be_visible()
         page.locator(".asked button").last.click()
 
+    def conversations(self, page: Any) -> None:
+        page.goto(f"{self.url}/#/ask")
+        if (opener := page.locator("[popovertarget=conversations]")).is_visible():
+            opener.click()  # on narrow screens, they come in a drawer
+        expect(page.locator("#conversations")).to_be_visible()
+
     def key(self, page: Any) -> None:
         page.goto(f"{self.url}/#/ask")
         page.locator("#key-open").click()
@@ -114,7 +120,19 @@ class Views:
 
 
 WIDE = "[document.scrollingElement, ...document.querySelectorAll('dialog')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.outerHTML.slice(0, 99))"
-VIEWS = ["ask", "answer", "key", "documents", "purge", "reader", "markdown", "versions", "questions", "model"]
+VIEWS = [
+    "ask",
+    "answer",
+    "conversations",
+    "key",
+    "documents",
+    "purge",
+    "reader",
+    "markdown",
+    "versions",
+    "questions",
+    "model",
+]
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import { test } from "node:test";
 import "./page.js";
 
 const { contents, facets, matching, sorted } = await import("../web/catalogue.js");
+const { key } = await import("../web/api.js");
 const { imported, transcript } = await import("../web/conversations.js");
+const { loadQuestions, standing } = await import("../web/standing.js");
 const { diffWords } = await import("../web/diff.js");
 const { href, route } = await import("../web/router.js");
 const { where } = await import("../web/server.js");
@@ -46,6 +48,28 @@ test("folders that hold one folder alone are folded away", () => {
   assert.deepEqual([top.at, top.folders.map((each) => [each.name, each.count])], ["/srv/books", [0, 1, 2, 3].map((i) => [`part-${i}`, 50])]);
   const one = contents(MANY, "/srv/books/part-2");
   assert.deepEqual([one.inside.length, one.folders, one.crumbs], [50, [], [{ name: "part-2", path: "/srv/books/part-2" }]]);
+});
+
+test("documents from addresses lie in folders that have names", () => {
+  const paths = ["fake://site/docs/", "fake://site/docs/a b?x=1#y", "fake://site/docs/100% of 'x' \"y\".txt", "/srv/a.txt"];
+  const held = paths.map((path) => document(0, { path, name: baseName(path), folder: path.slice(0, path.lastIndexOf("/")) }));
+  assert.deepEqual(held.slice(0, 3).map((each) => each.name), ["docs/", "a b?x=1#y", "100% of 'x' \"y\".txt"]);
+  const top = contents(held, "");
+  const site = contents(held, top.folders.find((each) => each.path.startsWith("fake:")).path);
+  assert.equal(site.inside.length, 3);
+  assert.ok([...top.crumbs, ...site.crumbs, ...top.folders].every((each) => each.name.trim()));
+});
+
+test("standing questions of a key are not shown to the next", async () => {
+  key.set("one");
+  globalThis.fetch = async () => ({ ok: true, json: async () => ({ data: [{ question: "When?", changes: [{ at: "2026-01-01" }] }] }) });
+  await loadQuestions();
+  assert.deepEqual([standing.get().data.length, standing.get().unseen], [1, 1]);
+  key.set("two");
+  globalThis.fetch = async () => ({ ok: false, status: 503, json: async () => ({ error: { message: "Busy." } }) });
+  await loadQuestions();
+  assert.deepEqual([standing.get().data, standing.get().unseen, standing.get().problem], [null, 0, "Busy."]);
+  key.set("");
 });
 
 test("words are translated, counted and replaced once", async () => {

@@ -7,7 +7,7 @@ import { elements, marked, pieces, span, words } from "./page.js";
 const { nodesOf } = await import("../web/document-text.js");
 const { markdown } = await import("../web/markdown.js");
 const { flat, lined, plain, plainLine } = await import("../web/plain.js");
-const { pieceOf, spansOf } = await import("../web/reader.js");
+const { Origin, pieceOf, spansOf } = await import("../web/reader.js");
 const { snippet } = await import("../web/sources.js");
 const { html } = await import("../web/vendor/preact.js");
 
@@ -156,4 +156,12 @@ test("spans are read in order and apart, and pieces end where a block ends", () 
   assert.equal(found.text, "A whole block 🚢 here.\n\nAnother\n\n");
   assert.equal(found.start, 109);
   assert.equal(found.end, 109 + Array.from(found.text).length);
+});
+
+test("a document's origin is a link only to web pages, which learn nothing of this one", () => {
+  for (const of of ["https://example.org/docs/?a=1&b='\"#<b>", "javascript:alert(1)", "fake://site/docs", `https://a.example/${"x".repeat(300)}`]) {
+    const links = elements(Origin({ of })).filter(({ type }) => type === "a");
+    assert.deepEqual(links.map(({ props }) => [props.href, /noreferrer/.test(props.rel)]), of.startsWith("https:") ? [[of, true]] : []);
+    assert.equal(words(Origin({ of })), of.length > 200 ? `${of.slice(0, 200)}…` : of);
+  }
 });
