@@ -2,7 +2,7 @@
 
     python benchmarks/cluster_faults.py FOLDER [--each 2] [--only FAULT ...] [--files 30] [--seed 1]
 
-It starts PostgreSQL and an object store, and syncs files of FOLDER into new knowledge bases there, through two workers of Ray
+It starts PostgreSQL, and syncs files of FOLDER into new knowledge bases there, through two workers of Ray
 where those are to fail. In each run one fault comes at a random moment. When the run ends with a sentence, the fault is mended and it is run again. Then:
 
 - the rows are, by digest, those of one machine that nothing happened to;
@@ -40,9 +40,9 @@ from unittest.mock import patch
 
 import psycopg
 
-from openbook.cluster import object_store, postgres_connection, workers
+from openbook.cluster import postgres_connection, workers
 from openbook.cluster.connection import ray_module
-from openbook.cluster.local import start_object_store, start_postgres, stop_server
+from openbook.cluster.local import start_postgres, stop_server
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.cluster.workers import Workers
 from openbook.core.config import DatabaseUrl
@@ -51,10 +51,10 @@ from openbook.core.parallel import StagedProgress
 from openbook.core.records import Hit, sha256_hex
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
+from openbook.parsers.sandbox.pool import OpenParsers, ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.cluster.conftest import new_database
-from tests.cluster.proxy import Proxy
 from tests.cluster.state import worker_pids
 
 ROOT = Path(__file__).parent.parent
@@ -147,8 +147,6 @@ class Bench:
         with psycopg.connect(self.database, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET max_wal_size = '64MB'")
             connection.execute("SELECT pg_reload_conf()")
-        self.proxy = stack.enter_context(Proxy(start_object_store(work / "objects")))
-        stack.callback(stop_server, work / "objects", signal.SIGKILL)
         self.parsers = stack.enter_context(ParserPool(Limits()))
 
     @cached_property
@@ -180,7 +178,7 @@ class Bench:
     def new_base(self) -> Iterator[DatabaseUrl]:
         """Where a new knowledge base may be made."""
         with new_database(self.database) as url:
-            yield DatabaseUrl(f"{url}&blobs={self.proxy.url}")
+            yield DatabaseUrl(url)
 
     def opened(self, place: DatabaseUrl) -> KnowledgeBase:
         return KnowledgeBase.ensure(place, HashEmbedder().identity)
@@ -220,7 +218,6 @@ def impatient() -> Iterator[None]:
         patch.dict(postgres_connection._SETTINGS, settings),
         patch.multiple(postgres_connection, _SILENT_S=2.0),
         patch.multiple(workers, START_S=20.0),
-        patch.multiple(object_store, _CONNECT_S=1.0, _REQUEST_S=2.0, _RETRY_S=2.0),
     ):
         yield
 
@@ -353,18 +350,9 @@ def empty_disk(bench: Bench) -> None:
         time.sleep(0.1)
 
 
-def spoil_objects(bench: Bench) -> bool:
-    bench.proxy.fault = bench.chance.choice(("break", "stall", "delay", "full"))
-    return True
-
-
-def pass_objects(bench: Bench) -> None:
-    bench.proxy.fault = ""
-
-
 def part_network(bench: Bench) -> bool:
-    """Between this process and the database, or the object store: nothing passes any more, or no answer."""
-    (port,) = re.findall(r"127\.0\.0\.1:(\d+)", bench.chance.choice((bench.database, bench.proxy.url)))
+    """Between this process and the database: nothing passes any more, or no answer."""
+    (port,) = re.findall(r"127\.0\.0\.1:(\d+)", bench.database)
     for end in bench.chance.choice((("sport",), ("sport", "dport"))):
         shell(f"ip rule add pref 10 ipproto tcp {end} {port} blackhole")
     return True
@@ -465,7 +453,6 @@ FAULTS: dict[str, Run] = {
     "run-ended": end_run,
     "database-restarted": in_a_run(restart_database, during="commit"),
     "disk-full": in_a_run(fill_disk, empty_disk),
-    "object-store": in_a_run(spoil_objects, pass_objects, during="commit"),
     "partition": in_a_run(part_network, join_network, during="commit"),
     "searcher-killed": kill_searchers,
 }

@@ -30,8 +30,8 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers import parse_bytes
 from openbook.parsers.characters import clean
-from openbook.parsers.page_marks import WHOLE, PageMarks, PageQuote, find, page_quote
-from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
+from openbook.parsers.formats.pdf import ONE_AT_A_TIME, open_pdf
+from openbook.parsers.formats.pdf_pages import WHOLE, PageMarks, PageQuote, find, page_quote
 
 _SENTENCE = re.compile(r"(?<=[.!?]\s)[^.!?]{40,400}[.!?](?=\s)")
 # Of a rectangle's longer side in points, of its shorter side as a share: what only reaches into that is not inside.

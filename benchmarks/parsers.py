@@ -46,7 +46,7 @@ def _openbook() -> Parse:
 
 
 def _mammoth() -> Parse:
-    library, parse_page = import_module("mammoth"), import_module("openbook.parsers.html").parse_page
+    library, parse_page = import_module("mammoth"), import_module("openbook.parsers.formats.html").parse_page
     return lambda path: str(parse_page(library.convert_to_html(BytesIO(path.read_bytes())).value).text)
 
 

@@ -29,7 +29,7 @@ from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import SegmentBuilder
 from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.segments import PassageIdentity
-from openbook.knowledge.ingest.embeddings import embedding_texts
+from openbook.knowledge.ingest.embeddings import embedding_text
 from openbook.knowledge.ingest.splitter import split
 
 FIRST = (4, 10)
@@ -132,7 +132,7 @@ def rows_of(documents: Sequence[Content], chars: int, *, headings: bool) -> Iter
         for span, has_content in zip(spans, holds, strict=True):
             if has_content:
                 title, path = (content.title, span.headings) if headings else ("", ())
-                searched = embedding_texts(title, path, content.text, span.start, span.end)[0]
+                searched = embedding_text(title, path, content.text, span.start, span.end)
                 yield Row(number, (span.start, span.end), searched)
 
 

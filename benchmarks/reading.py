@@ -27,8 +27,8 @@ from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
 from benchmarks.stored import opened
-from openbook.answers.ask import decoding_for, final_answer, read_hits
-from openbook.answers.retrieval import Options, strategy_of
+from openbook.answers.reading import PassagePlan, decoding_for, final_answer, strategy_of
+from openbook.answers.retrieval import Options
 from openbook.core.config import STRATEGIES, load_settings
 from openbook.core.records import Hit, Passage
 from openbook.diagnosis.scoring import interval, squad_contains, token_f1
@@ -94,7 +94,7 @@ def measured(
     strategy = strategy_of(options.strategy, model, decoding)
     rows: defaultdict[str, list[tuple[float, ...]]] = defaultdict(list)
     for kind, question, hits in asked:
-        text, declined = final_answer(read_hits(question.question, hits, strategy, model, decoding), model)
+        text, declined = final_answer(PassagePlan(strategy, hits).read(question.question, model, decoding), model)
         answers = question.answers
         scores = (0.0, 0.0, 0.0) if declined or not answers else (
             token_f1(text, answers), exact_match(text, answers), squad_contains(text, answers))  # fmt: skip

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks.reader_accuracy import exact_match, squad
 from benchmarks.stored import default_embedder, opened
-from openbook.answers.ask import final_answer, read_hits
+from openbook.answers.reading import PassagePlan, PassageStrategy, final_answer
 from openbook.answers.retrieval import Options
 from openbook.core.records import Decoding, Embedder, Hit
 from openbook.diagnosis.gate import EvalQuestion
@@ -71,7 +71,7 @@ def main() -> None:
             found += any(h in gold for h in hits[:READ])
             oracle = gold or [hit_of(base, probe.passage)]
             others = [h for h in hits if h not in gold][:READ]
-            ways = {
+            ways: dict[str, tuple[PassageStrategy, list[Hit], tuple[str, ...]]] = {
                 "oracle": ("together", oracle, probe.answers),
                 "first": ("each", hits[:1], probe.answers),
                 "each": ("each", hits[:READ], probe.answers),
@@ -114,13 +114,13 @@ def hit_of(base: KnowledgeBase, text: str) -> Hit:
 def scored(
     probe: EvalQuestion,
     hits: Sequence[Hit],
-    strategy: str,
+    strategy: PassageStrategy,
     model: FrozenModel,
     answers: tuple[str, ...],
     decoding: Decoding,
 ) -> tuple[float, float, float]:
     """(exact match, token F1, whether it abstained)."""
-    text, abstained = final_answer(read_hits(probe.question, hits, strategy, model, decoding), model)
+    text, abstained = final_answer(PassagePlan(strategy, hits).read(probe.question, model, decoding), model)
     if abstained:
         return float(not answers), float(not answers), 1.0
     return (exact_match(text, answers), token_f1(text, answers), 0.0) if answers else (0.0, 0.0, 0.0)

@@ -38,7 +38,7 @@ from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.index.vectors import widened
 from openbook.knowledge.index.words import query_terms
-from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.ingest.embeddings import embedding_key, embedding_text
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import row_digest
 from openbook.knowledge.store.names import passage_id
@@ -100,7 +100,7 @@ def add_content(connection: Any, number: int, first: int, texts: Sequence[str], 
     digest, at, rows, stored = sha256_hex(text.encode()), 0, [], []
     for id_, (passage, vector) in enumerate(zip(texts, vectors, strict=True), first):
         end = at + len(passage)
-        key = embedding_key(embedding_texts("", (), text, at, end)[0])
+        key = embedding_key(embedding_text("", (), text, at, end))
         about = (id_, number, passage_id(digest, at, end), at, end, None, "[]", key)
         rows.append((*about, row_digest(*about, "", passage)))
         stored.append((key, vector, row_digest(key, vector)))

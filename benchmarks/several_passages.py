@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.reader_accuracy import exact_match
 from benchmarks.reading_strategies import knowledge_base
 from benchmarks.stored import default_embedder, opened
-from openbook.answers.ask import decoding_for, final_answer, read_hits
-from openbook.answers.retrieval import Options, strategy_of
+from openbook.answers.reading import PassagePlan, PassageStrategy, decoding_for, final_answer, strategy_of
+from openbook.answers.retrieval import Options
 from openbook.core.records import Embedder, Hit
 from openbook.diagnosis.scoring import interval, squad_contains, token_f1
 from openbook.inference import FrozenModel
@@ -108,14 +108,21 @@ def measured(
     scores: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     decoding = decoding_for(model, Options().decoding)
     as_asked = strategy_of("auto", model, decoding)
-    others = ["each"] * model.reads_each + ["together"] * (model.reader is not None)
-    strategies = dict.fromkeys([as_asked, *others, *["parallel"] * bool(model.parallel_passages)])
+    possible: dict[PassageStrategy, bool] = {
+        as_asked: True,
+        "each": model.reads_each,
+        "together": model.reader is not None,
+        "parallel": bool(model.parallel_passages),
+    }
+    strategies = [strategy for strategy, can in possible.items() if can or strategy == as_asked]
     for each in asked:
         gold = [hits[text] for text in each.gold if text in hits]
         _, found = base.search(each.question, embedder, READ)
         for given, passages in (("gold", gold), ("found", found)):
             for strategy in strategies:
-                text, declined = final_answer(read_hits(each.question, passages, strategy, model, decoding), model)
+                text, declined = final_answer(
+                    PassagePlan(strategy, passages).read(each.question, model, decoding), model
+                )
                 text = "" if declined else text
                 print(f"{given}, {strategy}: {each.question} -> {text!r} ({each.answers[0]!r})", flush=True)
                 scored = (

@@ -115,7 +115,7 @@ class View:
     @property
     def scope(self) -> Scope:
         """What this view limits: version, condition, labels."""
-        from openbook.knowledge import Scope
+        from openbook.knowledge.index.scope import Scope
         from openbook.knowledge.versions import resolve_version
 
         version = None if self.version is None else resolve_version(self.resources.base(), str(self.version))
@@ -177,9 +177,9 @@ class View:
         >>> kb.search("travel")[0].passage.document.endswith("travel.md")
         True
         """
-        from openbook.answers.prompts import checked_question
+        from openbook.answers.ask import search
 
-        return self.corpus.search(checked_question(text), limit)[1]
+        return search(text, self.corpus, limit)[1]
 
     def find(self, name: str) -> list[str]:
         """Documents whose path contains `name`, or matches it, as in "*.md".
@@ -384,7 +384,8 @@ class Library(View):
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
         """
-        from openbook.knowledge.updates import sync_folders, to_sync
+        from openbook.knowledge.synced_folders import to_sync
+        from openbook.knowledge.updates import sync_folders
 
         base, embedder, options = self._to_write(require_labels, progress)
         wanted = to_sync(base, folder, labels=options.labels, ocr=options.ocr, reset=reset)

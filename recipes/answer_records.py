@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 
 from benchmarks.natural_questions import OTHERS, judged, questions
 from benchmarks.stored import default_embedder, stored
-from openbook.answers.ask import Reading, ask, cite, final_answer, signals_of
+from openbook.answers.ask import ask, cite, signals_of
 from openbook.answers.prompts import reading_prompt
+from openbook.answers.reading import PassagePlan, Reading, final_answer
 from openbook.answers.retrieval import Corpus, Options
 from openbook.core.config import load_settings
 from openbook.core.parallel import Cancelled, never, silent
@@ -120,7 +121,9 @@ def reading(engine: RecordingEngine, count: int, done: set[str]) -> Iterator[dic
             prompt = reading_prompt(question, placed)
             if (name := f"{number}-{i}") in done or engine.count_prompt_tokens(prompt) > MAX_PROMPT_TOKENS:
                 continue
-            read = Reading("checked", hits, model.complete(prompt, Decoding(max_tokens=MAX_TOKENS)), hits)
+            read = Reading(
+                PassagePlan("checked", hits), hits, model.complete(prompt, Decoding(max_tokens=MAX_TOKENS)), hits
+            )
             text, abstained = final_answer(read, model)
             if not abstained:
                 signals = asdict(signals_of(cite(text, question, read, embedder), engine.last))
@@ -156,7 +159,7 @@ def natural(engine: RecordingEngine, documents: Path, half: str, done: set[str])
             )
             if given.declined:
                 continue
-            read = Reading("checked", given.passages, engine.last, given.passages)
+            read = Reading(PassagePlan("checked", given.passages), given.passages, engine.last, given.passages)
             signals = asdict(signals_of(cite(given.answer, each.question, read, embedder), engine.last))
             row = {
                 "id": each.id,

@@ -31,8 +31,10 @@ from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.parsers import ocr, worker
-from openbook.parsers.sandbox import Parsed, ParserPool, decode_answer
+from openbook.parsers import ocr
+from openbook.parsers.sandbox import tasks
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Parsed, decode_answer
 from openbook.testing import EchoEngine, HashEmbedder
 
 ROOT = Path(__file__).parent.parent
@@ -116,7 +118,7 @@ def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[tuple[Path, 
     """By the code of a parser's process, which takes most of a second to start."""
     settings = json.loads(pool._command[-1])
     for path in paths:
-        yield path, decode_answer(worker._answer(os.fsencode(path), settings, task=""))
+        yield path, decode_answer(tasks.answer(os.fsencode(path), settings))
 
 
 def link_models(home: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from openbook.answers import opening
 from openbook.cli import run
 from openbook.core.config import Settings
-from openbook.parsers.sandbox import ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import ROOT, parse_here
 

@@ -8,25 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from openbook import __version__
-from openbook.answers.answer_text import TextPreview, json_prose, json_says_nothing, says_nothing_found, tidied, tidy
+from openbook.answers.answer_text import TextPreview, json_prose, tidied
 from openbook.answers.certainty import Signals, certainty
-from openbook.answers.overview import KINDS, comparison, summary
-from openbook.answers.prompts import (
-    ABSTENTION,
-    FRAMING,
-    checked_question,
-    closed_book_prompt,
-    open_book_prompt,
-    with_instruction,
-)
-from openbook.answers.retrieval import Corpus, Options, Retrieval, retrieve, strategy_of
-from openbook.core.config import STRATEGIES
+from openbook.answers.prompts import ABSTENTION, FRAMING, checked_question, with_instruction
+from openbook.answers.reading import ClosedBookPlan, Plan, Reading, cut_short, decoding_for, final_answer, plan_of
+from openbook.answers.retrieval import Corpus, Options, Retrieval, retrieve
 from openbook.core.errors import ContextOverflow, QuestionError
 from openbook.core.parallel import Cancelled, Listener, never
 from openbook.core.records import (
@@ -40,7 +30,6 @@ from openbook.core.records import (
     Embedder,
     Hit,
     PassageReference,
-    Prompt,
     Receipt,
     Timings,
     sha256_hex,
@@ -49,29 +38,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.json_grammar import check_schema_text
 from openbook.knowledge.cite.quotes import AnswerSupport, cite_sentences, closest
 
-_Result = TypeVar("_Result")
-
-CLOSED_BOOK = "closed-book"  # the strategy without passages
-READER_TOKENS = 160  # a trained reader answers in one line
 _SURE: tuple[Confidence, ...] = ("supported", "likely")  # words of answers that need no second model
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The result of reading.
-
-    `sources`: the hits to cite from. `unread`: hits that fitted, but the strategy `each` stopped before them. `prompt`:
-    set if all hits were read in one prompt.
-    """
-
-    strategy: str
-    hits: Sequence[Hit] = ()
-    completion: Completion | None = None
-    sources: Sequence[Hit] = ()
-    notes: Sequence[str] = ()
-    timings: Timings = field(default_factory=Timings)
-    prompt: Prompt | None = None
-    unread: Sequence[Hit] = ()
 
 
 def ask(
@@ -87,14 +54,24 @@ def ask(
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
-    question = checked_question(question)
+    return _ask(checked_question(question), model, corpus, options, listener)[0]
+
+
+def search(query: str, corpus: Corpus, limit: int) -> tuple[int, list[Hit]]:
+    """Return (version, the best passages for a question or words, best first). Raises QuestionError, KnowledgeError."""
+    return corpus.search(checked_question(query), limit)
+
+
+def _ask(
+    question: str, model: FrozenModel, corpus: Corpus | None, options: Options, listener: Listener
+) -> tuple[Answer, Plan]:
     started = time.perf_counter()
 
     model = model.for_request()
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if any is near the question.
     decoding = decoding_for(model, options.decoding)
-    found = Retrieval(CLOSED_BOOK)
+    found = Retrieval(ClosedBookPlan())
     if corpus is not None:
         found = retrieve(question, model, corpus, options)
     elif decoding.quote:
@@ -108,10 +85,7 @@ def ask(
     if listener.on_text and not decoding.schema:
         preview = TextPreview(listener.on_text, abstentions if corpus else [])
         listener = replace(listener, on_text=preview.feed)
-    # A trained reader is asked as in training; its grammar alone makes the JSON.
-    stated = "" if model.reader and corpus else decoding.schema
-    asked = with_instruction(question, options.instruction, stated)
-    reading = read_hits(asked, found.hits, found.strategy, model, decoding, listener, searched=found.searched)
+    reading = _read(found.plan, question, options.instruction, model, decoding, listener)
     text, declined = final_answer(reading, model, decoding.schema)
     completion = reading.completion
 
@@ -130,7 +104,7 @@ def ask(
 
     receipt = _receipt(question, text, reading, model, decoding, options, corpus, found.version)
     receipt = replace(receipt, certainty=sure, confidence=word if corpus else "").sealed()
-    return Answer(
+    answer = Answer(
         question=question,
         answer=text,
         declined=declined,
@@ -143,11 +117,12 @@ def ask(
         passages=tuple(reading.hits),
         receipt=receipt,
         timings=replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started),
-        notes=(*declared, *reading.notes, *found.notes, *_cut_short(completion, decoding.schema)),
+        notes=(*declared, *reading.notes, *found.notes, *cut_short(completion, decoding.schema)),
         finish_reason=completion.finish_reason if completion else "end",
         prompt_tokens=completion.prompt_tokens if completion else 0,
         answer_tokens=completion.answer_tokens if completion else 0,
     )
+    return answer, found.plan
 
 
 def ask_with_fallback(
@@ -165,14 +140,15 @@ def ask_with_fallback(
     """
     if fallback is None or corpus is None:
         return ask(question, model, corpus, options, listener)
+    question = checked_question(question)
     started, listener = time.perf_counter(), replace(listener, on_text=None)
-    first = ask(question, model, corpus, options, listener)
-    if first.confidence in _SURE or first.receipt.strategy in KINDS or first.finish_reason == "cancelled":
+    first, plan = _ask(question, model, corpus, options, listener)
+    if first.confidence in _SURE or not plan.is_measured or first.finish_reason == "cancelled":
         return first
     larger = fallback()
     corpus = replace(corpus, scope=replace(corpus.scope, as_of=first.receipt.knowledge_base_version))
     try:
-        second = ask(question, larger, corpus, replace(options, strategy="auto"), listener)
+        second, _ = _ask(question, larger, corpus, replace(options, strategy="auto"), listener)
     except (ContextOverflow, QuestionError) as error:
         return replace(first, notes=(*first.notes, f"{larger.identity.name} could not answer too: {error}"))
     if first.certainty is None:
@@ -189,103 +165,6 @@ def ask_with_fallback(
     return replace(shown, notes=(*shown.notes, note), timings=timings)
 
 
-def read_hits(
-    question: str,
-    hits: Sequence[Hit],
-    strategy: str,
-    model: FrozenModel,
-    decoding: Decoding,
-    listener: Listener = Listener(),
-    *,
-    searched: str = "",
-) -> Reading:
-    """`searched`: for the listener. Raises ContextOverflow if not even one passage fits."""
-    if strategy == CLOSED_BOOK:
-        stream = model.stream(closed_book_prompt(question), decoding, listener.cancelled, listener.progress)
-        completion, timings = _streamed(stream, listener)
-        notes = ["From the model's memory alone; no document was read."]
-        return Reading(strategy, (), completion, (), notes, timings)
-    if not hits:
-        listener.on_found(searched, hits)
-        return Reading(strategy)
-    if strategy in KINDS:
-        listener.on_found(searched, hits)
-        write = summary if strategy == "summary" else comparison
-        stream = write(question, hits, model, decoding, listener.progress, listener.cancelled)
-        completion, timings = _streamed(stream, listener)
-        return Reading(strategy, hits, completion, hits, (), timings)
-    if strategy == "each":
-        return _read_each(question, hits, model, decoding, listener, searched)
-    kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-    prompt = replace(prompt, declines=_may_decline(strategy, model))
-    listener.on_found(searched, kept)
-    completion, timings = _streamed(model.stream(prompt, decoding, listener.cancelled, listener.progress), listener)
-    return Reading(strategy, kept, completion, kept, notes, timings, prompt)
-
-
-def _read_each(
-    question: str,
-    hits: Sequence[Hit],
-    model: FrozenModel,
-    decoding: Decoding,
-    listener: Listener,
-    searched: str,
-) -> Reading:
-    prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
-    sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
-    fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
-    if not fits:
-        raise _too_long(sizes[0], model, decoding)
-    kept = [hits[i] for i in fits]
-    listener.on_found(searched, kept)
-    stream = model.stream_each([prompts[i] for i in fits], decoding, listener.cancelled, listener.progress)
-    read, timings = _streamed(stream, listener)
-    sources = [] if read.chosen is None else [kept[read.chosen]]
-    notes = _left_out(hits, kept, model)
-    return Reading("each", kept[: read.read], read.completion, sources, notes, timings, unread=kept[read.read :])
-
-
-def _may_decline(strategy: str, model: FrozenModel) -> bool:
-    """True if the model's probe may decline. Trained readers decline by themselves."""
-    return strategy == "checked" or (strategy == "parallel" and model.reader is None)
-
-
-def pack(
-    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, *, parallel: bool = False
-) -> tuple[list[Hit], Prompt, list[str]]:
-    """The most of the best hits whose prompt fits, their prompt, and a note if some were left out.
-
-    Raises ContextOverflow if not even one fits.
-    """
-    most = model.parallel_passages if parallel else len(hits)
-    notes = [f"{most} of {len(hits)} passages read: no more can lie side by side."] if most < len(hits) else []
-    hits = hits[:most]
-    # A server's model; the models that run here are small.
-    citing = model.identity.evidence == "claimed" and not decoding.schema
-    for count in range(len(hits), 0, -1):
-        kept = list(hits[:count])
-        passages = [hit.passage for hit in kept]
-        prompt = open_book_prompt(question, passages, model.reader, citing=citing, side_by_side=parallel)
-        tokens = model.count_prompt_tokens(prompt)
-        if tokens + decoding.max_tokens <= model.context_tokens:
-            return kept, prompt, [*notes, *_left_out(hits, kept, model)]
-    raise _too_long(tokens, model, decoding)
-
-
-def final_answer(reading: Reading, model: FrozenModel, schema: str = "") -> tuple[str, bool]:
-    """Return (the answer as shown, whether the model declined). `schema`: see `Decoding`; then nothing is `null`."""
-    if schema:
-        text = reading.completion.text if reading.completion else ""
-        cut = _cut_short(reading.completion)
-        declined = reading.strategy != CLOSED_BOOK and not cut and (not text or json_says_nothing(text))
-        return (text or ("" if cut else "null")), declined
-    text = tidy(reading.completion.text) if reading.completion else ""
-    if reading.strategy == CLOSED_BOOK:
-        return text, False
-    declined = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
-    return (ABSTENTION if declined else text), declined
-
-
 def cite(text: str, question: str, reading: Reading, embedder: Embedder, schema: str = "") -> AnswerSupport:
     marks = tidied(reading.completion.text)[1] if reading.completion and not schema else []
     text = json_prose(text) if schema else text
@@ -299,11 +178,11 @@ def signals_of(quoted: AnswerSupport, completion: Completion) -> Signals:
 
 
 def measured_signals(text: str, quoted: AnswerSupport, reading: Reading) -> Signals | None:
-    """None for summaries and comparisons, for which certainty was not measured, and for an answer that was cut off or
-    ends before its list.
+    """None for answers for which certainty was not measured: overviews, and answers that were cut off or end before
+    their list.
     """
     completion = reading.completion
-    if completion is None or reading.strategy in KINDS or _cut_short(completion) or text.endswith(":"):
+    if completion is None or not reading.plan.is_measured or cut_short(completion) or text.endswith(":"):
         return None
     return signals_of(quoted, completion)
 
@@ -315,65 +194,21 @@ def answer_again(
 
     A cancelled answer may be incomplete.
     """
-    known = (CLOSED_BOOK, *(each for each in STRATEGIES if each != "auto"), *KINDS)
-    if receipt.strategy not in known:
-        raise QuestionError(f"The receipt has the unknown strategy {receipt.strategy!r}; there are {', '.join(known)}.")
-    if receipt.strategy in STRATEGIES:
-        strategy_of(receipt.strategy, model, receipt.decoding)
-    schema = receipt.decoding.schema
+    decoding = receipt.decoding
+    plan = plan_of(receipt.strategy, hits, model, decoding)
+    if decoding.schema:
+        check_schema_text(decoding.schema)
     question = checked_question(receipt.question)
-    if schema:
-        check_schema_text(schema)
-    stated = "" if model.reader and receipt.strategy != CLOSED_BOOK else schema
-    question = with_instruction(question, receipt.instruction, stated)
-    reading = read_hits(question, hits, receipt.strategy, model, receipt.decoding, Listener(cancelled=cancelled))
-    return final_answer(reading, model, schema)[0], reading.completion
+    reading = _read(plan, question, receipt.instruction, model, decoding, Listener(cancelled=cancelled))
+    return final_answer(reading, model, decoding.schema)[0], reading.completion
 
 
-def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
-    """The decoding for this model: a trained reader stops at the end of the line."""
-    if model.reader is None:
-        return decoding
-    stops = tuple(dict.fromkeys(("\n", *decoding.stop)))
-    return replace(decoding, stop=stops, max_tokens=min(decoding.max_tokens, READER_TOKENS))
-
-
-def _too_long(tokens: int, model: FrozenModel, decoding: Decoding) -> ContextOverflow:
-    return ContextOverflow(
-        f"The question and one passage take {tokens} tokens and the answer up to {decoding.max_tokens}, but the "
-        f"context holds {model.context_tokens}. Ask a shorter question, lower max_tokens, or raise context_tokens where the model runs."
-    )
-
-
-def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> list[str]:
-    count = len(hits) - len(kept)
-    note = f"{count} of {len(hits)} passages left out: the context holds {model.context_tokens} tokens."
-    return [note] if count else []
-
-
-def _cut_short(completion: Completion | None, schema: str = "") -> tuple[str, ...]:
-    if completion is None or completion.finish_reason in ("end", "stop"):
-        return ()
-    if completion.finish_reason == "cancelled":
-        return ("Cancelled before the answer was complete.",)
-    broken = ", so its JSON is not complete" if schema else ""
-    return (f"The answer was cut off at the longest length allowed (max_tokens){broken}.",)
-
-
-def _streamed(stream: Generator[str, None, _Result], listener: Listener) -> tuple[_Result, Timings]:
-    started = time.perf_counter()
-    first_token_s: float | None = None
-    with closing(stream):  # also when the listener raises
-        while True:
-            try:
-                piece = next(stream)
-            except StopIteration as done:
-                result: _Result = done.value
-                return result, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
-            if first_token_s is None:
-                first_token_s = time.perf_counter() - started
-            if listener.on_text is not None:
-                listener.on_text(piece)
+def _read(
+    plan: Plan, question: str, instruction: str, model: FrozenModel, decoding: Decoding, listener: Listener
+) -> Reading:
+    # A trained reader is asked as in training; its grammar alone makes the JSON.
+    stated = "" if model.reader and plan.from_documents else decoding.schema
+    return plan.read(with_instruction(question, instruction, stated), model, decoding, listener)
 
 
 def _receipt(
@@ -397,7 +232,7 @@ def _receipt(
         knowledge_base_version=version,
         question=question,
         question_digest=sha256_hex(question.encode()),
-        strategy=reading.strategy,
+        strategy=reading.plan.strategy,
         passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
         prompt_digest=completion.prompt_digest if completion else "",
         decoding=decoding,

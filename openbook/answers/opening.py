@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.core.config import MEMORY_PER_FILE, Settings, parse_place
-from openbook.core.derived import of_older_layout
 from openbook.core.errors import KnowledgeBaseInvalid, KnowledgeBaseMissing
-from openbook.core.files import delete, make_folder, replace_file
+from openbook.core.files import make_folder, replace_file
 from openbook.core.parallel import StagedProgress
 
 if TYPE_CHECKING:
@@ -34,12 +33,8 @@ Stages: TypeAlias = Callable[[], AbstractContextManager[StagedProgress]]
 
 
 def kv_cache(settings: Settings) -> KVCache:
-    """The cache of model states. Deletes caches of older layouts."""
     from openbook.inference.kv_cache import KVCache
 
-    for older in of_older_layout(settings.home):
-        with suppress(OSError):
-            delete(older)
     return KVCache.of(settings)
 
 
@@ -52,7 +47,7 @@ def open_stored(settings: Settings, reference: ModelReference, states: KVCache |
 
 def run_options(settings: Settings) -> RunOptions:
     from openbook.knowledge import RunOptions
-    from openbook.parsers.sandbox import Limits
+    from openbook.parsers.sandbox.protocol import Limits
 
     memory_mb = max(2048, MEMORY_PER_FILE * settings.max_file_mb)
     limits = Limits(settings.read_timeout_s, memory_mb, settings.max_file_mb * 1_000_000)
@@ -168,7 +163,7 @@ class Resources:
 
     def base(self, *, create: bool = False) -> KnowledgeBase:
         """With `create`, a new knowledge base if there is none. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid."""
-        from openbook.knowledge import KnowledgeBase
+        from openbook.knowledge.base import KnowledgeBase
 
         with self._lock:
             if self._base is None and self.docs is not None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
 
 from openbook.answers.answer_text import says_nothing_found
 from openbook.answers.prompts import excerpt_block
@@ -35,44 +35,8 @@ _COMPARE = (
 _BULLETS = re.compile(r"\A(?:[-*\u2022]+\s+)+")
 _NUMBER = re.compile(r"(\d+)[.)]\s+")
 _BOLD = re.compile(r"(?<!\w)\*\*(\S(?:.*?\S)?)\*\*(?!\w)")
-_ASKED = {
-    "summary": r"(?:please\s+)?(?:summari[sz]e|sum up|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
-    "comparison": r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*",
-}
-KINDS = tuple(_ASKED)
-
-
-def overview_of(
-    question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None]
-) -> tuple[str, list[str]] | None:
-    """Return (one of `KINDS`, the documents meant), or None for other questions.
-
-    `found`: the best document for a topic; a summary need not name its document. None also if a name fits several
-    documents.
-    """
-    for kind, pattern in _ASKED.items():
-        if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
-            known = list(documents())
-            named = [_named(name, known) for name in match.groups()]
-            if kind == "summary" and not named[0]:
-                best = found(match[1])
-                named = [[best] if best else []]
-            meant = [each[0] for each in named if len(each) == 1]
-            return (kind, meant) if len(set(meant)) == len(match.groups()) else None
-    return None
-
-
-def _named(name: str, documents: Iterable[str]) -> list[str]:
-    name = re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(), flags=re.IGNORECASE)
-    wanted = _plain(name.strip(" \"'`\u201c\u201d"))
-    found = [
-        d for d in documents if wanted in (_plain(d), _plain(PurePosixPath(d).name), _plain(PurePosixPath(d).stem))
-    ]
-    return found or [d for d in documents if _plain(d).endswith("/" + wanted)]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.replace("\\", "/")).casefold().strip()
+Kind: TypeAlias = Literal["summary", "comparison"]
+KINDS: tuple[Kind, ...] = ("summary", "comparison")
 
 
 def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:

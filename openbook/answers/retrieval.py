@@ -1,16 +1,17 @@
-"""Finds the passages to read for a question: the best ones, or the windows of whole documents that it names."""
+"""Finds what to read for a question: the best passages, or the windows of whole documents that it names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from pathlib import PurePosixPath
 
 from openbook.answers.certainty import CertaintyLimits
-from openbook.answers.overview import overview_of, windows_of
+from openbook.answers.overview import Kind, windows_of
 from openbook.answers.prompts import MAX_QUESTION_CHARS, without_noise
+from openbook.answers.reading import OverviewPlan, PassagePlan, Plan, strategy_of
 from openbook.core.config import Settings, Strategy
-from openbook.core.errors import QuestionError
 from openbook.core.records import Decoding, Embedder, Hit
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
@@ -22,6 +23,10 @@ MIN_HITS = 12  # to search for, so that a replaced document is found together wi
 MAX_EARLIER = 2  # user turns that a question may refer back to
 GAIN = 0.15  # of cosine: a self-contained question hardly ever gains this much (research/log.md)
 MAX_SHOWN_CHARS = 200  # of each line of the query
+_ASKED: dict[Kind, str] = {
+    "summary": r"(?:please\s+)?(?:summari[sz]e|sum up|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*",
+    "comparison": r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +77,10 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The hits to read, best first. `editions`: documents replaced by others, if passages were searched for.
+    """What to read, of which version. `editions`: documents replaced by others, if passages were searched for."""
 
-    `searched`: the question, after earlier ones that it refers to.
-    """
-
-    strategy: str
-    searched: str = ""
+    plan: Plan
     version: int | None = None
-    hits: Sequence[Hit] = ()
     editions: Editions | None = None
     notes: Sequence[str] = ()
 
@@ -105,13 +105,46 @@ def retrieve(question: str, model: FrozenModel, corpus: Corpus, options: Options
         version = corpus.base.kept_version(corpus.scope.as_of)
         hits, notes = windows_of([corpus.base.passages(document, version) for document in documents])
         of = f"Summary of {documents[0]}." if kind == "summary" else f"Comparison of {' and '.join(documents)}."
-        return Retrieval(kind, question, version, hits, notes=[of, *notes])
+        return Retrieval(OverviewPlan(kind, hits, question), version, notes=[of, *notes])
     query = query_of(question)
     version, found = ranked_hits(query, corpus, options, strategy)
     hits = near_enough(found.current[: options.passages or PASSAGES], options)
     turns = [line[:MAX_SHOWN_CHARS] for line in query.splitlines() if line.strip()]
     notes = [] if query == question else [f"Searched for together: {' / '.join(turns)}"]
-    return Retrieval(strategy, query, version, hits, found, notes)
+    return Retrieval(PassagePlan(strategy, hits, query), version, found, notes)
+
+
+def overview_of(
+    question: str, documents: Callable[[], Iterable[str]], found: Callable[[str], str | None]
+) -> tuple[Kind, list[str]] | None:
+    """Return (the kind of overview, the documents meant), or None for other questions.
+
+    `found`: the best document for a topic; a summary need not name its document. None also if a name fits several
+    documents.
+    """
+    for kind, pattern in _ASKED.items():
+        if match := re.fullmatch(pattern, question.strip(), re.IGNORECASE):
+            known = list(documents())
+            named = [_named(name, known) for name in match.groups()]
+            if kind == "summary" and not named[0]:
+                best = found(match[1])
+                named = [[best] if best else []]
+            meant = [each[0] for each in named if len(each) == 1]
+            return (kind, meant) if len(set(meant)) == len(match.groups()) else None
+    return None
+
+
+def _named(name: str, documents: Iterable[str]) -> list[str]:
+    name = re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(), flags=re.IGNORECASE)
+    wanted = _plain(name.strip(" \"'`\u201c\u201d"))
+    found = [
+        d for d in documents if wanted in (_plain(d), _plain(PurePosixPath(d).name), _plain(PurePosixPath(d).stem))
+    ]
+    return found or [d for d in documents if _plain(d).endswith("/" + wanted)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.replace("\\", "/")).casefold().strip()
 
 
 def ranked_hits(
@@ -135,34 +168,6 @@ def nearness(hits: Sequence[Hit]) -> float:
 
 def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
     return [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
-
-
-def strategy_of(
-    wanted: Strategy, model: FrozenModel, decoding: Decoding
-) -> Literal["each", "parallel", "checked", "together"]:
-    """Raises QuestionError if the model cannot read that way."""
-    if decoding.quote and decoding.schema:
-        raise QuestionError("An answer is a verbatim quote or JSON, not both. Leave out the quote or the format.")
-    if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
-        raise QuestionError(
-            "Only a trained reader that reads each passage on its own can quote: for instance the model 'reader', with the "
-            "strategy 'each'."
-        )
-    if wanted == "auto":
-        if model.reader is None:
-            return "checked" if model.identity.evidence == "verified" else "together"
-        return "parallel" if model.parallel_passages else "each" if model.reads_each else "together"
-    if wanted == "each" and not model.reads_each:
-        raise QuestionError(
-            f"The strategy 'each' needs a trained reader in the local engine, and {model.identity.name} is not one. "
-            "Use the strategy 'together', or the model 'reader'."
-        )
-    if wanted == "parallel" and not model.parallel_passages:
-        raise QuestionError(
-            f"{model.identity.name} cannot read passages side by side. That needs the local engine, and a model that is not a "
-            "reader of single passages. Use the strategy 'together'."
-        )
-    return wanted
 
 
 def search_query(earlier: Sequence[str], question: str, nearness: Callable[[str], float]) -> str:

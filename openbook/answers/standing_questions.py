@@ -5,23 +5,23 @@
 
 Answers hold text of documents, so they lie where a purge deletes, with the recorded changes. A check that began before a purge keeps nothing. An
 owner is a key's id, or one name for all callers without a key. If nothing that decides an answer has changed, the
-model is not asked.
+model is not asked. `openbook questions watch` asks all owners' questions and tells their changes; a server asks a caller's questions on
+request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from openbook import __version__
 from openbook.answers.ask import ask_with_fallback
-from openbook.answers.overview import KINDS
 from openbook.answers.prompts import checked_question
+from openbook.answers.reading import OverviewPlan
 from openbook.answers.retrieval import Corpus, Options, retrieve
 from openbook.core.codec import decode
 from openbook.core.config import Settings
@@ -48,7 +48,7 @@ State: TypeAlias = Literal["new", "same", "changed", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class StandingQuestion:
-    """`labels`: held when it was saved at the command line. For a key's question they are those that the key has now."""
+    """`labels`: those that it is asked with; a key's question is asked with the labels that the key has then."""
 
     id: str
     owner: str
@@ -87,7 +87,7 @@ class StandingAnswer:
     """The outcome of the last check, at `version`, for an owner with `labels`.
 
     `given`: None if no check succeeded. `inputs`: a digest of all that decides `given`. `windows`: (document, digest)
-    of each window that was found for it. `changes`: newest first.
+    of each window that was found for it. `changes`: newest first; the first `untold` are not told yet.
     """
 
     format: Literal[1]
@@ -100,6 +100,47 @@ class StandingAnswer:
     windows: tuple[tuple[str, Digest], ...] = ()
     given: VersionAnswer | None = None
     changes: tuple[Change, ...] = ()
+    untold: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOfVersion:
+    """`receipt`: its digest."""
+
+    answer: str
+    confidence: Confidence
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChange:
+    """`version_before`: the last one with the old answer. `documents`: those whose windows made the difference."""
+
+    version_before: int
+    version_after: int
+    at: str
+    before: AnswerOfVersion
+    after: AnswerOfVersion
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedQuestion:
+    """A question as callers see it. `state`: of the last check, at `version`; "new": not asked yet. `changes`: newest first."""
+
+    id: str
+    knowledge_base: str
+    question: str
+    where: str
+    created_at: str
+    state: State
+    version: int | None
+    asked_at: str | None
+    error: str
+    answer: str
+    receipt: str | None
+    changes: tuple[AnswerChange, ...]
+    object: Literal["question"] = "question"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,31 +212,33 @@ class QuestionStore:
                 yield questions
                 after = _File(FORMAT, tuple(questions.values()))
                 if after.questions != before:
-                    replace_file(self.path, canonical_json(dataclasses.asdict(after)) + b"\n", mode=0o600)
+                    replace_file(self.path, canonical_json(asdict(after)) + b"\n", mode=0o600)
 
     # Checks
 
     def stamp(self, base: KnowledgeBase) -> object:
-        """While this is equal, a check finds nothing to do. None: there are no questions."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino, base.version, self.derived.purge_mark()
+        """While this is equal, a check finds nothing to do."""
+        return self.questions(), base.version, self.derived.purge_mark()
 
     @contextmanager
-    def checking(self, owner: str) -> Iterator[bool]:
-        """Hold the right to ask this owner's questions. Yields False if another process has it."""
+    def checking(self, owner: str, timeout_s: float = 0.0) -> Iterator[bool]:
+        """Hold the right to ask this owner's questions. Yields False if another check still had it at the timeout."""
         lock = self.path.with_name(f".{self.path.stem}-{owner}.lock")
-        with ExitStack() as stack:
-            with storage_errors(f"ask the standing questions in {self.path}"):
-                make_folder(lock.parent)
-                held = stack.enter_context(exclusive_lock(lock, 0.0))
+        with storage_errors(f"ask the standing questions in {self.path}"):
+            make_folder(lock.parent)
+            with exclusive_lock(lock, timeout_s) as held:
                 saved = {each.id for each in self.questions()} if held else set()
                 for path in self._answers.glob("*.json") if held else ():
                     if path.stem not in saved:  # kept while its question was removed
                         path.unlink(missing_ok=True)
-            yield held
+                yield held
+
+    def due(self, owner: str) -> Iterator[StandingQuestion]:
+        """An owner's questions, also those that are saved meanwhile: another check leaves them to this one."""
+        given: set[str] = set()
+        while new := [each for each in self.questions(owner) if each.id not in given]:
+            given.update(each.id for each in new)
+            yield from new
 
     def answer(self, question: StandingQuestion) -> StandingAnswer | None:
         """None if there is none, or its file is damaged: then the question is asked again."""
@@ -204,13 +247,20 @@ class QuestionStore:
         except (OSError, ValueError):
             return None
 
+    def take_untold(self, question: StandingQuestion) -> tuple[Change, ...]:
+        """The changes that were not told yet, oldest first; they count as told from now on. Only within `checking`."""
+        mark, answer = self.derived.purge_mark(), self.answer(question)
+        if answer is None or not answer.untold or not self.keep(question, replace(answer, untold=0), mark):
+            return ()
+        return answer.changes[: answer.untold][::-1]
+
     def keep(self, question: StandingQuestion, answer: StandingAnswer, purge_mark: str) -> bool:
         """False, and nothing is kept, if there was a purge since `purge_mark`, which is older than all of the answer."""
         path = self._path(question.id)
         with storage_errors(f"write {path}"), self.derived.writing() as may_write:
             if not may_write or purge_mark != self.derived.purge_mark():
                 return False
-            replace_file(path, canonical_json(dataclasses.asdict(answer)), mode=0o600)
+            replace_file(path, canonical_json(asdict(answer)), mode=0o600)
         return True
 
     def _path(self, question_id: str) -> Path:
@@ -241,7 +291,8 @@ def visible(answer: StandingAnswer | None, labels: frozenset[str], base: Knowled
             any(sees(base, [document], side.version, labels) for side in sides) for document in change.documents
         )
 
-    return replace(answer, changes=tuple(filter(is_shown, answer.changes)))
+    untold = len(list(filter(is_shown, answer.changes[: answer.untold])))
+    return replace(answer, changes=tuple(filter(is_shown, answer.changes)), untold=untold)
 
 
 def ask_again(
@@ -284,7 +335,8 @@ def ask_again(
             if before is not None and before.receipt.answer_digest != after.receipt.answer_digest:
                 documents = {document for document, _ in {*found.windows} ^ {*windows}}
                 change = Change(found.asked_at, before, after, tuple(sorted(documents)))
-                found = replace(found, state="changed", changes=(change, *found.changes)[:KEPT_CHANGES])
+                changes = (change, *found.changes)[:KEPT_CHANGES]
+                found = replace(found, state="changed", changes=changes, untold=min(found.untold + 1, KEPT_CHANGES))
             found = replace(found, inputs=inputs, windows=windows, given=after)
     except (ModelError, QuestionError, UnknownVersion) as error:
         found = replace(found, state="failed", error=explain(error))
@@ -295,63 +347,51 @@ def _decided_by(
     question: str, model: FrozenModel, corpus: Corpus, options: Options
 ) -> tuple[Digest, tuple[tuple[str, Digest], ...]]:
     """Return (a digest of all that decides the model's text; document and digest of each window that was found)."""
-    found = retrieve(question, model, corpus, options)
-    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in found.hits]
+    plan = retrieve(question, model, corpus, options).plan
+    shown = [(each.passage, [each.passage.heading_path, each.passage.header, each.passage.text]) for each in plan.hits]
     windows = tuple((passage.document, sha256_hex(canonical_json(parts))) for passage, parts in shown)
-    read = windows if found.strategy in KINDS else [digest for _, digest in windows]  # an overview names documents
-    who = [__version__, dataclasses.asdict(model.identity), model.engine.numeric_class, model.context_tokens]
-    decided = [
-        *who,
-        dataclasses.asdict(options.decoding),
-        found.strategy,
-        question,
-        read,
-    ]  # prompts are of this OpenBook
+    read = windows if isinstance(plan, OverviewPlan) else [digest for _, digest in windows]  # it names documents
+    who = [__version__, asdict(model.identity), model.engine.numeric_class, model.context_tokens]
+    decided = [*who, asdict(options.decoding), plan.strategy, question, read]  # prompts are of this OpenBook
     return sha256_hex(canonical_json(decided)), windows
 
 
 # --- for others -------------------------------------------------------------------------------------------------------
 
 
-def described(question: StandingQuestion, answer: StandingAnswer | None, name: str) -> dict[str, Any]:
-    """A question as JSON, with the digests of receipts. `name`: of the knowledge base."""
-    given = answer and answer.given
-    return {
-        "object": "question",
-        **_head(question, name),
-        "created_at": question.created_at,
-        "state": answer.state if answer else "new",
-        "version": answer and answer.version,
-        "asked_at": answer and answer.asked_at,
-        "error": answer.error if answer else "",
-        "answer": given.answer if given else "",
-        "receipt": given and given.receipt.digest,
-        "changes": [_change(each, whole=False) for each in (answer.changes if answer else ())],
-    }
+def described(question: StandingQuestion, answer: StandingAnswer | None, name: str) -> SavedQuestion:
+    """`name`: of the knowledge base."""
+    found = answer or StandingAnswer(FORMAT, (), 0, "", "new")
+    return SavedQuestion(
+        question.id,
+        name,
+        question.question,
+        question.where,
+        question.created_at,
+        found.state,
+        answer.version if answer else None,
+        answer.asked_at if answer else None,
+        found.error,
+        found.given.answer if found.given else "",
+        found.given.receipt.digest if found.given else None,
+        tuple(map(_told, found.changes)),
+    )
+
+
+def _told(change: Change) -> AnswerChange:
+    before, after = (
+        AnswerOfVersion(side.answer, side.confidence, side.receipt.digest) for side in (change.before, change.after)
+    )
+    return AnswerChange(change.before.version, change.after.version, change.at, before, after, change.documents)
 
 
 def event(question: StandingQuestion, change: Change, name: str) -> dict[str, Any]:
     """A change as JSON, with whole receipts. `name`: of the knowledge base."""
-    return {"object": "question.changed", **_head(question, name), **_change(change, whole=True)}
-
-
-def _head(question: StandingQuestion, name: str) -> dict[str, Any]:
-    return {"id": question.id, "knowledge_base": name, "question": question.question, "where": question.where}
-
-
-def _change(change: Change, *, whole: bool) -> dict[str, Any]:
-    def side(given: VersionAnswer) -> dict[str, Any]:
-        receipt = dataclasses.asdict(given.receipt) if whole else given.receipt.digest
-        return {"answer": given.answer, "confidence": given.confidence, "receipt": receipt}
-
-    return {
-        "version_before": change.before.version,
-        "version_after": change.after.version,
-        "at": change.at,
-        "before": side(change.before),
-        "after": side(change.after),
-        "documents": list(change.documents),
-    }
+    told = asdict(_told(change))
+    for side in ("before", "after"):
+        told[side]["receipt"] = asdict(getattr(change, side).receipt)
+    head = {"id": question.id, "knowledge_base": name, "question": question.question, "where": question.where}
+    return {"object": "question.changed", **head, **told}
 
 
 def post(url: str, value: dict[str, Any]) -> str:

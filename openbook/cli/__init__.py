@@ -14,7 +14,6 @@ from pathlib import Path
 import click
 
 from openbook import __version__
-from openbook.cli import permissions
 from openbook.core.errors import OpenBookError, StorageError, did_you_mean
 
 PROGRAM = "openbook"
@@ -34,8 +33,7 @@ _COMMANDS = {  # of each module, which is imported when one of them is used
     "train": "train runs",
     "serve": "serve mcp keys",
     "cluster": "cluster",
-    "doctor": "config doctor",
-    "completion": "completion",
+    "doctor": "config doctor completion",
 }
 VERBS = {verb: module for module, verbs in _COMMANDS.items() for verb in verbs.split()}
 
@@ -82,7 +80,7 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 to 8 an error (see `openbook.core.errors`), 130 interrupted."""
-    permissions.begin()
+    os.umask(0o077)  # every new file is private, also those of SQLite and libraries
     _open_streams()
     interrupted = threading.Event()
 

@@ -114,14 +114,12 @@ def ask(
 
 
 def _question(question: str, docs: tuple[Path, ...]) -> str:
-    """Read from standard input if it is `-`, and checked."""
-    from openbook.answers.prompts import checked_question
-
+    """Read from standard input if it is `-`."""
     if question == "-":
         if _STANDARD_INPUT in docs:
             raise ConfigError("Standard input (-) cannot hold both the question and a document.")
         question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
-    return checked_question(question)
+    return question
 
 
 @contextmanager
@@ -145,15 +143,14 @@ def _files(docs: tuple[Path, ...], max_file_mb: int) -> Iterator[tuple[Path, ...
 @JSON
 def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find passages by meaning and words, without a language model."""
-    from openbook.answers.prompts import checked_question
+    from openbook.answers.ask import search as search_for
 
-    query = checked_question(query)
     with context.library(context.read_settings(kb=kb)) as library, context.joined(cluster):
         corpus, base = scope.view_of(library).corpus, library.base
         if cluster is not None:
             from openbook.cluster.shards import RayShards, ShardedSearch
 
             base.shards = ShardedSearch(RayShards(base.store.place))
-        version, hits = corpus.search(query, limit)
+        version, hits = search_for(query, corpus, limit)
         found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
         display.show(as_json, found, display.print_hits, query, hits)

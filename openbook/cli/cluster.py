@@ -131,7 +131,7 @@ def env() -> None:
 
 
 @cluster.command()
-@click.option("--delete", is_flag=True, help="Also delete the database and all objects in the object store.")
+@click.option("--delete", is_flag=True, help="Also delete the database.")
 @YES
 @JSON
 def down(delete: bool, yes: bool, as_json: bool) -> None:
@@ -141,7 +141,7 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
     home = context.read_settings().home
     state = _known()
     if delete:
-        display.confirm(f"Delete the database and the objects in {state.folder}?", yes=yes)
+        display.confirm(f"Delete the database in {state.folder}?", yes=yes)
     local.stop(home, delete=delete)
     kept = "Its data is deleted." if delete else f"Its data stays in {state.folder}."
     value = {"stopped": True, "deleted": delete, "folder": state.folder}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openbook.answers import opening
-from openbook.cli import display, permissions
+from openbook.cli import display
 from openbook.core.config import Settings, load_settings
 from openbook.core.errors import ConfigError
 from openbook.core.files import check_replaceable, replace_file, storage_errors
@@ -28,9 +28,7 @@ def read_settings(*, docs: Sequence[Path] = (), **flags: object) -> Settings:
     """Raises ConfigError, also if both documents and a knowledge base are given."""
     if docs and flags.get("kb") is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    settings = load_settings(flags=flags)
-    permissions.share_as([settings.home, settings.kb_place])
-    return settings
+    return load_settings(flags=flags)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

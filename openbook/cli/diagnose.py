@@ -149,7 +149,7 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 
     for summary, file in zip(summaries, files, strict=True):
         group = summary.overall
-        if group.failed == group.questions:
+        if summary.nothing_measured:
             why = next(each.failure for each in read_observations(file)[1])
             raise EngineError(
                 f"Nothing was measured: {summary.name} failed on all {group.failed} questions. {why} "

@@ -270,8 +270,8 @@ def print_answer(answer: Answer, live: LiveAnswer | None = None) -> None:
     """`live`: the part already on the terminal."""
     from rich.text import Text
 
-    from openbook.answers.ask import CLOSED_BOOK
     from openbook.answers.certainty import MEANING, UNMEASURED
+    from openbook.answers.reading import CLOSED_BOOK
 
     if live is None or not live.end(answer.answer):
         say(answer.answer, "bold")

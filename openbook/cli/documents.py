@@ -172,8 +172,8 @@ def sync(
     """
     from openbook.knowledge.index.scope import checked_labels
     from openbook.knowledge.ingest.discovery import Rules, check_exists
-    from openbook.knowledge.ingest.mirror import SOURCES_FILE
-    from openbook.knowledge.updates import all_to_sync, forget_synced_folder, sync_folders, to_sync
+    from openbook.knowledge.synced_folders import SOURCES_FILE, all_to_sync, forget_synced_folder, to_sync
+    from openbook.knowledge.updates import sync_folders
 
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
@@ -224,7 +224,7 @@ def _keep_syncing(
     watch: bool,
 ) -> None:
     """Run now, then folders after every change if `watch`, and `every_s` all that `find` finds then. Then also retry refused runs."""
-    from openbook.knowledge.ingest.watch import folder_changes
+    from openbook.knowledge.ingest.discovery import folder_changes
 
     folders = find()
     watched = [each for each in folders if watch and not each.address]
@@ -270,8 +270,8 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """
     from openbook.knowledge.ingest.mirror import mirrored_files
     from openbook.knowledge.store.names import path_displayed
+    from openbook.knowledge.synced_folders import synced_folders
     from openbook.knowledge.updates import remove as remove_documents
-    from openbook.knowledge.updates import synced_folders
 
     settings = context.read_settings(kb=kb)
     base = context.open_base(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.answers import opening
-from openbook.cli import context, display, on_cluster, permissions
+from openbook.cli import context, display, on_cluster
 from openbook.cli.options import JSON, KB, MODEL, cluster_option
 from openbook.core.config import Place
 from openbook.core.errors import ConfigError, ContextOverflow
@@ -43,16 +43,12 @@ def status(kb: Place | None, as_json: bool) -> None:
     found, states = base.status(), opening.kv_cache(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).all_models()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
-    opened = permissions.open_folders([settings.home, place])
     labels = sorted({label for held in base.labels().values() for label in held})
     value = {"folder": str(place), **asdict(found), "labels": labels, "kept_states": states}
-    value["open_folders"] = list(map(str, opened))
-    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk, opened.values())
+    display.show(as_json, value, _print_status, place, found, labels, states, settings.kv_disk)
 
 
-def _print_status(
-    place: Place, status: Status, labels: Sequence[str], states: CacheStats, most_mb: int, advice: Iterable[str]
-) -> None:
+def _print_status(place: Place, status: Status, labels: Sequence[str], states: CacheStats, most_mb: int) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     kept = f"{display.count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB"
     rows = {
@@ -84,7 +80,6 @@ def _print_status(
             display.say(display.short_path(each.path), indent=11)
         for said in display.remedies(files, place):
             display.say(said, indent=11)
-    display.say_each(advice)
 
 
 @click.command()
@@ -120,7 +115,7 @@ def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> Non
 
 
 def _print_difference(found: Difference, base: KnowledgeBase) -> None:
-    from openbook.knowledge.word_diff import word_diff
+    from openbook.knowledge.lookup import compare
 
     display.say(
         f"From version {found.before} to {found.after}: {display.count(len(found.added), 'document')} added, "
@@ -136,9 +131,8 @@ def _print_difference(found: Difference, base: KnowledgeBase) -> None:
         for path in paths:
             display.say(f"{sign} {display.short_path(path)}", style)
     for path in found.changed[:_MAX_CHANGES]:
-        before, after = (base.text(path, version) or "" for version in (found.before, found.after))
         display.say(f"\n~ {display.short_path(path)}", "yellow")
-        display.print_words(word_diff(before, after, max_chars=_MAX_CHANGE_CHARS))
+        display.print_words(compare(base, path, found.before, found.after, max_chars=_MAX_CHANGE_CHARS)[1])
     if len(found.changed) > _MAX_CHANGES:
         display.say(f"... and {len(found.changed) - _MAX_CHANGES} more changed documents; --json lists all passages.")
 
@@ -237,7 +231,7 @@ def precompute(
     are documents with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
-    from openbook.answers.retrieval import strategy_of
+    from openbook.answers.reading import strategy_of
     from openbook.core.records import Decoding
 
     bounds = on_cluster.replica_bounds((replicas, replicas) if replicas else None, cluster)

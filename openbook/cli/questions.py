@@ -6,6 +6,8 @@ import json
 import sys
 import time
 from contextlib import closing
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +17,17 @@ from openbook.answers.answer_text import printable
 from openbook.cli import context, display, on_cluster
 from openbook.cli.options import JSON, KB, LABEL, MODEL, PATH, WEBHOOK, cluster_option
 from openbook.core.config import Place
-from openbook.core.errors import ConfigError, KnowledgeBaseMissing, StorageError, did_you_mean
+from openbook.core.errors import ConfigError, KnowledgeBaseMissing, OpenBookError, StorageError, did_you_mean
 
 if TYPE_CHECKING:
-    from openbook.answers.standing_questions import QuestionStore, StandingAnswer, StandingQuestion
+    from openbook.answers.standing_questions import QuestionStore, SavedQuestion
     from openbook.diagnosis.questions import Review
     from openbook.knowledge import KnowledgeBase
+    from openbook.library import Library
 
-OWNER = "command-line"  # of the standing questions that are saved here
+OWNER, LOCAL = "command-line", "local"  # of questions that are saved here, and at a server without a key
 LOOK_S = 1.0  # between two looks for a new version
+WAIT_S = 600.0  # for a check that a server began
 KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
 
 
@@ -201,19 +205,19 @@ def list_questions(kb: Place | None, as_json: bool) -> None:
         described(question, visible(store.answer(question), frozenset(question.labels), base), name)
         for question in store.questions(OWNER)
     ]
-    display.show(as_json, {"questions": found}, _print_questions, found)
+    display.show(as_json, {"questions": list(map(asdict, found))}, _print_questions, found)
 
 
-def _print_questions(found: list[dict[str, Any]]) -> None:
+def _print_questions(found: list[SavedQuestion]) -> None:
     for each in found:
-        version = "" if each["version"] is None else f"  version {each['version']}"
-        display.say(f"{each['id']}  {each['state']:7}{version}  {each['question']}", "bold")
-        for line in (each["answer"], each["error"]):
-            if line:
-                display.say(line, indent=4)
-        for change in each["changes"]:
-            was = display.excerpt(change["before"]["answer"])
-            display.say(f"until version {change['version_before']}: {was}", "dim", indent=4)
+        version = "" if each.version is None else f"  version {each.version}"
+        display.say(f"{each.id}  {each.state:7}{version}  {each.question}", "bold")
+        for line in filter(None, (each.answer, each.error)):
+            display.say(line, indent=4)
+        for change in each.changes:
+            display.say(
+                f"until version {change.version_before}: {display.excerpt(change.before.answer)}", "dim", indent=4
+            )
     if not found:
         display.say("There are no standing questions. Save one with: openbook questions add QUESTION")
 
@@ -237,30 +241,31 @@ def remove(question_id: str, kb: Place | None) -> None:
 def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> None:
     """Ask the standing questions again after every new version.
 
-    Shows each answer that changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
+    Asks the questions that were saved here or at a server with the same home folder, and shows each answer that
+    changed, until Ctrl-C. If the passages of a question did not change, the model is not asked.
     """
-    from openbook.answers.retrieval import Options
-    from openbook.answers.standing_questions import QuestionStore, ask_again
+    from openbook.answers.standing_questions import QuestionStore, post
+    from openbook.serving.keys import KeyFile
 
-    settings, told, seen = context.read_settings(kb=kb), 0, None
+    settings, seen, told = context.read_settings(kb=kb), None, 0
     with context.library(settings) as library:
-        base, model, corpus, fallback = library.base, library.model, library.corpus, library.resources.fallback()
-        store, options = QuestionStore(settings, base.id), Options.of(settings)
-        if not store.questions(OWNER):
+        store, key_file = QuestionStore(settings, library.base.id), KeyFile(settings.home)
+        if not store.questions():
             raise ConfigError("There are no standing questions. Save one with: openbook questions add QUESTION")
         try:
-            while not (once and seen):
-                if (stamp := store.stamp(base)) == seen:
+            while seen is None or not once:
+                labels = {key.id: key.labels for key in tuple(key_file.keys()) if key_file.days_left(key) != 0}
+                stamp = (store.stamp(library.base), labels)
+                if stamp == seen:
                     time.sleep(LOOK_S)
                     continue
-                with store.checking(OWNER) as held:
-                    if not held:
-                        raise StorageError("Another process is asking the standing questions. End it, or wait for it.")
-                    for question in store.questions(OWNER):
-                        labels = frozenset(question.labels)
-                        answer = ask_again(store, question, labels, corpus, model, options, fallback=fallback)
-                        if answer is not None:
-                            told += _tell(question, answer, settings.kb_place.name, webhook, as_json=as_json)
+                mark, events = store.derived.purge_mark(), list[dict[str, Any]]()
+                for owner in dict.fromkeys(each.owner for each in store.questions()):
+                    if owner in labels or owner in (OWNER, LOCAL):
+                        told += _check(store, library, owner, labels.get(owner), events, as_json=as_json)
+                for value in events if webhook else ():  # after the check, so that a slow webhook does not delay it
+                    if mark == store.derived.purge_mark() and (why := post(str(webhook), value)):
+                        display.note(why, "yellow")
                 seen = stamp
         except KeyboardInterrupt:
             if once:
@@ -270,22 +275,43 @@ def watch(kb: Place | None, once: bool, webhook: str | None, as_json: bool) -> N
         raise click.exceptions.Exit(1)
 
 
-def _tell(question: StandingQuestion, answer: StandingAnswer, name: str, webhook: str | None, *, as_json: bool) -> bool:
-    """Show and post a change, or show an error. False: there was neither."""
-    from openbook.answers.standing_questions import event, post
+def _check(
+    store: QuestionStore,
+    library: Library,
+    owner: str,
+    labels: tuple[str, ...] | None,
+    events: list[dict[str, Any]],
+    *,
+    as_json: bool,
+) -> int:
+    """Ask an owner's questions; show each change, add it to `events`, and show each error. Returns how many there were."""
+    from openbook.answers.retrieval import Options
+    from openbook.answers.standing_questions import ask_again, event
 
-    if answer.state == "failed":
-        display.note(f"{question.id}  {question.question}\n    {answer.error}", "red")
-    if answer.state != "changed":
-        return answer.state == "failed"
-    value = event(question, answer.changes[0], name)
-    if as_json:
-        click.echo(json.dumps(value))
-    else:
-        _print_change(value)
-    if webhook is not None and (why := post(webhook, value)):
-        display.note(why, "yellow")
-    return True
+    def explain(error: OpenBookError) -> str:
+        if owner == OWNER:
+            return str(error)
+        from openbook.serving.errors import api_error
+
+        return api_error(error).message  # callers of a server may read it
+
+    settings, told = library.resources.settings, 0
+    ask = partial(ask_again, store, corpus=library.corpus, model=library.model, options=Options.of(settings))
+    with store.checking(owner, WAIT_S) as held:
+        if not held:
+            raise StorageError("Another process is asking the standing questions. End it, or wait for it.")
+        for question in store.due(owner):
+            held_labels = frozenset(question.labels if labels is None else labels)
+            fallback = library.resources.fallback()
+            answer = ask(question=question, labels=held_labels, fallback=fallback, explain=explain)
+            if answer is not None and answer.state == "failed":
+                display.note(f"{question.id}  {question.question}\n    {answer.error}", "red")
+                told += 1
+            for change in store.take_untold(question):
+                events.append(event(question, change, settings.kb_place.name))
+                click.echo(json.dumps(events[-1])) if as_json else _print_change(events[-1])
+                told += 1
+    return told
 
 
 def _print_change(value: dict[str, Any]) -> None:

@@ -280,10 +280,8 @@ def _verify_signed(file: Path, key: str, as_json: bool) -> None:
 def _proof_lines(proof: PurgeProof | AbsenceProof) -> list[str]:
     from openbook.proofs.signatures import PurgeProof
 
-    silent = "this proof has an older format, which does not say what was beyond reach, such as backups."
-    lines = [f"Does not prove: {each}" for each in proof.beyond_reach or (silent,)]
-    base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
-    base += f" ({proof.store})" if proof.store else ""
+    lines = [f"Does not prove: {each}" for each in proof.beyond_reach]
+    base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base} ({proof.store})"
     if isinstance(proof, PurgeProof):
         what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
         lines += [
@@ -322,7 +320,7 @@ def _look_for(text_or_file: str, kb: Place | None, proof: Path | None, as_json: 
 
 def _text_of(text_or_file: str, settings: Settings) -> str:
     """A text, or a file's as `openbook add` reads it; `-` is standard input. Raises ConfigError."""
-    from openbook.parsers.sandbox import ParserPool
+    from openbook.parsers.sandbox.pool import ParserPool
 
     options, path, is_file = opening.run_options(settings), Path(text_or_file), text_or_file == "-"
     with suppress(OSError, ValueError):  # most texts are no valid file names

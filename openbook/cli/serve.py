@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.answers import opening
-from openbook.cli import context, display, on_cluster, permissions
-from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, WEBHOOK, cluster_option
+from openbook.cli import context, display, on_cluster
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE, REPLICAS, cluster_option
 from openbook.core.config import Place
 from openbook.core.errors import ConfigError, KnowledgeBaseMissing, needs_extra
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 @click.option("--require-key", is_flag=True, help="Require an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
-@WEBHOOK
 @cluster_option("Let replicas compute the answers on")
 @REPLICAS
 def serve(
@@ -77,7 +76,6 @@ def serve(
     each_model = [replace(settings, model=name) for name in names]
     least, most = on_cluster.replica_bounds(replicas, cluster)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [settings.kb_place])
-    permissions.share_as([settings.home, *places])
     configuration = Configuration(
         settings=settings,
         labels=checked_labels(labels),
@@ -85,8 +83,6 @@ def serve(
         ingest=opening.run_options(settings),
         **options,
     )
-    for advice in permissions.open_folders([settings.home, *places]).values():
-        click.echo(advice, err=True)
     # Before the weights are mapped, so that a taken port shows at once.
     with listen(configuration.host, port) as listener, ExitStack() as stack:
         open_model_of, _ = stack.enter_context(on_cluster.models(settings, cluster, (least, most)))
@@ -130,7 +126,7 @@ def _announce(configuration: Configuration, port: int, places: tuple[Place, ...]
 
 def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By name of folder or database, all with one embedder; created if missing."""
-    from openbook.answers.ask import CLOSED_BOOK
+    from openbook.answers.reading import CLOSED_BOOK
     from openbook.knowledge import KnowledgeBase
 
     context.clear_uploads(settings)

@@ -1,1 +1,1 @@
-"""Work on many machines: facts in PostgreSQL, segments in object storage, work through Ray."""
+"""Work on many machines: facts in PostgreSQL, work through Ray."""

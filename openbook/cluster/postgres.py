@@ -42,7 +42,6 @@ from openbook.core.errors import (
 )
 from openbook.core.files import make_folder
 from openbook.core.records import BeyondReach
-from openbook.knowledge.index.blobs import open_blobs
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Damage, Writer
 from openbook.knowledge.store.write_lock import file_lock
@@ -63,10 +62,11 @@ class PostgresStore:
     def __init__(self, place: DatabaseUrl) -> None:
         self.place = place
         url, _, query = place.url.partition("?")
-        pairs = parse_qsl(query, keep_blank_values=True)
-        self.blobs = next((value for key, value in pairs if key == "blobs"), "")
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
+        if "blobs" in parameters:
+            raise ConfigError(f"{place}: each machine builds its own index now. Leave `blobs` out of the URL.")
         try:
-            given = conninfo_to_dict(url, **{key: value for key, value in pairs if key != "blobs"})
+            given = conninfo_to_dict(url, **parameters)
             self._conninfo = make_conninfo("", **{**DEFAULTS, **given})
         except psycopg.Error as error:
             said = first_line(error).partition('"')[0].strip(" :")  # the rest may quote part of the password
@@ -111,7 +111,7 @@ class PostgresStore:
                 if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)).fetchone():
                     connection.execute(f"CREATE SCHEMA {SCHEMA}")
                 self._migrate(connection, 0)
-                schema.remember(connection, **meta, **({"blobs": open_blobs(self.blobs).url} if self.blobs else {}))
+                schema.remember(connection, **meta)
                 connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
 
     def open(self) -> dict[str, str]:

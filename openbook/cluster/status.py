@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.cluster.connection import ray_module
-from openbook.core.errors import StorageError
-from openbook.knowledge.index import shared_segments
 from openbook.knowledge.index.cache import kept_contents
 from openbook.knowledge.index.segment_set import SegmentSet
 from openbook.knowledge.store import schema
@@ -29,8 +27,7 @@ class BaseStatus:
     """A knowledge base's state and pending work.
 
     `unindexed`: texts of kept versions in no saved segment; each searching process indexes them itself.
-    `without_vectors`: passages found by words only. `segments_unreachable`: why shared segments cannot be reached;
-    empty if they can, or there are none.
+    `without_vectors`: passages found by words only.
     """
 
     version: int
@@ -39,7 +36,6 @@ class BaseStatus:
     unindexed: int
     without_vectors: int
     unfinished: tuple[str, ...]
-    segments_unreachable: str
 
     @property
     def behind(self) -> tuple[str, ...]:
@@ -54,8 +50,6 @@ class BaseStatus:
                 "change the embedder: openbook reembed OTHER_EMBEDDER"
             )
         found += [f"A {what} was interrupted. Run it again." for what in self.unfinished]
-        if self.segments_unreachable:
-            found.append(self.segments_unreachable)
         return tuple(found)
 
 
@@ -75,22 +69,12 @@ def unfinished(meta: Mapping[str, str]) -> tuple[str, ...]:
 def status_of_base(base: KnowledgeBase) -> BaseStatus:
     with base.snapshot() as connection:
         kept = kept_contents(connection)
-        saved = SegmentSet.open(
-            base.indexes.folder, base.indexes.source(connection), np.empty(0, np.int64), blobs=base.indexes.blobs
-        )
+        saved = SegmentSet.open(base.indexes.folder, base.indexes.source(connection), np.empty(0, np.int64))
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         interrupted = unfinished(schema.meta(connection))
         found = base.status()
     unindexed = len(np.setdiff1d(kept, saved.contents()))
-    unreachable = ""
-    if base.indexes.blobs is not None:
-        try:
-            shared_segments.check_reachable(base.indexes.blobs, base.id)
-        except StorageError as error:
-            unreachable = str(error)
-    return BaseStatus(
-        found.version, found.documents, found.passages, unindexed, without_vectors, interrupted, unreachable
-    )
+    return BaseStatus(found.version, found.documents, found.passages, unindexed, without_vectors, interrupted)
 
 
 def status_of_ray() -> RayStatus:

@@ -25,9 +25,11 @@ from openbook import __version__
 from openbook.cluster.connection import ray_module
 from openbook.core.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile, first_line
 from openbook.core.records import Embedder, EmbedderIdentity, Vectors
-from openbook.parsers import PARSER_VERSION, file_bytes, unsupported_reason
+from openbook.parsers import PARSER_VERSION
+from openbook.parsers.files import file_bytes, unsupported_reason
 from openbook.parsers.ocr import MAX_PAGES, ocr_engine
-from openbook.parsers.sandbox import Limits, Parsed, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits, Parsed
 
 SAMPLE_TEXTS = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
 LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")

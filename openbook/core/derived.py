@@ -15,7 +15,6 @@ Methods that write raise OSError.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,10 +92,3 @@ class DerivedFolder:
                 for each in self.contents():
                     delete(each)
                 self.change_mark(follows=mark)
-
-
-def of_older_layout(home: Path) -> list[Path]:
-    """Folders with derived data of OpenBook 0.1.0."""
-    states = [home / "states"] if (home / "states" / "writing").exists() else []
-    docs = [path for path in (home / "cache" / "docs").glob("*/") if re.fullmatch("[0-9a-f]{32}", path.name)]
-    return [*states, *docs, *(path.parent for path in (home / "cache" / "postgresql").glob("*/index"))]

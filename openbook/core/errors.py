@@ -3,7 +3,6 @@
 * OpenBookError
   - ConfigError            an unknown setting, or an invalid value
   - QuestionError          an empty or oversized question
-  - ConversationError      not a transcript
   - NotCertainEnough       an answer below the requested certainty
   + ModelError
     - UnknownModel         not in the store or the catalogue
@@ -56,10 +55,6 @@ class ConfigError(OpenBookError):
 
 
 class QuestionError(OpenBookError):
-    exit_code = 2
-
-
-class ConversationError(OpenBookError):
     exit_code = 2
 
 

@@ -71,7 +71,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class PassageSpan:
-    """`text[start:end]` of a document. A document's spans cover its text exactly, in order; those of 0.1.0 may overlap."""
+    """`text[start:end]` of a document. A document's spans cover its text exactly, in order."""
 
     start: int
     end: int
@@ -275,9 +275,6 @@ class PassageReference:
     document: str
 
 
-_ADDED = {3: ("instruction",), 4: ("certainty", "confidence")}  # by the receipt format that introduced them
-
-
 RECEIPT_FORMAT = 5  # docs/formats/receipt.md
 
 
@@ -286,8 +283,8 @@ class Receipt:
     """All that is needed to replay an answer.
 
     `where` and `labels` limited the search. `instruction`: how the user wanted the answer. `certainty` and
-    `confidence`: as told to the user. `reranker`: only of 0.1.0. `digest`: over all other fields
-    (docs/formats/receipt.md); empty in format 1.
+    `confidence`: as told to the user. `reranker`: always None, and part of the digest. `digest`: over all other fields
+    (docs/formats/receipt.md).
     """
 
     format: int
@@ -315,12 +312,6 @@ class Receipt:
     def sealed(self) -> Receipt:
         fields = dataclasses.asdict(self)
         del fields["digest"]
-        for first, names in _ADDED.items():
-            if self.format < first:
-                for name in names:
-                    del fields[name]
-        if self.format < 5:
-            del fields["decoding"]["schema"]
         return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 
@@ -417,7 +408,7 @@ BEYOND_REACH = {
     "other machines": "Other machines that use this knowledge base delete their copies when they next search.",
     "write-ahead log": "PostgreSQL's log holds deleted rows until the server has written over its segments: as a rule after max_wal_size more of log, later where wal_keep_size, an archive or a replication slot keeps them.",
     "log in use": "The user of the database may not end the part of the log that is in use. Ask its owner for pg_checkpoint and for EXECUTE on pg_switch_wal().",
-    "object versions": "The object storage may keep older versions, replicas and backups of objects that were deleted.",
+    "object versions": "A bucket may keep the index that an older OpenBook shared in it, and older versions of its objects.",
 }
 
 

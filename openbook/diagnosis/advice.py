@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from openbook.diagnosis.run_log import Header
 from openbook.diagnosis.runner import DEPTH
 from openbook.diagnosis.scoring import Share
-from openbook.diagnosis.summary import MISSES, ModelSummary
+from openbook.diagnosis.summary import ModelSummary
 
 FEW = 10  # misses; with fewer, the causes are only a hint
 
@@ -27,9 +27,7 @@ class Finding:
 
 def advice(summary: ModelSummary) -> tuple[Finding, ...]:
     """The most frequent cause first."""
-    group = summary.overall
-    counted = group.questions - group.failed
-    if not counted:
+    if summary.nothing_measured:
         return (
             Finding(
                 "Nothing was measured: the model failed on every question.",
@@ -37,17 +35,14 @@ def advice(summary: ModelSummary) -> tuple[Finding, ...]:
             ),
         )
     findings = [_headline(summary)]
-    misses: dict[str, int] = {verdict: group.verdicts[verdict].count for verdict in MISSES}
-    misses["not_in_the_knowledge_base"] = summary.abstained.of - summary.abstained.count
-    total = sum(misses.values())
+    total = sum(summary.misses.values())
     if not total:
         findings.append(Finding("There are no misses: every answer was right, or rightly said that there is none."))
-    for verdict, count in sorted(misses.items(), key=lambda each: -each[1]):
-        if count:
-            cause = _missed(summary, count) if verdict == "retriever_miss" else _CAUSES[verdict]
-            do = f"{_abstaining(summary.header)} {cause.do}" if verdict == "not_in_the_knowledge_base" else cause.do
-            what = f"{count / total:.0%} of the misses ({count} of {total}) {cause.what}"
-            findings.append(Finding(what, do.replace("{model}", shlex.quote(summary.name))))
+    for cause, count in summary.misses.items():
+        found = _missed(summary, count) if cause == "retriever_miss" else _CAUSES[cause]
+        do = f"{_abstaining(summary.header)} {found.do}" if cause == "not_in_the_knowledge_base" else found.do
+        what = f"{count / total:.0%} of the misses ({count} of {total}) {found.what}"
+        findings.append(Finding(what, do.replace("{model}", shlex.quote(summary.name))))
     findings += _notes(summary, total)
     return tuple(findings)
 
@@ -74,7 +69,7 @@ def _percent(found: Share) -> str:
 _CAUSES = {  # {model}: the name of the model
     "distracted": Finding(
         "are distractions: the passage was given to the reader, and among others it did not answer from it.",
-        "Fewer passages (the setting `passages`) are likely to help, and so is a reader trained beside wrong passages.",
+        "Fewer passages (the setting `passages`) are likely to help, and so is a reader that was trained with wrong passages as well.",
     ),
     "reader_gap": Finding(
         "are reader gaps: with the right passage alone, the model does not give the answer.",

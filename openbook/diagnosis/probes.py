@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from openbook.answers.retrieval import near_enough
-from openbook.core.codec import convert
-from openbook.core.errors import ConfigError
 from openbook.core.parallel import Cancelled, Progress
 from openbook.core.records import Hit
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder, states_any
@@ -213,12 +211,7 @@ class ProbeLine:
     """The trials of one question (its id), by probe."""
 
     question: str
-    trials: Mapping[str, Any]
-
-    def read(self) -> dict[str, Trial]:
-        """The trials of known probes; earlier versions had more. Raises ConfigError."""
-        there, where = self.trials.keys() & PROBES.keys(), f"The line of {self.question!r}"
-        return {name: convert(self.trials[name], Trial, where, ConfigError) for name in there}
+    trials: Mapping[str, Trial]
 
 
 def run_probes(
@@ -237,8 +230,7 @@ def run_probes(
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
 
     def is_due(question: Question, line: ProbeLine) -> bool:
-        there = line.read()
-        return len(there) < len(PROBES) or any(trial.failure for trial in there.values())
+        return any(trial.failure for trial in line.trials.values())
 
     def failures(line: ProbeLine) -> list[str]:
         shown = ((PROBES[name], trial) for name, trial in line.trials.items())
@@ -246,7 +238,7 @@ def run_probes(
 
     with open_run_log(path, bench.header(questions_digest), ProbeLine) as log:
         ask_due(log, questions, bench, partial(_probe, bench, finder), is_due, failures, progress)
-        lines = [line.read() for question in questions if (line := log.find(question.id))]
+        lines = [line.trials for question in questions if (line := log.find(question.id))]
     return ProbeRun(len(lines), {name: probe.result([each[name] for each in lines]) for name, probe in PROBES.items()})
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from openbook.answers.answer_text import says_nothing_found, tidy
-from openbook.answers.ask import Reading, cite, decoding_for, final_answer, measured_signals, read_hits
+from openbook.answers.ask import cite, measured_signals
 from openbook.answers.certainty import Signals
 from openbook.answers.prompts import closed_book_prompt
-from openbook.answers.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits, strategy_of
-from openbook.core.config import Strategy
+from openbook.answers.reading import PassagePlan, PassageStrategy, Reading, decoding_for, final_answer, strategy_of
+from openbook.answers.retrieval import PASSAGES, Corpus, Options, near_enough, ranked_hits
 from openbook.core.errors import ContextOverflow, EngineError
 from openbook.core.parallel import Cancelled, Listener, Progress, in_order, never
 from openbook.core.records import Completion, Decoding, Embedder, Hit, Passage
@@ -47,7 +47,7 @@ class Bench:
     at_once: int = 1
 
     @property
-    def strategy(self) -> Strategy:
+    def strategy(self) -> PassageStrategy:
         return strategy_of(self.options.strategy, self.model, self.options.decoding)
 
     @property
@@ -120,7 +120,7 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
 
     def request() -> tuple[str, bool, Completion | None]:
         listener = Listener(cancelled=cancelled)
-        readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, listener))
+        readings.append(PassagePlan(bench.strategy, hits).read(wording, bench.model, bench.decoding, listener))
         return *final_answer(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)

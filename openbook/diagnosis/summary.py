@@ -103,65 +103,104 @@ class ModelSummary:
     def name(self) -> str:
         return self.header.model.name
 
+    @property
+    def misses(self) -> dict[str, int]:
+        """Wrong answers by their cause, the most frequent first."""
+        found = {verdict: self.overall.verdicts[verdict].count for verdict in MISSES}
+        found["not_in_the_knowledge_base"] = self.abstained.of - self.abstained.count
+        return {cause: count for cause, count in sorted(found.items(), key=lambda each: -each[1]) if count}
+
+    @property
+    def nothing_measured(self) -> bool:
+        """True if the model failed on every question."""
+        return self.overall.failed == self.overall.questions
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the numbers need of one question, without its text.
+
+    `right`: of a question with an answer, by mode, whether every wording was right. `spent`: without failed requests.
+    `rank`: of the first passage that holds an answer, for the first wording; None: no such passage is known.
+    `decisive_rank`: for the wording that decided. `reached`: such a passage was given to the reader. `judged`: signals
+    of the answer's certainty, and whether it is right. `declined`: whether that was right; None: it did not decline.
+    """
+
+    outcome: QuestionOutcome
+    kind: str
+    tags: tuple[str, ...]
+    found: QuestionVerdict
+    right: Mapping[Mode, bool]
+    spent: Mapping[Mode, Sequence[_RequestCost]]
+    rank: int | None
+    decisive_rank: int
+    reached: bool
+    judged: tuple[Signals, bool] | None
+    declined: bool | None
+
+    @property
+    def failed(self) -> bool:
+        return self.found.verdict == "failed"
+
+
+def _row(observation: Observation, found: QuestionVerdict) -> _Row:
+    question, asked, first = observation.question, observation.asked, observation.asked[0]
+    replies = {mode: [reply for each in asked if (reply := each.reply(mode)) is not None] for mode in MODES}
+    counted = bool(question.answers) and not observation.failure
+    return _Row(
+        outcome=QuestionOutcome(question.id, found.verdict, found.right, words_digest(question)),
+        kind=question.kind,
+        tags=question.tags,
+        found=found,
+        right={
+            mode: all(reply_is_right(reply, question) for reply in each)
+            for mode, each in replies.items()
+            if counted and len(each) == len(asked)
+        },
+        spent={
+            mode: [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in each if not r.failure]
+            for mode, each in replies.items()
+        },
+        rank=first.rank if observation.holding else None,
+        decisive_rank=asked[found.wording_index].rank,
+        reached=any(passage.gold and passage.id in first.found for passage in observation.passages),
+        judged=(first.signals, reply_is_right(first.opened, question)) if first.signals else None,
+        declined=not observation.holding if first.opened.abstained and not first.signals else None,
+    )
+
 
 def summarise(
     header: Header, verdicts: Iterable[tuple[Observation, QuestionVerdict]], limits: CertaintyLimits = CertaintyLimits()
 ) -> ModelSummary:
     """Keeps no text of questions. `limits`: the present ones of certainty."""
-    outcomes: list[QuestionOutcome] = []
-    found: list[QuestionVerdict] = []
-    kinds, tags = defaultdict[str, list[QuestionVerdict]](list), defaultdict[str, list[QuestionVerdict]](list)
-    right: dict[Mode, list[bool]] = {mode: [] for mode in MODES}  # for each question with an answer
-    spent: dict[Mode, list[_RequestCost]] = {mode: [] for mode in MODES}  # without failed requests
-    ranks: list[int] = []  # of questions with a passage that holds an answer
-    reached: list[bool] = []  # for the same questions
-    missed: list[int] = []  # ranks of retriever misses
-    judged: list[tuple[Signals, bool]] = []  # of answers with a certainty
-    declined: list[bool] = []
-    for observation, each in verdicts:
-        question = observation.question
-        outcomes.append(QuestionOutcome(question.id, each.verdict, each.right, words_digest(question)))
-        found.append(each)
-        kinds[question.kind].append(each)
-        for tag in question.tags:
-            tags[tag].append(each)
-        for mode in MODES:
-            replies = [reply for wording in observation.asked if (reply := wording.reply(mode)) is not None]
-            spent[mode] += [(r.seconds, r.prompt_tokens, r.answer_tokens) for r in replies if not r.failure]
-            if question.answers and len(replies) == len(observation.asked) and not observation.failure:
-                right[mode].append(all(reply_is_right(reply, question) for reply in replies))
-        if each.verdict == "failed":
-            continue
-        first = observation.asked[0]
-        if first.signals:
-            judged.append((first.signals, reply_is_right(first.opened, question)))
-        elif first.opened.abstained:
-            declined.append(not observation.holding)
-        if observation.holding:
-            ranks.append(first.rank)
-            reached.append(any(p.gold and p.id in first.found for p in observation.passages))
-        if each.verdict == "retriever_miss":
-            missed.append(observation.asked[each.wording_index].rank)
-    silent = [each.without_passage == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
+    rows = [_row(observation, found) for observation, found in verdicts]
+    measured = [row for row in rows if not row.failed]
+    held = [(row.rank, row.reached) for row in measured if row.rank is not None]
+    missed = [row.decisive_rank for row in measured if row.found.verdict == "retriever_miss"]
+    unfound = [row.found.without_passage for row in measured if row.found.verdict == "not_in_the_knowledge_base"]
     return ModelSummary(
         header=header,
-        overall=_group(found),
-        by_kind={kind: _group(each) for kind, each in sorted(kinds.items())},
-        by_tag={tag: _group(each) for tag, each in sorted(tags.items())},
-        right_in={mode: share_of(each) for mode, each in right.items()},
-        abstained=share_of(silent),
-        from_memory=sum(each.from_memory for each in found),
+        overall=_group(rows),
+        by_kind=_groups((row.kind, row) for row in rows),
+        by_tag=_groups((tag, row) for row in rows for tag in row.tags),
+        right_in={mode: share_of([row.right[mode] for row in rows if mode in row.right]) for mode in MODES},
+        abstained=share_of([each == "abstained" for each in unfound]),
+        from_memory=sum(row.found.from_memory for row in rows),
         misses_within_depth=sum(rank > 0 for rank in missed),
         misses_cut_off=sum(0 < rank <= header.passages for rank in missed),
         retrieval=Retrieval(
-            len(ranks),
-            {k: share_of([0 < rank <= k for rank in ranks]) for k in RANKS},
-            share_of(reached),
-            interval([1.0 / rank if rank else 0.0 for rank in ranks]) if ranks else None,
+            len(held),
+            {k: share_of([0 < rank <= k for rank, _ in held]) for k in RANKS},
+            share_of([reached for _, reached in held]),
+            interval([1.0 / rank if rank else 0.0 for rank, _ in held]) if held else None,
         ),
-        costs={mode: _cost(each) for mode, each in spent.items()},
-        calibration=calibration(judged, declined, limits),
-        outcomes=tuple(outcomes),
+        costs={mode: _cost([each for row in rows for each in row.spent[mode]]) for mode in MODES},
+        calibration=calibration(
+            [row.judged for row in measured if row.judged is not None],
+            [row.declined for row in measured if row.declined is not None],
+            limits,
+        ),
+        outcomes=tuple(row.outcome for row in rows),
     )
 
 
@@ -173,11 +212,18 @@ def _cost(spent: Sequence[_RequestCost]) -> Cost:
     return Cost(len(spent), seconds, *((sum(read), sum(written)) if counted else (None, None)))
 
 
-def _group(found: Sequence[QuestionVerdict]) -> Group:
-    verdicts = Counter(each.verdict for each in found)
-    failed = verdicts["failed"]
-    shares = {verdict: share(verdicts[verdict], len(found) - failed) for verdict in SHARED}
-    return Group(len(found), failed, shares, share(sum(each.right for each in found), len(found) - failed))
+def _groups(rows: Iterable[tuple[str, _Row]]) -> dict[str, Group]:
+    by_key = defaultdict[str, list[_Row]](list)
+    for key, row in rows:
+        by_key[key].append(row)
+    return {key: _group(each) for key, each in sorted(by_key.items())}
+
+
+def _group(rows: Sequence[_Row]) -> Group:
+    verdicts = Counter(row.found.verdict for row in rows)
+    counted = len(rows) - verdicts["failed"]
+    shares = {verdict: share(verdicts[verdict], counted) for verdict in SHARED}
+    return Group(len(rows), verdicts["failed"], shares, share(sum(row.found.right for row in rows), counted))
 
 
 # --- two of them compared ---------------------------------------------------------------------------------------------

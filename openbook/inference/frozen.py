@@ -27,7 +27,7 @@ class ReadEach:
 
 
 class Engine(Protocol):
-    """Runs one model, as the conformance suite in `openbook.testing` states."""
+    """Runs one model, as `tests/conformance/models.py` states."""
 
     @property
     def identity(self) -> ModelIdentity: ...

@@ -38,11 +38,11 @@ def found(view: openbook.View, query: str, limit: int) -> list[tuple[str, dict[s
 
     Raises ConfigError, QuestionError, KnowledgeError.
     """
-    from openbook.answers.prompts import checked_question
+    from openbook.answers.ask import search
 
     if limit < 1:
         raise ConfigError(f"The number of passages must be at least 1, not {limit}.")
-    version, hits = view.corpus.search(checked_question(query), limit)
+    version, hits = search(query, view.corpus, limit)
     places = []
     for hit in hits:
         place = {name: getattr(hit.passage, name) for name in ("document", "page", "start", "end")}

@@ -7,13 +7,13 @@ Four rooms, each of which imports only those above it:
 
 * `store`    the truth: `interface`, `schema`, `sqlite`, `version_rows`, `identities` (renames, labels), `write_lock`
 * `index`    what a search reads: `words`, `bm25`, `vectors`, `segments`, `search`; `scope` and `filter_parser` limit it
-* `ingest`   files to contents: `discovery`, `watch`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
+* `ingest`   files to contents: `discovery`, `mirror`, `fetch`, `contents`, `splitter`, `embeddings`; `long_run` shares the write lock
 * `cite`     what is shown: `passages`, `windows`, `quotes`, `pictures` of pages, `editions`
 
 Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
-* `updates`     `add`, `sync`, `remove`;  `embedder_change`;  `versions`: list, compare, tag, restore, prune
+* `updates`     `add`, `sync`, `remove`, of `synced_folders` too;  `embedder_change`;  `versions`: list, compare, tag, restore, prune
 * `documents`   outlines, histories, examples, files that were not read;  `word_diff`: which words changed
 * `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.proofs.purge`)
 * `docs_cache`  knowledge bases for `--docs`

@@ -14,28 +14,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.core.codec import decode
+from openbook.core.codec import convert, decode, parse_json
 from openbook.core.config import Place
 from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, UnknownVersion
 from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
-from openbook.knowledge.cite.passages import (
-    documents_holding,
-    hits_of,
-    passage_of_id,
-    passages_in,
-    windows_around,
-)
-from openbook.knowledge.index.blobs import Blobs, open_blobs
+from openbook.knowledge.cite.passages import documents_holding, hits_of, passage_of_id, passages_in, windows_around
 from openbook.knowledge.index.cache import IndexCache
 from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
 from openbook.knowledge.ingest.splitter import Sizing
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.store.backends import store_of
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection, Store, Writer
+from openbook.knowledge.store.sqlite import store_of
 from openbook.knowledge.store.version_rows import now, version_ranges
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 
@@ -79,9 +72,9 @@ class KnowledgeBase:
         self.id = meta["id"]
         self._embedder_json = meta["embedder"]
         self.embedder = _embedder_identity(self._embedder_json, store)
-        self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
+        self.sizing = _sizing(meta["sizing"], store) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
-        self.indexes = IndexCache(store, self.id, self.embedder, _blobs(store, meta))
+        self.indexes = IndexCache(store, self.id, self.embedder)
         self._local = threading.local()
         self._whole_at = -1  # the newest version at which the tables were compared with their sum
         self._comparing = threading.Lock()
@@ -437,7 +430,7 @@ class KnowledgeBase:
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(in_scope, np.fromiter((content for (content,) in known), dtype=np.int64))):
                 raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
-            return self.indexes.shard(connection, self.version, in_scope, number, shards)
+            return self.indexes.shard(connection, in_scope, number, shards)
 
     def _check_embedder_is_still(self, meta: Mapping[str, str]) -> None:
         if meta["embedder"] == self._embedder_json:
@@ -454,24 +447,16 @@ class KnowledgeBase:
         self.indexes.close()
 
 
-def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
-    """The storage for shared segments; None if each machine has its own.
-
-    The remembered URL has no credentials: they come from the opening URL or the environment.
-    """
-    remembered = meta.get("blobs", "")
-    if not (store.blobs or remembered):
-        return None
-    found = open_blobs(store.blobs or remembered)
-    if remembered and found.url != remembered:
-        raise KnowledgeBaseInvalid(
-            f"The knowledge base in {store} shares its segments in {remembered}, not in {found.url}. Leave `blobs` out of its URL."
-        )
-    return found
-
-
 def embedder_json(identity: EmbedderIdentity) -> str:
     return json.dumps(asdict(identity))
+
+
+def _sizing(text: str, store: Store) -> Sizing:
+    where = f"The knowledge base in {store} is damaged: its passage size"
+    value = parse_json(text, where, KnowledgeBaseInvalid)
+    if isinstance(value, dict) and (value.pop("overlap", 0), value.pop("unit", "characters")) != (0, "characters"):
+        raise KnowledgeBaseInvalid(schema.DEVELOPMENT.format(store))
+    return convert(value, Sizing, where, KnowledgeBaseInvalid)
 
 
 def _embedder_identity(text: str, store: Store) -> EmbedderIdentity:

@@ -13,7 +13,7 @@ import numpy as np
 
 from openbook.core.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.index import segment_builder, segment_files, shared_segments
+from openbook.knowledge.index import segment_builder, segment_files
 from openbook.knowledge.index.cache import kept_contents
 from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segments import contents_of
@@ -53,10 +53,7 @@ def check(base: KnowledgeBase) -> CheckResult:
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
         unreferenced = _first(integrity.content(connection, each).text[:_SHOWN_CHARS] for each in base.unreferenced())
-        source, problems = base.indexes.source(connection), list[str]()
-        if base.indexes.blobs is not None:
-            problems += _first(shared_segments.problems(base.indexes.blobs, base.indexes.folder, source))
-        problems += _first(index_problems(base.indexes.folder, source, contents))
+        problems = _first(index_problems(base.indexes.folder, base.indexes.source(connection), contents))
     repaired = False
     if problems:
         try:

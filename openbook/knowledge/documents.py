@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -20,7 +20,7 @@ from openbook.knowledge.cite.passages import first_headings
 from openbook.knowledge.index.scope import Scope, condition, visible_to
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.schema import IDS
-from openbook.knowledge.updates import folder_labels
+from openbook.knowledge.synced_folders import folder_labels
 
 _LOOKED_AT = 4  # documents for each example
 _PASSAGES = 64  # at the beginning of each
@@ -65,7 +65,8 @@ def headings_between(text: str, spans: Sequence[PassageSpan], start: int, end: i
 Change: TypeAlias = Literal["added", "changed", "removed", "metadata"]
 
 
-class DocumentChange(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
     """What a version did to a document. `characters`: of its text in that version. `metadata`: it has other metadata or labels."""
 
     version: int

@@ -39,8 +39,9 @@ def reembed(
             connection.make_embeddings(NEXT_TABLE)
             schema.remember(connection, reembedding=identity)
         contents = kept_contents(run.connection).tolist()
-        embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
-        with run.commit(contents, NEXT_TABLE, is_ours) as connection:
+        run.table, run.is_ours = NEXT_TABLE, is_ours
+        embedded = embed_missing(run, contents, embedder, progress)
+        with run.commit(contents) as connection:
             connection.durable(True)
             with schema.transaction(connection), connection.changing(()):
                 version = schema.newest_version(connection) + 1
@@ -54,7 +55,6 @@ def reembed(
 
     version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
     changed = KnowledgeBase.open(base.store.place, embedder.identity)
-    changed.indexes.blobs = base.indexes.blobs
     with changed.writing() as connection:
         changed.indexes.refresh(connection)
     changed.close()

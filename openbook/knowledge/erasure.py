@@ -17,22 +17,16 @@ from openbook.core.errors import KnowledgeError, TextIsElsewhere
 from openbook.core.records import BeyondReach
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import TELLING, Needles
-from openbook.knowledge.index import segment_files, shared_segments
-from openbook.knowledge.ingest.mirror import (
-    SOURCES_FILE,
-    holder,
-    mirrored_files,
-    mirrors,
-    named,
-    opened_mirror,
-)
+from openbook.knowledge.index import segment_files
+from openbook.knowledge.ingest.mirror import holder, mirrored_files, mirrors, opened_mirror
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import identities, purge_identities
 from openbook.knowledge.store.interface import Connection, Reader, Rows, Store, Writer
-from openbook.knowledge.store.names import path_displayed
+from openbook.knowledge.store.names import path_displayed, resolve
 from openbook.knowledge.store.schema import NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
+from openbook.knowledge.synced_folders import SOURCES_FILE
 from openbook.sources.registry import is_address
 
 _BETWEEN = bytes(16)  # no window of text spans it
@@ -46,8 +40,7 @@ class PurgeResult:
     """The proof of a purge: `files` and `bytes` were scanned without finding text, name, vector or key of the documents.
 
     `documents` are in no version. `partly_kept` shared a purged text and keep others. `still_on_disk`: existing files of these paths, and
-    addresses still at their source, which the next run over them adds again, without `labels`, those given directly. `objects` and `object_bytes` in shared storage have the bytes of
-    scanned files. `beyond_reach`: what no purge of this kind of store reaches.
+    addresses still at their source, which the next run over them adds again, without `labels`, those given directly. `beyond_reach`: what no purge of this kind of store reaches.
     """
 
     version: int
@@ -59,8 +52,6 @@ class PurgeResult:
     still_on_disk: tuple[str, ...]
     labels: tuple[str, ...]
     beyond_reach: tuple[BeyondReach, ...]
-    objects: int
-    object_bytes: int
 
 
 def purge(
@@ -85,8 +76,6 @@ def purge(
         held = [stack.enter_context(opened_mirror(each, timeout_s=lock_timeout_s)) for each in mirrors(base.folder)]
         connection = stack.enter_context(base.writing(lock_timeout_s))
         segment_files.index_folder(base.indexes.folder)  # raises if it is a link, before anything is deleted
-        if base.indexes.blobs is not None:
-            shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(resolve_in_all_versions(base, documents))
         contents = _contents_held_by(connection, paths)
@@ -115,7 +104,6 @@ def purge(
         partly_kept = others & {path for (path,) in connection.execute("SELECT DISTINCT path FROM documents")}
         known = base.forget(connection, lock_timeout_s)
         files, scanned = _scan(base.folder, traces)
-        objects, object_bytes = _shared(base, connection)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
@@ -132,8 +120,6 @@ def purge(
         still_on_disk=still_on_disk,
         labels=tuple(sorted(labels)),
         beyond_reach=beyond_reach(base, known),
-        objects=objects,
-        object_bytes=object_bytes,
     )
 
 
@@ -142,7 +128,7 @@ def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> li
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
     paths = sorted(known)
-    return sorted({path for each in documents for path in named(base.connection, paths, each)})
+    return sorted({path for each in documents for path in resolve(paths, each, base.connection)})
 
 
 def purge_is_unfinished(base: KnowledgeBase) -> bool:
@@ -283,33 +269,13 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     return files, scanned
 
 
-def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int]:
-    """(objects, their bytes) in shared storage.
-
-    Objects are named by their digests: one named like a scanned file is scanned, any other is an error.
-    """
-    if base.indexes.blobs is None:
-        return 0, 0
-    source = base.indexes.source(connection)
-    saved = segment_files.read(base.indexes.folder, source, every_byte=True)[0]
-    objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.indexes.folder, source).objects(
-        saved
-    )
-    if strangers:
-        raise KnowledgeError(
-            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects under this knowledge base's id that none "
-            f"of its manifests names, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
-        )
-    return objects, size
-
-
 def kind_of(base: KnowledgeBase) -> str:
-    return ("PostgreSQL" if base.store.is_shared else "folder") + (" and object storage" if base.indexes.blobs else "")
+    return "PostgreSQL" if base.store.is_shared else "folder"
 
 
 def beyond_reach(base: KnowledgeBase, known: Iterable[BeyondReach] = ()) -> tuple[BeyondReach, ...]:
     """Places that neither a purge nor a scan reaches. `known` adds entries, or replaces those of the same reason."""
     found = {reason: BeyondReach(reason) for reason in (*_BEYOND_REACH, *base.store.beyond_reach)}
-    if base.indexes.blobs is not None:
-        found["object versions"] = BeyondReach("object versions", f"Let these expire under {base.id}/.")
+    if bucket := schema.meta(base.connection).get("blobs"):  # in which an older OpenBook shared its index
+        found["object versions"] = BeyondReach("object versions", f"Delete {bucket.partition('?')[0]}/{base.id}/.")
     return tuple((found | {each.reason: each for each in known}).values())

@@ -1,4 +1,4 @@
-"""Find documents by name, search their texts for exact words, and read them: without a model and without an index.
+"""Find documents by name, search their texts for exact words, read and compare them: without a model and without an index.
 
 Documents outside the scope do not exist for these functions.
 """
@@ -11,13 +11,13 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any
 
 import re2
 
-from openbook.core.errors import KnowledgeError, QuestionError
+from openbook.core.errors import QuestionError
 from openbook.core.parallel import silent
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.documents import headings_between, page_starts
@@ -25,8 +25,9 @@ from openbook.knowledge.index.scope import Scope, condition
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.interface import Connection
-from openbook.knowledge.store.names import resolve
-from openbook.parsers.text import text_headings
+from openbook.knowledge.store.names import LISTING, resolve_one
+from openbook.knowledge.word_diff import Piece, word_diff
+from openbook.parsers.formats.text import text_headings
 
 MAX_PATTERN_CHARS = 500
 MAX_LINE_CHARS = 300  # of a match's line, around the match
@@ -222,7 +223,7 @@ def read(
     length: int | None = None,
     page: int | None = None,
 ) -> Part:
-    """A part of a document, which may be named as in `resolve`. With `page`, `start` counts from the page's beginning, and the part ends with the page.
+    """A part of a document, which may be named as in `resolve_one`. With `page`, `start` counts from the page's beginning, and the part ends with the page.
 
     Raises QuestionError for an unknown name or page.
     """
@@ -260,21 +261,35 @@ def outline(base: KnowledgeBase, scope: Scope, document: str) -> list[Heading]:
     return [Heading(begin, page, 1, f"Page {page}") for page, begin in pages]
 
 
-def named(paths: list[str], name: str) -> str:
-    """The one document among `paths` that `name` means, as in `resolve`. Raises QuestionError."""
-    if name in paths:
-        return name  # also a page whose address ends with `/`
-    try:
-        found = resolve(paths, name)
-    except KnowledgeError as error:
-        raise QuestionError(str(error)) from error
-    if len(found) > 1:
-        raise QuestionError(f"{name[:200]!r} is a folder of {len(found):,} documents. Name one of them.")
-    return found[0]
+def compare(
+    base: KnowledgeBase,
+    document: str,
+    before: int,
+    after: int,
+    scope: Scope | None = None,
+    *,
+    max_chars: int | None = None,
+    listing: str = LISTING,
+) -> tuple[str, list[Piece]]:
+    """(path, the words that changed) of the document that a name means in either version, as in `resolve_one`.
+
+    Its text is empty in a version without it, and where `scope` (None: all labels) does not show it. Raises QuestionError.
+    """
+    scopes = [replace(scope or Scope(), as_of=version) for version in (before, after)]
+
+    def text(path: str, each: Scope) -> str | None:
+        return base.text(path, each.as_of) if scope is None or base.holds(path, each) else None
+
+    with base.snapshot():
+        path, texts = document, [text(document, each) for each in scopes]
+        if texts == [None, None]:
+            path = resolve_one(sorted({path for each in scopes for path in base.documents(each)}), document, listing)
+            texts = [text(path, each) for each in scopes]
+    return path, word_diff(*(each or "" for each in texts), max_chars=max_chars)
 
 
 def _content(base: KnowledgeBase, scope: Scope, document: str, version: int) -> tuple[str, StoredContent]:
-    path = named(base.documents(scope), document)
+    path = resolve_one(base.documents(scope), document)
     content = base.content(path, version)
     assert content is not None  # within one snapshot
     return path, content

@@ -19,24 +19,18 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, by_source, live_documents
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
 from openbook.knowledge.ingest.embeddings import embed_missing
+from openbook.knowledge.ingest.fetch import FetchResult, fetch
 from openbook.knowledge.ingest.long_run import LongRun, in_slices
-from openbook.knowledge.ingest.mirror import (
-    FetchResult,
-    declared_sources,
-    fetch,
-    forget_mirror,
-    mirror_folder,
-    named,
-)
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import Change, RunChanges, follow_renames, identities, waiting_names
 from openbook.knowledge.store.interface import Connection, Writer
-from openbook.knowledge.store.names import display_path
+from openbook.knowledge.store.names import display_path, resolve
 from openbook.knowledge.store.schema import IDS
 from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
-from openbook.parsers import is_image_refusal
+from openbook.knowledge.synced_folders import folder_labels, synced_folders
+from openbook.parsers.files import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
-from openbook.sources.registry import is_address, without_revision
+from openbook.sources.registry import is_address
 
 LiveDocuments: TypeAlias = dict[str, LiveDocument]  # documents of the newest version, by path, in their order
 FindBatches: TypeAlias = Callable[[LiveDocuments], Sequence[FileBatch]]
@@ -92,37 +86,6 @@ def sync(
     Raises KnowledgeError when the folder is missing, or empty though it had documents: an unmounted disk must not empty the knowledge base.
     """
     return sync_folders(base, [SyncedFolder(folder, rules, options.labels, options.ocr)], embedder, options)
-
-
-def to_sync(
-    base: KnowledgeBase,
-    place: str | Path,
-    rules: Rules = Rules(),
-    labels: frozenset[str] = frozenset(),
-    ocr: str = "",
-    *,
-    reset: bool = False,
-) -> SyncedFolder:
-    """A folder or, for an address, a source, with the globs, labels and OCR of its last sync where none are given, unless `reset`.
-
-    What `sources.toml` says of a source holds before those. Raises KnowledgeError if there is no such folder.
-    """
-    before = [] if reset else synced_folders(base)
-    if is_address(str(place)):
-        wanted = SyncedFolder(mirror_folder(base.folder, str(place)), address=str(place))
-        before = [*declared_sources(base.folder), *before]
-    else:
-        check_exists(Path(place))
-        wanted = SyncedFolder(Path(os.path.abspath(place)))
-    address, wanted = wanted.address, next((each for each in before if each.folder == wanted.folder), wanted)
-    rules = rules if rules != Rules() else wanted.rules
-    return replace(wanted, address=address, rules=rules, labels=labels or wanted.labels, ocr=ocr or wanted.ocr)
-
-
-def all_to_sync(base: KnowledgeBase, ocr: str = "") -> list[SyncedFolder]:
-    """All folders and sources that were synced, and those in `sources.toml`."""
-    known = [*synced_folders(base), *declared_sources(base.folder, ocr)]
-    return list({each.folder: each for each in known}.values())
 
 
 def sync_folders(
@@ -248,40 +211,12 @@ def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
     with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
-        paths = sorted({path for each in documents for path in named(connection, live, each)})
+        paths = sorted({path for each in documents for path in resolve(live, each, connection)})
         with version_transaction(connection, paths):
             version = write_version(connection, (), paths)
         apply_retention(connection)
         base.indexes.refresh(connection)
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
-
-
-def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
-    """The synced folders and sources that are remembered."""
-    rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
-    found = [SyncedFolder.from_json(text) for (text,) in rows]
-    return [replace(each, folder=mirror_folder(base.folder, each.address)) if each.address else each for each in found]
-
-
-def folder_labels(base: KnowledgeBase) -> Callable[[str], frozenset[str]]:
-    """A function from a listed path to the labels of the synced folders around it."""
-    known = [(each.prefix, each.labels) for each in synced_folders(base) if each.labels]
-    return lambda path: frozenset[str]().union(*(labels for folder, labels in known if path.startswith(folder)))
-
-
-def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
-    """Stop syncing a folder or source unless it is named; its documents stay. What was fetched is deleted.
-
-    Raises KnowledgeError if it was not synced, or stands in `sources.toml`.
-    """
-    name = without_revision(str(folder)) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
-    if any(without_revision(each.address) == name for each in declared_sources(base.folder)):
-        raise KnowledgeError(f"{name} stands in sources.toml. Delete its entry there first.")
-    was_fetched = is_address(name) and forget_mirror(mirror_folder(base.folder, name), name)
-    with base.writing() as connection, schema.transaction(connection), connection.changing(()):
-        if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount and not was_fetched:
-            known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
-            raise KnowledgeError(f"{name} was not synced. These were: {', '.join(known) or 'none'}.")
 
 
 def forget_verdicts(base: KnowledgeBase, paths: Iterable[str]) -> int:
@@ -316,7 +251,7 @@ def _ingest(base: KnowledgeBase, embedder: Embedder, options: RunOptions, find_b
         changes = list(follow_renames(known, waiting_names(connection), run_changes))
         changes += _relabelled(live, batches, {change.path for change in changes} | removed.keys())
         contents = {change.content_id for change in changes}
-        embedded = embed_missing(run, contents, embedder, options.progress, reusable=ingest.reusable(changes))
+        embedded = embed_missing(run, contents, embedder, options.progress, ingest.reusable(changes))
         verdicts = _all_verdicts(live, ingest.verdicts, changes, removed)
         paths = {*removed, *(change.path for change in changes), *(path for _, path in ingest.restat)}
         with run.commit(contents):

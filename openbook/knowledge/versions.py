@@ -12,11 +12,7 @@ from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionE
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.scope import Scope, condition, held_in
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.store.identities import (
-    Change,
-    identities,
-    leave_names,
-)
+from openbook.knowledge.store.identities import Change, identities, leave_names
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.version_rows import (
     PruneResult,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import Literal, NamedTuple, TypeAlias
@@ -23,7 +24,8 @@ _WORD = re.compile(rf"(?:[{_UNSPACED}]|[^\s{_UNSPACED}]+)\s*|\s+")
 Kind: TypeAlias = Literal["same", "removed", "added", "skipped"]
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Piece:
     """`skipped`: text left out, which is equal on both sides unless it is the last piece. `chars`: its length, or what it stands for."""
 
     kind: Kind

@@ -20,7 +20,7 @@ from openbook.core.records import Digest, canonical_json
 from openbook.models.aliases import name_problem
 from openbook.models.digest import Count, EmbeddingSpec, FileEntry, Sha256, TensorDigest, model_digest, tensors_digest
 
-FORMATS = (1, 2)  # 2 adds adapters and trained models; all others are still written as 1
+FORMATS = (1, 2)  # one format: what was trained here is written as 2, all else as 1
 MAX_MANIFEST_BYTES = 64 << 20
 MANIFEST_NAME = "manifest.json"
 TRAINING_RECORD = "training.json"  # next to the files of a trained language model or adapter
@@ -164,8 +164,8 @@ def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: in
     version = value.pop("format", None) if isinstance(value, dict) else None
     if type(version) is not int or version not in formats:
         raise InvalidModelFile(
-            f"{where} has format {str(version)[:40]}; this version of OpenBook reads "
-            f"{' and '.join(map(str, formats))}. Upgrade OpenBook, or pull the model again."
+            f"{where} has format {str(version)[:40]}, made by a development version of OpenBook, or by a newer one: fetch or "
+            "import the model again, or upgrade OpenBook."
         )
     return value, version
 

@@ -7,19 +7,24 @@ other files, parsers with OCR its engine. The text has no control characters exc
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import pkgutil
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import BinaryIO
 
-from openbook.core.errors import NotReadNow, UnreadableFile
+from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, Digest, sha256_hex
+from openbook.parsers.files import (
+    ARCHIVE,
+    AUDIO,
+    ENCRYPTED,
+    IMAGE,
+    LEGACY_OFFICE,
+    VIDEO,
+    file_bytes,
+    unsupported_reason,
+)
 
 PARSER_VERSION = "13"
 MAX_ATTACHMENT_DEPTH = 3
@@ -53,40 +58,18 @@ _BY_PARSER = {
     "odf:parse_odf": "odt odp",
     "epub:parse_epub": "epub",
 }
-PARSERS = {f".{end}": f"openbook.parsers.{parser}" for parser, ends in _BY_PARSER.items() for end in ends.split()}
+PARSERS = {
+    f".{end}": f"openbook.parsers.formats.{parser}" for parser, ends in _BY_PARSER.items() for end in ends.split()
+}
 SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
-
-NEEDS_MEMORY = "MB of memory to read"  # suffix of the reason when a file needs more than the limit
-NEEDS_OCR = ": needs OCR"  # suffix of the reason when a file has only pictures
-OVER_FILE_LIMIT = " MB, over the limit of "  # in the reason when a file is too large
-ENCRYPTED = "encrypted with a password"
-NO_PERMISSION = "no permission to read it"
-LEGACY_OFFICE = "a legacy Office file: save it as .docx, .xlsx or .pptx"
-_IMAGE = f"an image{NEEDS_OCR}"
-NO_TEXT_IN_IMAGE = "an image without text that OCR can read"
-_OTHER_IMAGE = "an image in a format that OCR does not read: save it as PNG"
-ARCHIVE = "an archive: unpack it"
-AUDIO = "audio is not read: transcribe it first"
-VIDEO = "video is not read: transcribe it first"
-NOT_TEXT = "binary data, not text"
-_UNREADABLE_ENDS = {
-    _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp",
-    _OTHER_IMAGE: "heic heif avif ico psd jp2",
-    ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
-    AUDIO: "mp3 wav flac ogg oga opus m4a aac wma mid midi",
-    VIDEO: "mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
-    NOT_TEXT: "exe dll so dylib a o obj lib class pyc pyo pyd wasm bin com msi ttf otf woff woff2 eot db sqlite sqlite3 mdb "
-    "pkl pickle npy npz pt pth onnx gguf safetensors h5 hdf5 parquet arrow feather avro swp",
-}
-_UNREADABLE = {f".{end}": reason for reason, ends in _UNREADABLE_ENDS.items() for end in ends.split()}
 
 # First bytes that decide whatever the name says. No text begins with any of these.
 _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), reason)
     for pattern, reason in (
-        (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", _IMAGE),
+        (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", IMAGE),
         (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", ARCHIVE),
         (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....WAVE|....ftypM4A|\xff\xfb[\x30-\xee]", AUDIO),
         (rb"RIFF....AVI |....ftyp|\x1a\x45\xdf\xa3", VIDEO),
@@ -134,79 +117,6 @@ def parse_bytes(
     return replace(content, headings=tuple(sorted(content.headings, key=lambda mark: mark.start)))
 
 
-def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
-    """Why a file of this name is never read; empty if it may be."""
-    reason = _UNREADABLE.get(path.suffix.lower(), "")
-    return "" if ocr and reason == _IMAGE else reason
-
-
-def is_image_refusal(reason: str) -> bool:
-    """True if OCR could read a file refused for this reason."""
-    return reason == _IMAGE
-
-
-def irregular_file_reason(mode: int) -> str:
-    """The kind of file; empty for a regular one."""
-    kinds = {
-        stat.S_IFDIR: "a folder, not a file",
-        stat.S_IFLNK: "a link, not a file",
-        stat.S_IFIFO: "a named pipe, not a file",
-        stat.S_IFSOCK: "a socket, not a file",
-        stat.S_IFBLK: "a device, not a file",
-        stat.S_IFCHR: "a device, not a file",
-    }
-    return kinds.get(stat.S_IFMT(mode), "")
-
-
-def os_reason(error: OSError) -> str:
-    known = {
-        errno.ENOENT: "does not exist any more",
-        errno.EACCES: NO_PERMISSION,
-        errno.EPERM: NO_PERMISSION,
-        errno.ELOOP: "a link that leads back to itself",
-        errno.EIO: "the disk could not read it",
-    }
-    return known.get(error.errno or 0) or (error.strerror or type(error).__name__).lower()
-
-
-@contextlib.contextmanager
-def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """Open a regular file for reading. Without `follow` a link is refused. Raises NotReadNow, UnreadableFile."""
-    try:
-        _check_kind(path.stat(follow_symlinks=follow).st_mode)
-        # Non-blocking, in case a named pipe took the file's place meanwhile.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            _check_kind(os.fstat(file.fileno()).st_mode)
-            yield file
-    except FileNotFoundError as error:
-        raise NotReadNow("does not exist") from error
-    except OSError as error:
-        raise NotReadNow(os_reason(error)) from error
-    except ValueError as error:  # a path with a NUL
-        raise UnreadableFile("not a valid path") from error
-
-
-def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
-    """Raises as `opened` does, and UnreadableFile above `max_bytes`."""
-    with opened(path, follow=follow) as file:
-        check_size(os.fstat(file.fileno()).st_size, max_bytes)
-        data = file.read(max_bytes + 1)
-    check_size(len(data), max_bytes)
-    return data
-
-
-def _check_kind(mode: int) -> None:
-    if kind := irregular_file_reason(mode):
-        raise UnreadableFile(kind)
-
-
-def check_size(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise UnreadableFile(f"{size / 1e6:.1f}{OVER_FILE_LIMIT}{max_bytes / 1e6:g} MB")
-
-
 def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     """The parser. The bytes decide first, then the name: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
@@ -216,14 +126,14 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     if data.startswith(_OLE2):
         return _compound(data)
     if data.startswith(b"PK\x03\x04"):
-        from openbook.parsers.packages import package_kind
+        from openbook.parsers.formats.packages import package_kind
 
         kind = package_kind(data)
         # Not recognized, but named like a package: its parser can say what is wrong.
         if target := PARSERS.get(kind or (name.suffix if name.suffix in _PACKAGES else ""), ""):
             return target
     reason = next((reason for pattern, reason in _MAGIC if pattern.match(data)), "")
-    if reason == _IMAGE and ocr:
+    if reason == IMAGE and ocr:
         return _OCR_IMAGE
     if reason:
         raise UnreadableFile(reason)

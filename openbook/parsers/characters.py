@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers import NOT_TEXT
+from openbook.parsers.files import NOT_TEXT
 
 MAX_TITLE_CHARS = 200
 

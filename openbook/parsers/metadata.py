@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from openbook.core.codec import unique_keys
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Metadata, MetadataValue, canonical_json
-from openbook.parsers import file_bytes
+from openbook.parsers.files import file_bytes
 
 MAX_KEYS = 64
 MAX_VALUE_CHARS = 1000

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -71,16 +70,6 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
     beyond += [OutOfReach("unreadable", each, packed) for each in unheld(base, settings.derived_dir / UPLOADS)]
     of_source = "no version holds what was fetched here, and no text can be found in a packed file: exclude it, or sync --forget its source."
     beyond += [OutOfReach("unreadable", each, of_source) for each in unheld_items]
-    objects: list[int] = []
-    if (blobs := base.indexes.blobs) is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            for each in list(blobs.list(f"{base.id}/")):
-                with suppress(KeyError):  # deleted meanwhile
-                    blobs.fetch(each.key, copy := Path(folder, "object"))
-                    objects.append(each.size)
-                    if needles.find_in(copy, TELLING)[0] is not None:
-                        places.append(f"{each.key} in {blobs.url}")
-    in_objects = ScannedFiles("object storage", len(objects), sum(objects))
     proof = AbsenceProof(
         openbook_version=__version__,
         time=began,
@@ -88,7 +77,7 @@ def look_for(base: KnowledgeBase, text: str, settings: Settings) -> tuple[list[s
         knowledge_base_version=version,
         store=kind_of(base),
         text=sha256_hex(text.encode()),
-        scanned=(ScannedFiles("rows", rows, row_bytes), *scanned, in_objects),
+        scanned=(ScannedFiles("rows", rows, row_bytes), *scanned),
         out_of_reach=unreached_paths(beyond),
         beyond_reach=beyond_reach(base, [BeyondReach("numbers")]),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from openbook import __version__
 from openbook.core.config import Settings
-from openbook.core.derived import UPLOADS, DerivedFolder, of_older_layout
+from openbook.core.derived import UPLOADS, DerivedFolder
 from openbook.core.errors import KnowledgeBaseBusy, StorageError
 from openbook.core.files import check_deletable, delete, delete_left_over, is_unfinished, storage_errors
 from openbook.core.locks import delete_abandoned, is_held
@@ -110,8 +110,6 @@ def purge_everywhere(
             base, documents, copies=copies, lock_timeout_s=lock_timeout_s, elsewhere=elsewhere, afterwards=afterwards
         )
     here = [ScannedFiles("knowledge base", purged.files, purged.bytes)]
-    if purged.objects:
-        here.append(ScannedFiles("object storage", purged.objects, purged.object_bytes))
     deleted = DeletedCounts(documents=len(purged.documents), passages=purged.passages, **counts)
     scanned.sort(key=lambda each: each.place)
     return PurgedEverywhere(
@@ -175,7 +173,7 @@ def _purging(settings: Settings, lock_timeout_s: float) -> Iterator[DerivedFolde
 
 def _derived(settings: Settings) -> list[Path]:
     contents = DerivedFolder(settings.derived_dir).contents()
-    return [*(each for each in contents if each.name != UPLOADS), *of_older_layout(settings.home)]
+    return [each for each in contents if each.name != UPLOADS]
 
 
 def _delete_elsewhere(settings: Settings, needles: Needles) -> dict[str, int]:

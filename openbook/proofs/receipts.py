@@ -21,7 +21,6 @@ from openbook.core.files import last_line_feed, storage_errors
 from openbook.core.locks import exclusive_lock
 from openbook.core.records import RECEIPT_FORMAT, Digest, Receipt, canonical_json, sha256_hex
 
-FORMATS = (1, 2, 3, 4, RECEIPT_FORMAT)  # that are read; the last is written
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
@@ -53,9 +52,10 @@ def parse_receipt(text: str | bytes) -> Receipt:
 def receipt_of(value: object) -> Receipt:
     """Convert parsed JSON. Raises ReceiptError."""
     found = convert(value, Receipt, "receipt", ReceiptError)
-    if found.format not in FORMATS:
+    if found.format != RECEIPT_FORMAT:
+        wrote = "a development version" if found.format < RECEIPT_FORMAT else "a later version"
         raise ReceiptError(
-            f"The receipt has format {found.format}; this version of OpenBook reads {', '.join(map(str, FORMATS))}."
+            f"The receipt has format {found.format}, not {RECEIPT_FORMAT}: it was made by {wrote} of OpenBook, so it cannot be replayed."
         )
     try:
         found.sealed()
@@ -65,16 +65,9 @@ def receipt_of(value: object) -> Receipt:
 
 
 def is_altered(receipt: Receipt) -> bool:
-    """True if a field has changed since the receipt was written. Of format 1 only the question is checked."""
-    if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
-        return True
-    if receipt.format < 3 and receipt.instruction:
-        return True
-    if receipt.format < 4 and (receipt.confidence or receipt.certainty is not None):
-        return True
-    if receipt.format < 5 and receipt.decoding.schema:
-        return True
-    return receipt.format > 1 and receipt.sealed().digest != receipt.digest
+    """True if a field has changed since the receipt was written."""
+    question = sha256_hex(receipt.question.encode("utf-8", "surrogatepass"))
+    return receipt.question_digest != question or receipt.sealed().digest != receipt.digest
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -85,8 +85,8 @@ class PurgeProof:
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[UnreachedPaths, ...]
     models_that_learned_it: tuple[Digest, ...]
-    store: str = ""  # empty, like `beyond_reach`, in proofs of the first format, which do not state their limits
-    beyond_reach: tuple[BeyondReach, ...] = ()
+    store: str
+    beyond_reach: tuple[BeyondReach, ...]
 
 
 @dataclass(frozen=True, slots=True)

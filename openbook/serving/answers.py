@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from fastapi.responses import StreamingResponse
 
-from openbook.answers.ask import CLOSED_BOOK, ask_with_fallback
+from openbook.answers.ask import ask_with_fallback
 from openbook.answers.prompts import checked_question
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.answers.retrieval import Corpus, Options
 from openbook.core.errors import QuestionError
 from openbook.core.parallel import Listener
@@ -120,6 +121,16 @@ class Shape(ABC):
         return event(error.body)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a question is answered. `seeds`: one for each answer to compute. `warnings`: what is ignored, and why."""
+
+    base: KnowledgeBase | None
+    options: Options
+    seeds: Sequence[int]
+    warnings: tuple[str, ...]
+
+
 async def respond(
     call: Call,
     body: AnswerBody,
@@ -132,49 +143,12 @@ async def respond(
 
     `progress`: the event for a stage before the text. Raises ApiError, QuestionError before any work.
     """
-    service, own = call.service, body.selection
     checked_question(conversation.question)
     call, suffix = call.resolve(body.model)
-    base = _base(call, body, suffix)
-    trained = call.model.reader is not None
-    options, lowered = _options(call, body, limit)
-    options = replace(options, earlier=conversation.turns)
-    if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
-        options = replace(options, instruction=conversation.instruction)
-
-    is_task = base is not None and conversation.question.startswith(TASK)
-    base = None if is_task else base
-    unused = [*lowered, *conversation.warnings(closed_book=base is None, trained=trained)]
-    if is_task:
-        unused.append(f"No document is read for a message that begins with {TASK!r}: it is a task, not a question.")
-    if own.progress and not (body.stream and progress):
-        unused.append("'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.")
-    if body.choices > 1 and not options.decoding.temperature:
-        unused.append(f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.")
-    in_json = body.wanted_schema is not None
-    if in_json and trained and base is not None:
-        unused.append("This model was not trained to write JSON. Its values may be wrong or cut.")
-    if in_json and body.stops:
-        unused.append("'stop' is ignored. It could end an answer before its JSON is complete.")
-        options = replace(options, decoding=replace(options.decoding, stop=()))
-    seeds = [(options.decoding.seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices)]
-    seeds = seeds if options.decoding.temperature else seeds[:1]
+    plan = _plan(call, body, conversation, _base(call, body, suffix), limit, tells_progress=progress is not None)
 
     def work(call: Call, listener: Listener = Listener()) -> list[ServedAnswer]:
-        schema = _schema(body)
-        corpus = None
-        if base is not None:
-            scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
-            corpus = Corpus(base, service.embedder, scope)
-        found = list[ServedAnswer]()
-        for seed in seeds:
-            seeded = replace(options, decoding=replace(options.decoding, seed=seed, schema=schema))
-            answer = answered(call, conversation.question, corpus, seeded, Listener() if found else listener)
-            values = {each.name: getattr(answer, each.name) for each in fields(answer)}
-            if base is not None and not base.shows_all_to(call.caller.labels):
-                values["timings"] = None  # times would reveal documents that the caller may not see
-            found.append(ServedAnswer(**values, warnings=(*body.warnings, *unused)))
-        return found
+        return _answers(call, body, conversation.question, plan, listener)
 
     if not body.stream:
         return shape.whole(await call.compute(work))
@@ -183,6 +157,63 @@ async def respond(
     return StreamingResponse(
         _ending_with_error(first, events, shape), headers=_STREAM_HEADERS, media_type=shape.media_type
     )
+
+
+def _plan(
+    call: Call,
+    body: AnswerBody,
+    conversation: Conversation,
+    base: KnowledgeBase | None,
+    limit: str,
+    *,
+    tells_progress: bool,
+) -> _Plan:
+    """Raises ApiError for a value above a bound."""
+    trained, in_json = call.model.reader is not None, body.wanted_schema is not None
+    is_task = base is not None and conversation.question.startswith(TASK)
+    base = None if is_task else base
+    options, lowered = _options(call, body, limit)
+    follows = not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS
+    options = replace(options, earlier=conversation.turns, instruction=conversation.instruction if follows else "")
+    if in_json:
+        options = replace(options, decoding=replace(options.decoding, stop=()))
+    sampled, seed = bool(options.decoding.temperature), options.decoding.seed
+    seeds = [(seed + i + INT64) % (2 * INT64) - INT64 for i in range(body.choices if sampled else 1)]
+    ignored = {
+        f"No document is read for a message that begins with {TASK!r}: it is a task, not a question.": is_task,
+        "'openbook.progress' is ignored. Only streams of /v1/chat/completions have it.": (
+            body.openbook.progress and not (body.stream and tells_progress)
+        ),
+        f"The {body.choices} answers are equal. Only with a 'temperature' above 0 do they differ.": (
+            body.choices > 1 and not sampled
+        ),
+        "This model was not trained to write JSON. Its values may be wrong or cut.": in_json
+        and trained
+        and base is not None,
+        "'stop' is ignored. It could end an answer before its JSON is complete.": in_json and bool(body.stops),
+    }
+    told = conversation.warnings(closed_book=base is None, trained=trained)
+    warnings = (*body.warnings, *lowered, *told, *(sentence for sentence, applies in ignored.items() if applies))
+    return _Plan(base, options, seeds, warnings)
+
+
+def _answers(
+    call: Call, body: AnswerBody, question: str, plan: _Plan, listener: Listener = Listener()
+) -> list[ServedAnswer]:
+    """Compute the answers on a worker thread; `listener` hears of the first."""
+    schema, own, base, corpus = _schema(body), body.openbook, plan.base, None
+    if base is not None:
+        scope = scope_of(base, call.caller, own.as_of, own.where, "openbook.as_of")
+        corpus = Corpus(base, call.service.embedder, scope)
+    found = list[ServedAnswer]()
+    for seed in plan.seeds:
+        options = replace(plan.options, decoding=replace(plan.options.decoding, seed=seed, schema=schema))
+        answer = answered(call, question, corpus, options, Listener() if found else listener)
+        if base is not None and not base.shows_all_to(call.caller.labels):
+            answer = replace(answer, timings=None)  # times would reveal documents that the caller may not see
+        values = {each.name: getattr(answer, each.name) for each in fields(answer)}
+        found.append(ServedAnswer(**values, warnings=plan.warnings))
+    return found
 
 
 def _schema(body: AnswerBody) -> str:
@@ -195,11 +226,8 @@ def _schema(body: AnswerBody) -> str:
 
 def _base(call: Call, body: AnswerBody, suffix: str) -> KnowledgeBase | None:
     """The knowledge base to read. `suffix`: of the model's name. Raises ApiError."""
-    service, own = call.service, body.selection
-    place = "tools" if own.knowledge_base != body.openbook.knowledge_base else "openbook.knowledge_base"
+    service, own, place = call.service, body.openbook, "openbook.knowledge_base"
     if suffix == CLOSED_BOOK:
-        if body.file_search:
-            raise invalid(f"{body.model} reads no documents; leave the tool 'file_search' out.", "tools")
         for name in ScopeParams.model_fields:
             if getattr(own, name) not in (None, ""):
                 raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
@@ -245,8 +273,6 @@ def _options(call: Call, body: AnswerBody, limit: str) -> tuple[Options, list[st
     check_at_most(len(body.stops), MAX_STOPS, "texts", "stop")
     passages = settings.passages if own.passages is None else own.passages
     check_at_most(passages, max(bounds.passages, settings.passages), "passages", "openbook.passages")
-    if body.file_search and body.file_search.max_num_results:
-        passages = min(passages, body.file_search.max_num_results)
     decoding = Decoding(
         temperature=body.temperature or 0.0,
         top_p=1.0 if body.top_p is None else body.top_p,

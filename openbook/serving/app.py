@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from openbook import __version__
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.core.config import Settings
 from openbook.core.errors import ConfigError
 from openbook.inference import FrozenModel
@@ -34,7 +33,6 @@ from openbook.serving import (
     search,
     standing_questions,
     uploads,
-    vector_stores,
     versions,
 )
 from openbook.serving.auth import Authenticator
@@ -42,10 +40,9 @@ from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, router_error
 from openbook.serving.keys import KeyFile
-from openbook.serving.metrics import Metrics
 from openbook.serving.middleware import Guard
 from openbook.serving.model_reload import CurrentModel, ModelSource
-from openbook.serving.service import ServedEmbedder, Service, resolve_model
+from openbook.serving.service import Metrics, ServedEmbedder, Service, resolve_model
 
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. Replies without a schema are as OpenAI or "
@@ -65,7 +62,6 @@ _MODULES = (
     pages,
     versions,
     uploads,
-    vector_stores,
     standing_questions,
     mcp,
     page,
@@ -111,12 +107,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with app.state.mcp.run():
-            watching = asyncio.create_task(standing_questions.watch(service))
             yield
-            background = [watching, *service.posting]
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
         for each in service.models:
@@ -137,7 +128,7 @@ def create_app(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST"],
             allow_headers=["*"],
             allow_private_network=True,
         )

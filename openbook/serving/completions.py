@@ -17,6 +17,7 @@ from pydantic import Field
 from openbook.answers.prompts import ABSTENTION
 from openbook.core.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
+from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import (
     ABSENT,
     NO_SUFFIX,
@@ -28,7 +29,7 @@ from openbook.serving.schemas import (
     ServedAnswer,
     refused_if,
 )
-from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
+from openbook.serving.service import Call, CurrentCall
 
 router = APIRouter(route_class=Route)
 

@@ -43,7 +43,7 @@ class Bounds:
 class Configuration:
     """`labels`: those of callers without a key. `receipts`: the log's folder; None: none is kept. `ingest`: for uploads.
 
-    `allowed_hosts`: additional accepted Host names. `webhook`: the address to which changed answers are posted.
+    `allowed_hosts`: additional accepted Host names.
     """
 
     settings: Settings
@@ -52,7 +52,6 @@ class Configuration:
     require_key: bool = False
     labels: frozenset[str] = frozenset()
     receipts: Path | None = None
-    webhook: str | None = None
     bounds: Bounds = Bounds()
     ingest: RunOptions = RunOptions()
 

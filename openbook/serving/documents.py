@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,26 +12,27 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from openbook.core.errors import KnowledgeError, TextIsElsewhere
-from openbook.core.records import HeadingMark, MetadataValue
+from openbook.core.errors import KnowledgeError, QuestionError, TextIsElsewhere
+from openbook.core.records import HeadingMark, MetadataValue, Verdict
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.knowledge.store.integrity import StoredContent
-from openbook.knowledge.store.names import display_path, resolve
+from openbook.knowledge.store.names import display_path, resolve, resolve_one
 from openbook.knowledge.updates import forget_verdicts
 from openbook.knowledge.versions import history
 from openbook.proofs.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 from openbook.proofs.signatures import public_key, sign
 from openbook.serving.auth import Caller
 from openbook.serving.errors import ApiError, check_at_most
-from openbook.serving.schemas import Count, FileVerdict, NonEmpty, OfBase, Offset, OfVersion, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
+from openbook.serving.routing import Route, needs
+from openbook.serving.schemas import Count, NonEmpty, OfBase, Offset, OfVersion, Reply
+from openbook.serving.service import Call, CurrentCall, scope_of
 from openbook.serving.standing_questions import recorded_changes
 
 router = APIRouter(route_class=Route)
 
-_LISTING = "GET /v1/documents lists them."
+LISTING = "GET /v1/documents lists them."
 
 
 class ListQuery(OfBase):
@@ -59,7 +61,7 @@ class PathQuery(DocumentQuery):
         scope = caller.scope(version)
         path = self.path if base.holds(self.path, scope) else one_document(base.documents(scope), self.path)
         if (stored := base.content(path, version)) is None:  # purged meanwhile
-            message = f"No document {self.path[:200]!r} in the knowledge base. {_LISTING}"
+            message = f"No document {self.path[:200]!r} in the knowledge base. {LISTING}"
             raise ApiError(404, message, code="document_not_found", param="path")
         return path, version, stored
 
@@ -241,20 +243,20 @@ class VerdictsBody(OfBase):
 
 
 @router.post("/v1/verdicts/remove", **needs("write"))
-async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[FileVerdict]:
+async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[Verdict]:
     """Forget uploads of the caller's own that failed. Documents stay as they are."""
     base = call.service.base(body.knowledge_base)
     own = f"{all_uploads(call)}{base.id}/{call.caller.id}/"
 
-    def work(_: Call) -> OfVersion[FileVerdict]:
+    def work(_: Call) -> OfVersion[Verdict]:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
         for path in body.paths:
             if path not in mine:
                 message = f"No upload of yours with the path {path[:200]!r} failed. GET /v1/verdicts lists them."
                 raise ApiError(404, message, code="verdict_not_found", param="paths")
         version = forget_verdicts(base, body.paths)
-        data = [FileVerdict(path=path, outcome="removed") for path in body.paths]
-        return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
+        data = [Verdict(path, "removed") for path in body.paths]
+        return OfVersion[Verdict](knowledge_base=base.id, version=version, data=data)
 
     return await call.run(call.service.deleting, work, until_done=True)
 
@@ -275,7 +277,7 @@ class DocumentsBody(OfBase):
 
 
 @router.post("/v1/documents/remove", **needs("write"))
-async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[FileVerdict]:
+async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[Verdict]:
     """Remove documents in a new version; older versions keep them."""
     base = call.service.base(body.knowledge_base)
 
@@ -284,8 +286,8 @@ async def remove_documents(call: CurrentCall, body: DocumentsBody) -> OfVersion[
         return paths, remove(base, paths).version
 
     paths, version = await call.run(call.service.deleting, work, until_done=True)
-    data = [FileVerdict(path=path, outcome="removed") for path in paths]
-    return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
+    data = [Verdict(path, "removed") for path in paths]
+    return OfVersion[Verdict](knowledge_base=base.id, version=version, data=data)
 
 
 class PurgeBody(DocumentsBody):
@@ -362,18 +364,23 @@ async def purge_documents(call: CurrentCall, body: PurgeBody) -> PurgeReply:
 def named_documents(seen: Sequence[str], name: str, param: str) -> list[str]:
     """Those that `name` means, as in `resolve`, among the paths that the caller may see. Raises ApiError."""
     try:
-        return resolve(seen, name, _LISTING)
+        return resolve(seen, name, listing=LISTING)
     except KnowledgeError as error:
         raise ApiError(404, str(error), code="document_not_found", param=param) from None
 
 
 def one_document(seen: Sequence[str], name: str) -> str:
     """As `named_documents`, for a `path` of one document."""
-    found = named_documents(seen, name, "path")
-    if len(found) > 1:
-        message = f"{name[:200]!r} is a folder of {len(found):,} documents. Name one of them."
-        raise ApiError(404, message, code="document_not_found", param="path")
-    return found[0]
+    with not_found():
+        return resolve_one(seen, name, LISTING)
+
+
+@contextmanager
+def not_found() -> Iterator[None]:
+    try:
+        yield
+    except QuestionError as error:
+        raise ApiError(404, str(error), code="document_not_found", param="path") from None
 
 
 def all_uploads(call: Call) -> str:

@@ -49,7 +49,7 @@ class ApiKey:
     right: Right
     labels: tuple[str, ...]
     created_at: str
-    expires_at: str | None = None  # absent in format 1
+    expires_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class KeyFile:
             while (key_id := secrets.token_hex(4)) in keys:
                 pass
             lasts = None if days is None else timedelta(days=days)
-            blank = ApiKey(key_id, name, "", right, held, "")
+            blank = ApiKey(key_id, name, "", right, held, "", None)
             keys[key_id], token = self._with_secret(blank, lasts)
         return keys[key_id], token
 
@@ -161,7 +161,7 @@ def _named(key_id: str, keys: dict[str, ApiKey]) -> ApiKey:
 def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
     try:
         file = decode(data, _File, "The file", ValueError)
-        if not 1 <= file.format <= FORMAT:
+        if file.format != FORMAT:
             raise ValueError(f"format {file.format}")
         for key in file.keys:
             checked_labels(key.labels)

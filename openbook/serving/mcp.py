@@ -37,7 +37,8 @@ from openbook.library import View
 from openbook.serving.answers import answered
 from openbook.serving.errors import ClientGone, api_error
 from openbook.serving.mcp_tools import MAX_PART, PROMPTS, TOOLS, Sight, ToolPart, read
-from openbook.serving.service import Call, CurrentCall, Route, Service, needs, scope_of
+from openbook.serving.routing import Route, needs
+from openbook.serving.service import Call, CurrentCall, Service, scope_of
 
 INSTRUCTIONS = (
     "A knowledge base of the user's own documents. `ask` answers from it with verbatim citations, or says that the documents "

@@ -19,14 +19,15 @@ from openbook.answers.prompts import checked_question
 from openbook.answers.retrieval import Corpus
 from openbook.core.records import Answer, AnswerSentence, Confidence
 from openbook.knowledge import KnowledgeBase, lookup
-from openbook.knowledge.documents import document_history
+from openbook.knowledge.documents import DocumentChange, document_history
 from openbook.knowledge.index.scope import Scope
 from openbook.knowledge.lookup import Entry, Heading, Match
+from openbook.knowledge.store.names import resolve_one
 from openbook.knowledge.versions import diff as versions_diff
 from openbook.knowledge.versions import history as kept_versions
 from openbook.knowledge.versions import resolve_version
-from openbook.knowledge.word_diff import word_diff
-from openbook.serving.versions import ListedVersion, ServedChange, ServedPiece
+from openbook.knowledge.word_diff import Piece
+from openbook.serving.versions import ListedVersion
 
 MAX_PART = 20_000  # characters of a document, in one result that asks for so many
 
@@ -218,7 +219,7 @@ class ChangedDocument(BaseModel):
     change: str
 
 
-class Differences(Page[ChangedDocument | ServedPiece]):
+class Differences(Page[ChangedDocument | Piece]):
     """From version `before` to `version`."""
 
     before: int
@@ -237,16 +238,13 @@ def diff(
         if not document:
             found = versions_diff(base, older, after, scope, sight.check, passages=False)
             kinds = ("added", "changed", "removed", "metadata_changed")
-            items: list[ChangedDocument | ServedPiece] = [
+            items: list[ChangedDocument | Piece] = [
                 ChangedDocument(document=path, change=kind) for kind in kinds for path in getattr(found, kind)
             ]
         else:
-            scopes = [replace(scope, as_of=version) for version in (older, after)]
-            path = lookup.named(sorted({path for each in scopes for path in base.documents(each)}), document)
-            texts = [base.text(path, each.as_of) or "" if base.holds(path, each) else "" for each in scopes]
             items = [
-                ServedPiece(kind=each.kind, text=part, chars=len(part) or each.chars)
-                for each in word_diff(*texts)
+                Piece(kind=each.kind, text=part, chars=len(part) or each.chars)
+                for each in lookup.compare(base, document, older, after, scope)[1]
                 for part in re.findall(r"(?s).{1,2000}", each.text) or [""]  # no piece is larger than a result
             ]
     page = _page(after, items[skip:], skip)
@@ -257,16 +255,15 @@ def history(
     sight: Sight,
     document: Annotated[_Name, Field(description="Only the versions that changed this document.")] = "",
     skip: _Skip = 0,
-) -> Page[ListedVersion | ServedChange]:
+) -> Page[ListedVersion | DocumentChange]:
     """The kept versions, newest first, until `as_of`; with `document`, what they did to it."""
     base, scope = sight.base, sight.scope
     with base.snapshot():
         last = _version(sight)
         if document:
             changes = [] if scope.where else document_history(base, document, scope.labels)
-            changes = changes or document_history(base, lookup.named(base.documents(scope), document), scope.labels)
-            of_document = [ServedChange.model_validate(each) for each in changes if each.version <= last]
-            return _page(last, of_document[skip:], skip)
+            changes = changes or document_history(base, resolve_one(base.documents(scope), document), scope.labels)
+            return _page(last, [each for each in changes if each.version <= last][skip:], skip)
         kept = [each for each in kept_versions(base) if each.version <= last][skip:]
         seen = (replace(each, documents=base.count(replace(scope, as_of=each.version))) for each in kept[:50])
         return _page(last, map(ListedVersion.model_validate, seen), skip, more=len(kept) > 50)

@@ -14,7 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openbook.serving.errors import LOG, ApiError, server_stops
-from openbook.serving.service import CALLER, ROUTE, Service
+from openbook.serving.routing import CALLER, ROUTE
+from openbook.serving.service import Service
 
 _DRAIN_S = 2.0
 _DRAIN_BYTES = 1 << 20

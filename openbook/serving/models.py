@@ -6,13 +6,14 @@ from typing import Literal
 
 from fastapi import APIRouter
 
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.knowledge.ingest.remedies import sync_command
 from openbook.models import ModelStore
 from openbook.models.lineage import ancestors_of
 from openbook.serving.errors import ApiError
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import ABSENT, ListOf, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs
+from openbook.serving.service import Call, CurrentCall
 
 router = APIRouter(route_class=Route)
 

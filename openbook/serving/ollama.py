@@ -20,6 +20,7 @@ from openbook.serving.completions import finish
 from openbook.serving.errors import ApiError, invalid
 from openbook.serving.models import model as model_of
 from openbook.serving.models import served_models
+from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import (
     NO_IMAGES,
     NO_SUFFIX,
@@ -32,7 +33,7 @@ from openbook.serving.schemas import (
     Sampling,
     ServedAnswer,
 )
-from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
+from openbook.serving.service import Call, CurrentCall
 
 
 class OllamaError(Reply):

@@ -17,10 +17,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from openbook.serving.errors import ApiError, server_stops
-from openbook.serving.metrics import METRICS_TYPE
+from openbook.serving.routing import OPEN_TO_ALL, Route, content_of, needs
 from openbook.serving.schemas import Reply
-from openbook.serving.service import OPEN_TO_ALL, CurrentCall, Route, Service, content_of, needs
+from openbook.serving.service import CurrentCall, Service
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = Path(__file__).parent / "web"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

@@ -12,13 +12,15 @@ from fastapi import APIRouter, Query, Response
 from openbook.core.errors import NoPicture
 from openbook.knowledge.cite import pictures
 from openbook.knowledge.documents import page_starts
-from openbook.parsers.page_marks import WHOLE, find_marks, page_quote
-from openbook.parsers.page_marks import PageMarks as FoundMarks
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.formats.pdf_pages import WHOLE, page_quote
+from openbook.parsers.formats.pdf_pages import PageMarks as FoundMarks
+from openbook.parsers.pages import find_marks
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.serving.documents import PathQuery, all_uploads
 from openbook.serving.errors import ApiError, check_at_most, invalid
+from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import Count, Offset, Reply
-from openbook.serving.service import Call, CurrentCall, Route, content_of, needs
+from openbook.serving.service import Call, CurrentCall
 from openbook.serving.uploads import kept_uploads
 
 router = APIRouter(route_class=Route)

@@ -15,8 +15,9 @@ from openbook.knowledge.documents import may_see
 from openbook.proofs import receipts
 from openbook.proofs.replay import replay
 from openbook.serving.errors import ApiError
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import Body, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs
+from openbook.serving.service import Call, CurrentCall
 
 router = APIRouter(route_class=Route)
 

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from openbook.core.records import Answer
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
+from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import NOTHING_KEPT, AnswerBody, AnswerFormat, LenientBody, Message, ServedAnswer
-from openbook.serving.service import CurrentCall, Route, content_of, needs
-from openbook.serving.vector_stores import file_id_of
+from openbook.serving.service import CurrentCall
 
 router = APIRouter(route_class=Route)
 
@@ -159,11 +159,11 @@ class ResponseShape(Shape):
 
 
 def _part(text: str, answer: Answer | None = None) -> dict[str, Any]:
-    """A text with OpenAI's annotations. `index`: where in the text the cited sentence ends."""
+    """A text with OpenAI's annotations. `file_id`: the document; `index`: where in the text the cited sentence ends."""
     annotations = [
         {
             "type": "file_citation",
-            "file_id": file_id_of(cited.document),
+            "file_id": cited.document,
             "filename": PurePosixPath(cited.document).name,
             "index": sentence.end,
         }

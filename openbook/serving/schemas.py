@@ -2,93 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
-from starlette.datastructures import FormData, Headers
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from openbook.core.codec import unique_keys
 from openbook.core.config import Strategy
 from openbook.core.errors import did_you_mean
-from openbook.core.records import Answer, Outcome
-from openbook.parsers.metadata import key_name
-from openbook.serving.errors import invalid, unknown_parameter
+from openbook.core.records import Answer
+from openbook.serving.errors import unknown_parameter
 
 _T = TypeVar("_T")
 
 INT64 = 2**63
 _MAX_NAMED = 10  # ignored parameters per warning
-
-
-def parse_json(data: bytes) -> dict[str, Any]:
-    """The object in a request's body. Raises ApiError otherwise.
-
-    It refuses what parsers read differently: duplicate keys, half surrogate pairs, numbers like 1e999.
-    """
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=unique_keys)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        if not isinstance(value, dict):
-            raise ValueError("it is not an object")
-    except (ValueError, RecursionError) as error:
-        is_text = isinstance(error, UnicodeError)
-        why = "it is not UTF-8, or a text contains half a surrogate pair" if is_text else str(error)[:200]
-        raise invalid(f"We could not parse the JSON body of your request: {why}.", code="invalid_json") from error
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(f"{digits[:40]} is too large a number")
-    return value
-
-
-async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most_files: int) -> FormData:
-    """The parts of a form. Raises ApiError for an invalid body."""
-    try:
-        parser = _FormParser(headers, stream, max_files=most_files, max_fields=64, max_part_size=10_000)
-        form = await parser.parse()
-        for name, value in form.multi_items():
-            (name + (value if isinstance(value, str) else value.filename or "")).encode()
-    except MultiPartException as error:
-        raise invalid(f"The form cannot be read: {error.message}", code="invalid_form") from error
-    except UnicodeError as error:  # some of Python's codecs fail in their own ways, or produce half surrogates
-        raise invalid("The form cannot be read: its text does not match its charset.", code="invalid_form") from error
-    for name in form:
-        if name not in ("file", "labels") and len(form.getlist(name)) > 1:
-            await form.close()
-            raise invalid(f"The part {name[:100]!r} is given more than once; send it once.", name[:100], "invalid_form")
-    return form
-
-
-class _FormParser(MultiPartParser):
-    """Refuses truncated forms, for which Starlette returns the first parts and leaves a file open."""
-
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
-        super().__init__(headers, self._until_end(stream), **limits)
-        self._ended = False
-
-    def on_end(self) -> None:
-        self._ended = True
-
-    async def _until_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
-            yield chunk
-        if not self._ended:
-            raise MultiPartException("it is incomplete.")
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -196,47 +125,6 @@ class AskOptions(ScopeParams):
     progress: bool = False
 
 
-_SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-
-
-class Filter(Body):
-    """OpenAI's filter of attributes: `key` compared with `value` (a list for `in` and `nin`), or `filters` joined."""
-
-    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "and", "or"]
-    key: str = ""
-    value: str | int | float | bool | list[str | int | float] | None = None
-    filters: list[Filter] = []
-
-    @property
-    def where(self) -> str:
-        """The same in OpenBook's own language of filters. Raises ApiError."""
-        key, values = key_name(self.key), self.value if isinstance(self.value, list) else [self.value]
-        literals = ["'" + v.replace("'", "''") + "'" if isinstance(v, str) else json.dumps(v) for v in values]
-        if self.type in ("and", "or"):
-            if self.filters:
-                return f" {self.type} ".join(f"({each.where})" for each in self.filters)
-            raise invalid(f"A filter of the type {self.type!r} needs 'filters'.", "filters")
-        if not key or values in ([], [None]) or (self.type in ("in", "nin")) != isinstance(self.value, list):
-            raise invalid(
-                f"A filter of the type {self.type!r} needs 'key' and 'value', for 'in' and 'nin' a list.", "filters"
-            )
-        if self.type in _SIGNS:
-            return f"{key} {_SIGNS[self.type]} {literals[0]}"
-        return f"{'not ' * (self.type == 'nin')}{key} in ({', '.join(literals)})"
-
-
-class Tool(LenientBody):
-    """`file_search` chooses what is read: one vector store, filters, at most so many passages."""
-
-    type: str
-    vector_store_ids: Annotated[list[str], Field(max_length=1)] = []
-    filters: Filter | None = None
-    max_num_results: int | None = Field(default=None, ge=1)
-
-    def unknown(self) -> Iterator[tuple[str, Any]]:
-        return super().unknown() if self.type == "file_search" else iter(())
-
-
 class Sampling(LenientBody):
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -268,41 +156,13 @@ class AskBody(LenientBody):
 class AnswerBody(Sampling, AskBody):
     """Parameters of all answers. Unknown names in `openbook` are errors.
 
-    OpenAI's other parameters are ignored with a warning, or accept only values without effect. So are tools but `file_search`.
+    OpenAI's other parameters are ignored with a warning, or accept only values without effect.
     """
 
     max_tokens: int | None = Field(default=None, ge=1)
     stream_options: StreamOptions | None = None
     user: str | None = None
-    tools: list[Tool] | None = None
     tool_choice: Annotated[Literal["none", "auto"], NO_TOOLS] | None = None
-
-    def unknown(self) -> Iterator[tuple[str, Any]]:
-        others = [each for each in self.tools or () if each.type != "file_search"]
-        yield from [("tools", others)] * bool(others)
-        yield from super().unknown()
-
-    @property
-    def file_search(self) -> Tool | None:
-        """The tool that chooses what is read."""
-        return next((each for each in self.tools or () if each.type == "file_search"), None)
-
-    @property
-    def selection(self) -> AskOptions:
-        """`openbook`, with what `file_search` chooses. Raises ApiError for two choices."""
-        own, tool = self.openbook, self.file_search
-        if tool is None:
-            return own
-        if len([each for each in self.tools or () if each.type == tool.type]) > 1:
-            raise invalid("The tool 'file_search' is given more than once; send it once.", "tools")
-        if tool.vector_store_ids and own.knowledge_base is not None:
-            raise invalid(
-                "Name the knowledge base in vector_store_ids or in openbook.knowledge_base, not in both.", "tools"
-            )
-        filters = [each for each in (own.where.strip(), tool.filters.where if tool.filters else "") if each]
-        name = tool.vector_store_ids[0] if tool.vector_store_ids else own.knowledge_base
-        where = " and ".join(f"({each})" for each in filters)
-        return own.model_copy(update={"knowledge_base": name, "where": where})
 
     @property
     def choices(self) -> int:
@@ -408,12 +268,3 @@ class OfVersion(ListOf[_T], Generic[_T]):
 
     knowledge_base: str
     version: int
-
-
-class FileVerdict(Reply):
-    """`path`: the name sent, if it was refused."""
-
-    object: Literal["verdict"] = "verdict"
-    path: str
-    outcome: Outcome
-    reason: str = ""

@@ -10,10 +10,11 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from openbook.answers.prompts import checked_question
-from openbook.core.records import Passage
+from openbook.core.records import Hit
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import NO_TOKENS, LenientBody, OfVersion, Reply, ScopeParams
-from openbook.serving.service import CurrentCall, Route, needs, scope_of
+from openbook.serving.routing import Route, needs
+from openbook.serving.schemas import NO_TOKENS, LenientBody, OfVersion, ScopeParams
+from openbook.serving.service import CurrentCall, scope_of
 
 router = APIRouter(route_class=Route)
 
@@ -25,19 +26,8 @@ class SearchBody(ScopeParams):
     limit: int = Field(default=10, ge=1)
 
 
-class FoundPassage(Reply):
-    """Ranks count from 1; null: not found by that retriever."""
-
-    object: Literal["hit"] = "hit"
-    passage: Passage
-    score: float
-    dense_rank: int | None
-    bm25_rank: int | None
-    similarity: float | None
-
-
 @router.post("/v1/search", **needs("read"))
-def search(call: CurrentCall, body: SearchBody) -> OfVersion[FoundPassage]:
+def search(call: CurrentCall, body: SearchBody) -> OfVersion[Hit]:
     """Passages for a query, best first, from documents that the caller may see."""
     service = call.service
     check_at_most(body.limit, service.configuration.bounds.hits, "passages", "limit")
@@ -46,8 +36,7 @@ def search(call: CurrentCall, body: SearchBody) -> OfVersion[FoundPassage]:
     version, hits = base.search(
         query, service.embedder, body.limit, scope_of(base, call.caller, body.as_of, body.where)
     )
-    data = [FoundPassage.model_validate(hit) for hit in hits]
-    return OfVersion[FoundPassage](knowledge_base=base.id, version=version, data=data)
+    return OfVersion[Hit](knowledge_base=base.id, version=version, data=hits)
 
 
 class EmbeddingBody(LenientBody):

@@ -1,30 +1,23 @@
-"""Shared state of all routes, and `Route`, which checks a request before its body is read."""
+"""What all requests share, and `Call`: one request with its caller, its models and the end of its work."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import threading
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from inspect import iscoroutinefunction
-from types import MappingProxyType
-from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Protocol, TypeAlias, TypeVar
 
-from fastapi import Depends, Request, Response
-from fastapi.params import Form
-from fastapi.routing import APIRoute
-from starlette.datastructures import FormData
-from starlette.requests import ClientDisconnect
+from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from openbook.answers.ask import CLOSED_BOOK
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.core.errors import UnknownVersion
 from openbook.core.parallel import silent
-from openbook.core.records import Digest, Embedder
+from openbook.core.records import Answer, Digest, Embedder, Timings
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.index.filter_parser import parse_filter
@@ -32,16 +25,10 @@ from openbook.knowledge.versions import resolve_version
 from openbook.serving.auth import Authenticator, Caller
 from openbook.serving.concurrency import Places, Stop
 from openbook.serving.configuration import Configuration
-from openbook.serving.errors import ApiError, ClientGone, api_error, invalid
-from openbook.serving.keys import Right
-from openbook.serving.metrics import Metrics
+from openbook.serving.errors import ApiError, invalid
 from openbook.serving.model_reload import CurrentModel
-from openbook.serving.schemas import Error, parse_form, parse_json
 
 _T = TypeVar("_T")
-
-JSON, FORM = "application/json", "multipart/form-data"
-ROUTE, CALLER = "openbook.route", "openbook.caller"
 
 
 class ServedEmbedder(Embedder, Protocol):
@@ -53,10 +40,55 @@ class ServedEmbedder(Embedder, Protocol):
         ...
 
 
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Prometheus counts and times of one server, never the content of requests. See docs/operations.md."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        self._requests = Counter("openbook_requests", "Requests answered.", ["route", "method", "status"], registry=own)
+        about = "Seconds from the head of a request to the last byte of its answer."
+        self._seconds = Histogram("openbook_request_seconds", about, ["route"], buckets=_BUCKETS_S, registry=own)
+        about = "Answers of the model, by how they ended."
+        self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
+        about = "Seconds of an answer: retrieve, first token (from when reading begins), read."
+        self._steps = Histogram("openbook_answer_seconds", about, ["step"], buckets=_BUCKETS_S, registry=own)
+        self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
+        # The label is named gate since 0.1.0; dashboards use it.
+        self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=own)
+        self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=own)
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def answer(self, mode: str, answer: Answer) -> None:
+        cancelled, times = answer.finish_reason == "cancelled", answer.timings or Timings()
+        self._answers.labels(mode, "abstained" if answer.declined and not cancelled else answer.finish_reason).inc()
+        self._tokens.labels("read").inc(answer.prompt_tokens or 0)
+        self._tokens.labels("written").inc(answer.answer_tokens or 0)
+        for step, seconds in (
+            ("retrieve", times.retrieve_s),
+            ("first_token", times.first_token_s),
+            ("read", times.read_s),
+        ):
+            if seconds is not None and not cancelled:
+                self._steps.labels(step).observe(seconds)
+
+    def watch(self, name: str, places: Places) -> None:
+        self._running.labels(name).set_function(lambda: places.running)
+        self._waiting.labels(name).set_function(lambda: places.waiting)
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """State shared by all requests. The first of `models` is the default. `ends` is set when the server stops; `answers`: one number for each answer
-    that is being made; `posting`: tasks that post to the webhook, each holding `webhook` in its turn.
+    that is being made.
     """
 
     configuration: Configuration
@@ -71,8 +103,6 @@ class Service:
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
     answers: set[int] = field(default_factory=set)
-    posting: set[asyncio.Task[None]] = field(default_factory=set)
-    webhook: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @contextmanager
     def lend(self) -> Iterator[Mapping[str, FrozenModel]]:
@@ -178,88 +208,6 @@ def resolve_model(
 
 
 CurrentCall: TypeAlias = Annotated[Call, Depends(_call)]
-
-
-_FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
-OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
-
-
-def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """Route arguments that require that right. `also`: additional responses."""
-    return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
-
-
-def content_of(kind: str, **schema: str) -> dict[int | str, Any]:
-    """Without a schema: events or lines, which OpenAPI 3.1 cannot describe one by one."""
-    return {200: {"content": {kind: {"schema": schema} if schema else {}}}}
-
-
-class Route(APIRoute):
-    """Checks key and content type before the body is read, and formats errors as OpenAI's API does.
-
-    An endpoint that is no coroutine runs in `Call.compute`.
-    """
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **more: Any) -> None:
-        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else _computed(endpoint), **more)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        is_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
-        wanted = FORM if is_form else JSON if self.body_field else ""
-
-        async def answer(request: Request) -> Response:
-            request.scope[ROUTE] = self.path
-            service: Service = request.app.state.service
-            try:
-                self._let_in(request, wanted)
-                async with (
-                    service.uploading.place(request.scope[CALLER]) if is_form else nullcontext()
-                ):  # limits uploads on the disk
-                    return await handle(_StrictRequest(request.scope, request.receive))
-            except Exception as error:  # noqa: BLE001  sent as far as the caller may know, and logged
-                if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
-                    return Response(status_code=499)  # for the log and metrics
-                return self.refusal(api_error(error))
-
-        return answer
-
-    def refusal(self, error: ApiError) -> Response:
-        return error.response()
-
-    def _let_in(self, request: Request, wanted: str) -> None:
-        if right := (self.openapi_extra or {}).get("x-right"):
-            caller = request.app.state.service.authenticator.caller(request.headers, right)
-            request.state.caller, request.scope[CALLER] = caller, caller.id
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if wanted and kind != wanted:
-            # A page of another origin cannot send these without a preflight, or the Origin check stops it.
-            message = f"The content type must be {wanted}, not {kind[:100]!r}."
-            raise ApiError(415, message, code="unsupported_content_type")
-        keys = Counter(key for key, _ in request.query_params.multi_items())
-        if twice := next((key for key, times in keys.items() if times > 1), None):
-            raise invalid(f"The parameter {twice[:100]!r} is given more than once; send it once.", twice[:100])
-
-
-def _computed(work: Callable[..., _T]) -> Callable[..., Coroutine[Any, Any, _T]]:
-    @wraps(work)
-    async def endpoint(call: Call, **arguments: Any) -> _T:
-        def begun(call: Call) -> _T:
-            call.stop.check()
-            return work(call, **arguments)
-
-        return await call.compute(begun)
-
-    return endpoint
-
-
-class _StrictRequest(Request):
-    async def json(self) -> Any:
-        return parse_json(await self.body())
-
-    async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it
-        bounds = self.app.state.service.configuration.bounds
-        return await parse_form(self.headers, self.stream(), bounds.upload_files)
 
 
 def scope_of(

@@ -27,8 +27,9 @@ from openbook.knowledge.store.write_lock import clear_unlocked, file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.proofs.absence import unheld
 from openbook.serving.errors import ApiError, invalid
-from openbook.serving.schemas import Body, FileVerdict, OfVersion
-from openbook.serving.service import FORM, Call, CurrentCall, Route, needs
+from openbook.serving.routing import FORM, Route, needs
+from openbook.serving.schemas import Body, OfVersion
+from openbook.serving.service import Call, CurrentCall
 
 MAX_NAME_BYTES = 200
 
@@ -46,7 +47,7 @@ class UploadBody(Body):
 
 
 @router.post("/v1/documents", **needs("write"))
-async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> OfVersion[FileVerdict]:
+async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=FORM)]) -> OfVersion[Verdict]:
     """Ingest files as one new version. Each file gets a verdict; a failure does not stop the others.
 
     Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is
@@ -79,8 +80,7 @@ async def upload(call: CurrentCall, body: Annotated[UploadBody, Form(media_type=
     version, verdicts = await call.run(None, work, service.configuration.bounds.upload_s)
     for place, verdict in refused:
         verdicts.insert(place, verdict)
-    data = [FileVerdict.model_validate(each) for each in verdicts]
-    return OfVersion[FileVerdict](knowledge_base=base.id, version=version, data=data)
+    return OfVersion[Verdict](knowledge_base=base.id, version=version, data=verdicts)
 
 
 def add_uploads(

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.documents import document_history
+from openbook.knowledge.documents import DocumentChange, document_history
+from openbook.knowledge.lookup import compare
 from openbook.knowledge.versions import Difference, diff, history
-from openbook.knowledge.word_diff import word_diff
-from openbook.serving.documents import DocumentQuery, ListQuery, one_document
+from openbook.knowledge.word_diff import Piece
+from openbook.serving.documents import LISTING, DocumentQuery, ListQuery, not_found, one_document
+from openbook.serving.routing import Route, needs
 from openbook.serving.schemas import ListOf, NonEmpty, Reply
-from openbook.serving.service import Call, CurrentCall, Route, needs, scope_of
+from openbook.serving.service import Call, CurrentCall, scope_of
 
 router = APIRouter(route_class=Route)
 
@@ -74,17 +76,7 @@ def difference(call: CurrentCall, query: Annotated[DifferenceQuery, Query()]) ->
 # --- of one document --------------------------------------------------------------------------------------------------
 
 
-class ServedChange(Reply):
-    """`metadata`: its text is the same, its metadata or labels are not. `characters`: of its text in this version."""
-
-    object: Literal["change"] = "change"
-    version: int
-    created_at: str
-    change: Literal["added", "changed", "removed", "metadata"]
-    characters: int
-
-
-class DocumentHistory(ListOf[ServedChange]):
+class DocumentHistory(ListOf[DocumentChange]):
     knowledge_base: str
     path: str
 
@@ -97,8 +89,8 @@ def document_versions(call: CurrentCall, query: Annotated[DocumentQuery, Query()
     if not (found := document_history(base, path, labels)):
         path = one_document(base.documents(call.caller.scope()), path)
         found = document_history(base, path, labels)
-    data = [ServedChange.model_validate(each) for each in found[: call.service.configuration.bounds.listed]]
-    return DocumentHistory(knowledge_base=base.id, path=path, data=data)
+    most = call.service.configuration.bounds.listed
+    return DocumentHistory(knowledge_base=base.id, path=path, data=found[:most])
 
 
 class WordsQuery(DocumentQuery):
@@ -108,21 +100,13 @@ class WordsQuery(DocumentQuery):
     after: str | None = None
 
 
-class ServedPiece(Reply):
-    """`chars`: its length. `skipped` has no text: equal text far from any change; as the last piece, what is over the limit."""
-
-    kind: Literal["same", "removed", "added", "skipped"]
-    text: str
-    chars: int
-
-
 class DocumentDifference(Reply):
     object: Literal["document.difference"] = "document.difference"
     knowledge_base: str
     path: str
     before: int
     after: int
-    pieces: list[ServedPiece]
+    pieces: list[Piece]
 
 
 @router.get("/v1/documents/difference", **needs("read"))
@@ -130,12 +114,7 @@ def document_difference(call: CurrentCall, query: Annotated[WordsQuery, Query()]
     """The words of a document that changed between two versions. In a version without the document, its text is empty."""
     base = call.service.base(query.knowledge_base)
     versions = _version(base, call, query.before, "before"), _version(base, call, query.after, "after")
-    scopes = [call.caller.scope(version) for version in versions]
-    with base.snapshot():
-        path = query.path
-        if not any(base.holds(path, scope) for scope in scopes):
-            path = one_document(sorted({each for scope in scopes for each in base.documents(scope)}), path)
-        before, after = (base.text(path, scope.as_of) or "" if base.holds(path, scope) else "" for scope in scopes)
-    found = word_diff(before, after, max_chars=call.service.configuration.bounds.text_chars)
-    pieces = [ServedPiece.model_validate(each) for each in found]
+    most, scope = call.service.configuration.bounds.text_chars, call.caller.scope()
+    with not_found():
+        path, pieces = compare(base, query.path, *versions, scope, max_chars=most, listing=LISTING)
     return DocumentDifference(knowledge_base=base.id, path=path, before=versions[0], after=versions[1], pieces=pieces)

@@ -271,46 +271,71 @@ def _may_be_document(address: str) -> bool:
 
 def main_text(answer: Answer) -> tuple[str, bytes, dict[str, str]]:
     """Suffix, bytes and metadata of a page's main text, or of the page whole. No suffix: its scripts would write the text."""
-    import trafilatura  # slow, and needed for pages that are new or changed alone
-    from trafilatura.metadata import extract_metadata
-
-    page, charset = answer.head, "utf-8"
-    try:
-        page.decode()  # then it is UTF-8, whatever the header says
-    except UnicodeDecodeError:
-        said = re.search(r"charset=[\"']?([\w.:-]{2,40})", answer.headers.get("content-type", ""), re.ASCII | re.I)
-        charset = said[1] if said else ""
-        page = f'<meta charset="{charset}">'.encode() + page if charset else page
+    page, charset = _page_and_charset(answer)
+    whole = ".html", page, dict[str, str]()
     if not answer.is_whole or _GIANT_TAG.search(page):
-        return ".html", page, {}
+        return whole
     is_small = len(page) <= _MAX_CHARS and page.count(b"<") <= _MAX_TAGS
     try:
         parser = lxml.html.HTMLParser(encoding=charset or None)
         tree: Any = lxml.html.document_fromstring(page, parser=parser)
-        about = extract_metadata(tree, None, {"extensive_search": False}) if is_small else None
-        body = tree.find("body")
-        if body is None or any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):
-            return ".html", page, {}
-        title = " ".join((tree.findtext(".//title") or (about and about.title) or "").split())
-        stated = {"title": title, "author": about and about.author, "modified": about and about.date}
-        metadata = {key: value for key, value in stated.items() if value}
-        has_scripts = tree.find(".//script") is not None
-        etree.strip_elements(tree, "script", "style", "noscript", "template", with_tail=False)
-        if has_scripts and len("".join(body.text_content().split())) < _MIN_CHARS:
+        if tree.find("body") is None or any(error.type_name == "ERR_RESOURCE_LIMIT" for error in parser.error_log):
+            return whole
+        metadata = _about(tree, is_small)
+        if _is_written_by_scripts(tree):
             return "", b"", {}
-        for path in (".//main", ".//*[@role='main']", ".//article"):
-            mains = body.xpath(path)
-            if len(mains) == 1 and mains[0].text_content().strip():
-                mains[0].tail = body.text = None
-                body[:] = mains
-                for meta in tree.xpath("//meta[@charset or @http-equiv]"):
-                    meta.drop_tree()
-                return ".html", lxml.html.tostring(tree), metadata  # in ASCII
-        text = trafilatura.extract(tree, output_format="markdown", include_comments=False) if is_small else None
+        if _keep_main_element(tree):
+            return ".html", lxml.html.tostring(tree), metadata  # in ASCII
+        text = _extracted(tree) if is_small else ""
     except _UNREADABLE:
-        return ".html", page, {}
-    if not text or len(text) < _MIN_EXTRACT:
+        return whole
+    if len(text) < _MIN_EXTRACT:
         return ".html", page, metadata
     if not text.startswith("# "):  # so the page cannot begin with front matter
-        text = f"# {title or answer.address}\n\n{text}"
+        text = f"# {metadata.get('title', answer.address)}\n\n{text}"
     return ".md", text.encode("utf-8", "replace"), metadata
+
+
+def _page_and_charset(answer: Answer) -> tuple[bytes, str]:
+    """The page names the charset that the header says, if it is not UTF-8."""
+    with suppress(UnicodeDecodeError):
+        answer.head.decode()  # then it is UTF-8, whatever the header says
+        return answer.head, "utf-8"
+    said = re.search(r"charset=[\"']?([\w.:-]{2,40})", answer.headers.get("content-type", ""), re.ASCII | re.I)
+    return (f'<meta charset="{said[1]}">'.encode() + answer.head, said[1]) if said else (answer.head, "")
+
+
+def _about(tree: Any, is_small: bool) -> dict[str, str]:
+    from trafilatura.metadata import extract_metadata  # slow, and needed for pages that are new or changed alone
+
+    about = extract_metadata(tree, None, {"extensive_search": False}) if is_small else None
+    title = " ".join((tree.findtext(".//title") or (about and about.title) or "").split())
+    stated = {"title": title, "author": about and about.author, "modified": about and about.date}
+    return {key: value for key, value in stated.items() if value}
+
+
+def _is_written_by_scripts(tree: Any) -> bool:
+    """Removes the scripts."""
+    has_scripts = tree.find(".//script") is not None
+    etree.strip_elements(tree, "script", "style", "noscript", "template", with_tail=False)
+    return has_scripts and len("".join(tree.find("body").text_content().split())) < _MIN_CHARS
+
+
+def _keep_main_element(tree: Any) -> bool:
+    """Keep only the page's one main element, if it says which it is."""
+    body = tree.find("body")
+    for path in (".//main", ".//*[@role='main']", ".//article"):
+        mains = body.xpath(path)
+        if len(mains) == 1 and mains[0].text_content().strip():
+            mains[0].tail = body.text = None
+            body[:] = mains
+            for meta in tree.xpath("//meta[@charset or @http-equiv]"):
+                meta.drop_tree()
+            return True
+    return False
+
+
+def _extracted(tree: Any) -> str:
+    import trafilatura
+
+    return trafilatura.extract(tree, output_format="markdown", include_comments=False) or ""

@@ -13,7 +13,7 @@ import msgspec
 
 from openbook.core.errors import SourceError
 from openbook.core.records import Verdict, sha256_hex
-from openbook.knowledge.ingest.mirror import is_name
+from openbook.knowledge.ingest.fetch import is_name
 from openbook.sources import Item, KnownItem, Source
 
 FAKE = "openbook.testing.sources:FakeSource"  # for `openbook.sources.registry.SCHEMES`

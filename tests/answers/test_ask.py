@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from openbook.answers import certainty
-from openbook.answers.ask import answer_again, ask, ask_with_fallback, pack
+from openbook.answers.ask import answer_again, ask, ask_with_fallback
 from openbook.answers.certainty import CertaintyLimits, Fit
 from openbook.answers.prompts import ABSTENTION, checked_question, open_book_prompt
+from openbook.answers.reading import pack
 from openbook.answers.retrieval import Corpus, Options
 from openbook.core.config import Strategy
 from openbook.core.errors import ContextOverflow, QuestionError

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.answers.ask import ask
-from openbook.answers.overview import MAX_WINDOWS, overview_of, points_of, windows_of
-from openbook.answers.retrieval import Corpus, Options
+from openbook.answers.overview import MAX_WINDOWS, points_of, windows_of
+from openbook.answers.retrieval import Corpus, Options, overview_of
 from openbook.core.parallel import Listener
 from openbook.core.records import Completion, Decoding, Prompt, sha256_hex
 from openbook.inference import FrozenModel

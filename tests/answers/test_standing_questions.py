@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +17,19 @@ from typing import Any
 
 import pytest
 
+from openbook.answers import standing_questions
 from openbook.answers.prompts import ABSTENTION
 from openbook.answers.retrieval import Corpus, Options
 from openbook.answers.standing_questions import (
     KEPT_CHANGES,
     MOST,
+    AnswerOfVersion,
     QuestionStore,
     StandingAnswer,
     StandingQuestion,
     ask_again,
     described,
+    post,
     visible,
 )
 from openbook.core.config import Settings
@@ -108,7 +114,7 @@ def text_of(answer: StandingAnswer | None) -> str:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_answer_says_from_what_to_what_and_because_of_which_document(desk: Desk) -> None:
+def test_a_change_has_both_answers_and_the_documents_that_made_it(desk: Desk) -> None:
     question = desk.store.add("me", NIGHT)
     (first,) = desk.check()
     assert (first.state, text_of(first), first.version) == ("same", SIGNS, 1)
@@ -123,12 +129,8 @@ def test_a_changed_answer_says_from_what_to_what_and_because_of_which_document(d
     assert str(desk.folder / "night.txt") in change.documents
     for side in (change.before, change.after):
         assert replay(side.receipt, FrozenModel(desk.engine), desk.base).identical
-    value = described(question, second, "kb")
-    assert value["changes"][0]["after"] == {
-        "answer": NEW,
-        "confidence": change.after.confidence,
-        "receipt": change.after.receipt.digest,
-    }
+    (told,) = described(question, second, "kb").changes
+    assert told.after == AnswerOfVersion(NEW, change.after.confidence, change.after.receipt.digest)
 
 
 @pytest.mark.parametrize("versions", [20, pytest.param(1000, marks=pytest.mark.slow)])
@@ -145,7 +147,7 @@ def test_new_versions_that_touch_no_window_compute_no_answer(desk: Desk, version
     assert desk.engine.answers == before == 1
 
 
-def test_a_window_that_changes_without_changing_the_answer_is_no_change(desk: Desk) -> None:
+def test_another_window_or_model_with_the_same_answer_is_no_change(desk: Desk) -> None:
     desk.store.add("me", NIGHT)
     desk.check()
     desk.write("night.txt", f"{SIGNS} They are kept for a year.")
@@ -153,18 +155,13 @@ def test_a_window_that_changes_without_changing_the_answer_is_no_change(desk: De
     assert (answer.state, answer.changes, desk.engine.answers) == ("same", (), 2)
     assert answer.given is not None
     assert answer.given.receipt.knowledge_base_version == 2  # the receipt of the windows that there are now
-
-
-def test_another_model_is_asked_again_at_the_next_version(desk: Desk) -> None:
-    desk.store.add("me", NIGHT)
-    desk.check()
     desk.engine.identity = ModelIdentity("other", "1" * 64, "verified")
     desk.write("other.txt", "Parcels weigh 4 kilograms.")
     desk.check()
-    assert desk.engine.answers == 2
+    assert desk.engine.answers == 3
 
 
-def test_a_fallback_model_is_one_of_what_decides_the_answer(desk: Desk) -> None:
+def test_a_fallback_model_decides_the_answer_too(desk: Desk) -> None:
     for i in range(5):
         desk.write(f"night-{i}.txt", f"Night shift requests of ward {i} are signed by nurse {i}.")
     question, large = desk.store.add("me", NIGHT), FrozenModel(desk.engine)
@@ -178,7 +175,7 @@ def test_a_fallback_model_is_one_of_what_decides_the_answer(desk: Desk) -> None:
         assert (text_of(answer), desk.engine.answers) == (SIGNS, answers)
 
 
-def test_only_the_last_changes_are_kept(desk: Desk) -> None:
+def test_only_the_last_changes_are_kept_and_each_is_told_once(desk: Desk) -> None:
     question = desk.store.add("me", NIGHT)
     for number in range(KEPT_CHANGES + 3):
         desk.write("night.txt", f"Night shift requests are signed by head number {number}.")
@@ -187,9 +184,14 @@ def test_only_the_last_changes_are_kept(desk: Desk) -> None:
     assert len(changes) == KEPT_CHANGES
     assert changes[0].after.answer.endswith(f"{KEPT_CHANGES + 2}.")
     assert [each.after for each in changes[1:]] == [each.before for each in changes[:-1]]
+    assert desk.store.take_untold(question) == changes[::-1]
+    assert desk.store.take_untold(question) == ()
+    desk.write("night.txt", NEW)
+    desk.check()
+    assert desk.store.take_untold(question) == desk.answer(question).changes[:1]
 
 
-def test_a_question_that_fails_says_why_keeps_its_answer_and_is_asked_again_at_the_next_version(desk: Desk) -> None:
+def test_a_failed_question_keeps_its_answer_and_is_asked_again_at_the_next_version(desk: Desk) -> None:
     desk.store.add("me", NIGHT)
     desk.check()
     desk.engine.fails = "The engine is out of order."
@@ -216,7 +218,7 @@ class Killed(BaseException):
     """What ends a process, as far as the code can tell."""
 
 
-def test_what_was_asked_before_a_kill_is_kept(desk: Desk) -> None:
+def test_answers_before_a_kill_are_kept(desk: Desk) -> None:
     first, second = desk.store.add("me", NIGHT), desk.store.add("me", "How long is the bridge?")
 
     def killed() -> None:
@@ -252,6 +254,7 @@ for number, question in enumerate(store.questions("me")):
 """
 
 
+@pytest.mark.laws
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_killed_process_leaves_whole_files_and_no_lock(desk: Desk) -> None:
     questions = [desk.store.add("me", f"{NIGHT} {number}") for number in range(4)]
@@ -263,9 +266,22 @@ def test_a_killed_process_leaves_whole_files_and_no_lock(desk: Desk) -> None:
         assert held
 
 
-def test_two_processes_do_not_ask_the_same_questions_at_once(desk: Desk) -> None:
+def test_one_check_asks_an_owners_questions_also_those_saved_meanwhile(desk: Desk) -> None:
     with desk.store.checking("me") as first, desk.store.checking("me") as second, desk.store.checking("you") as other:
         assert (first, second, other) == (True, False, True)
+        questions = [desk.store.add("me", NIGHT)]
+        for due in desk.store.due("me"):
+            if len(questions) < 3:
+                questions.append(desk.store.add("me", f"{NIGHT} {len(questions)}"))
+            assert due in questions
+        assert list(desk.store.due("me")) == questions
+
+
+def test_a_cancelled_answer_is_not_kept(desk: Desk) -> None:
+    question, corpus = desk.store.add("me", NIGHT), Corpus(desk.base, HashEmbedder())
+    model, stop = FrozenModel(desk.engine), lambda: True
+    assert ask_again(desk.store, question, frozenset(), corpus, model, ANY, cancelled=stop) is None
+    assert desk.store.answer(question) is None
 
 
 # --- purge ------------------------------------------------------------------------------------------------------------
@@ -287,14 +303,14 @@ def test_a_purge_deletes_answers_and_changes_and_the_proof_holds(desk: Desk) -> 
     assert purge_everywhere(desk.base, [str(desk.folder / "night.txt")], desk.settings).proved
     assert is_clean(desk)
     assert desk.store.questions("me") == (question,)
-    assert described(question, desk.store.answer(question), "kb")["state"] == "new"
+    assert described(question, desk.store.answer(question), "kb").state == "new"
     (answer,) = desk.check()
     assert (answer.state, answer.changes) == ("same", ())
     assert is_clean(desk)
 
 
 @pytest.mark.parametrize("answered_before", [False, True])
-def test_an_answer_that_was_under_way_when_a_purge_came_is_not_kept(desk: Desk, answered_before: bool) -> None:
+def test_an_answer_that_was_being_written_during_a_purge_is_not_kept(desk: Desk, answered_before: bool) -> None:
     question = desk.store.add("me", NIGHT)
     if answered_before:
         desk.check()
@@ -321,7 +337,7 @@ def test_nothing_is_kept_while_a_purge_is_under_way(desk: Desk) -> None:
     assert len(desk.check()) == 1
 
 
-def test_a_question_with_the_purged_text_is_named_since_it_is_the_users(desk: Desk) -> None:
+def test_a_question_that_holds_the_purged_text_is_reported(desk: Desk) -> None:
     desk.write("night.txt", NEW)
     desk.store.add("me", f"Is this right: {NEW}")
     done = purge_everywhere(desk.base, [str(desk.folder / "night.txt")], desk.settings)
@@ -341,11 +357,11 @@ def test_an_answer_for_other_labels_is_neither_shown_nor_compared(desk: Desk) ->
     assert visible(kept, frozenset(), desk.base) is None
     without = desk.ask(question)
     assert without is not None
-    assert "zeppelin" not in json.dumps(described(question, without, "kb"))
+    assert "zeppelin" not in str(described(question, without, "kb"))
     assert (without.changes, without.labels) == ((), ())
 
 
-def test_a_document_that_gets_a_label_takes_answers_and_changes_with_it(desk: Desk) -> None:
+def test_a_label_on_a_document_hides_its_answers_and_changes(desk: Desk) -> None:
     question = desk.store.add("key", NIGHT)
     desk.ask(question)
     desk.write("night.txt", NEW)
@@ -357,10 +373,10 @@ def test_a_document_that_gets_a_label_takes_answers_and_changes_with_it(desk: De
     after = desk.ask(question)
     assert after is not None
     assert after.changes == ()
-    assert "zeppelin" not in json.dumps(described(question, after, "kb"))
+    assert "zeppelin" not in str(described(question, after, "kb"))
 
 
-def test_changes_because_of_a_document_that_is_closed_now_are_hidden_and_others_are_shown(desk: Desk) -> None:
+def test_changes_because_of_a_document_that_has_a_label_now_are_hidden(desk: Desk) -> None:
     question = desk.store.add("key", NIGHT)
     desk.ask(question)
     desk.write("guest.txt", "Who signs night shift requests? Night shift requests: guest signs.")
@@ -373,7 +389,7 @@ def test_changes_because_of_a_document_that_is_closed_now_are_hidden_and_others_
     desk.write("guest.txt", "closed", "hr")
     shown = visible(second, frozenset(), desk.base)
     assert shown is not None
-    assert (text_of(shown), shown.changes) == (SIGNS, ())
+    assert (text_of(shown), shown.changes, second.untold, shown.untold) == (SIGNS, (), 2, 0)
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -397,7 +413,7 @@ def test_questions_are_private_files_of_their_owner(desk: Desk) -> None:
     assert list((desk.settings.derived_dir / "questions").rglob("*.json")) == []
 
 
-def test_an_answer_whose_question_was_removed_meanwhile_goes_at_the_next_check(desk: Desk) -> None:
+def test_an_answer_whose_question_was_removed_is_deleted_at_the_next_check(desk: Desk) -> None:
     question = desk.store.add("me", NIGHT)
     desk.engine.before = lambda: desk.store.remove("me", question.id)
     desk.check()
@@ -409,13 +425,13 @@ def test_an_answer_whose_question_was_removed_meanwhile_goes_at_the_next_check(d
 @pytest.mark.parametrize(
     ("question", "where", "says"), [("?", "", "no word"), ("x" * 12_001, "", "12,001"), (NIGHT, "date >", "date")]
 )
-def test_what_is_no_question_is_refused(desk: Desk, question: str, where: str, says: str) -> None:
+def test_an_invalid_question_is_refused(desk: Desk, question: str, where: str, says: str) -> None:
     with pytest.raises(QuestionError, match=says):
         desk.store.add("me", question, where)
     assert not desk.store.path.exists()
 
 
-def test_there_are_so_many_and_no_more(desk: Desk) -> None:
+def test_an_owner_has_a_limited_number_of_questions(desk: Desk) -> None:
     for number in range(MOST):
         desk.store.add("me", f"{NIGHT} {number}")
     with pytest.raises(QuestionError, match="Remove one"):
@@ -459,3 +475,29 @@ def test_a_damaged_answer_is_asked_again(desk: Desk) -> None:
 def test_a_knowledge_base_whose_id_is_a_path_takes_no_questions(desk: Desk) -> None:
     with pytest.raises(StorageError, match="cannot name a file"):
         QuestionStore(desk.settings, "../kb")
+
+
+# --- webhook ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_that_cannot_be_reached_is_reported_without_its_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    assert post(f"http://me:geheim@127.0.0.1:{port}/x", {}) == "The webhook did not take the change: ConnectError."
+
+
+def test_a_webhook_whose_answer_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing_questions, "POST_S", 0.2)
+
+    def trickle(door: socket.socket) -> None:
+        with door.accept()[0] as connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:  # until the other end closes
+                connection.sendall(b"x: 1\r\n")
+                time.sleep(0.01)
+
+    with socket.create_server(("127.0.0.1", 0)) as door, ThreadPoolExecutor(2) as pool:
+        trickles = [pool.submit(trickle, door) for _ in range(2)]
+        assert post(f"http://127.0.0.1:{door.getsockname()[1]}/x", {}).endswith((" TimeoutError.", " ReadTimeout."))
+        for each in trickles:
+            each.result()

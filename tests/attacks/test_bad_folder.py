@@ -15,7 +15,7 @@ from openbook.knowledge import RunOptions
 from openbook.knowledge.check import check
 from openbook.knowledge.index import segment_files
 from openbook.knowledge.store.names import display_path
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from tests.knowledge.conftest import Library
 from tests.parsers.samples import ENCRYPTED_PDFS, body_xml, docx_of_xml, make_pdf
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from openbook.core.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw, draw_page
-from openbook.parsers.page_marks import find_marks, page_quote
-from openbook.parsers.sandbox import NONSENSE, Limits
+from openbook.parsers.formats.pdf_pages import MAX_HEIGHT, WIDTH, draw, page_quote
+from openbook.parsers.pages import draw_page, find_marks
+from openbook.parsers.sandbox.protocol import NONSENSE, Limits
 from tests.parsers.hostile_pdfs import inflating, nested, with_box
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import ENCRYPTED_PDFS, make_pdf

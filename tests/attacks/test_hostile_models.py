@@ -15,7 +15,7 @@ from openbook.inference.trial import check_usable
 from openbook.models import ModelStore, import_gguf
 from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType
-from openbook.testing import PROMPT
+from tests.conformance.models import PROMPT
 from tests.models.gguf_files import TOKENS, Array, llama
 from tests.models.mutations import TEMPLATES, mutated
 

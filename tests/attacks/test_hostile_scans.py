@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers import ocr, sandbox
+from openbook.parsers import ocr
 from openbook.parsers.ocr import best_engine
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox import pool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 from tests.parsers.samples import make_pdf
 
 PICTURE = b"/Width 2 /Height 2 /ColorSpace /DeviceGray /BitsPerComponent 8 /Length 4 >>\nstream\n\x00\xff\xff\x00"
@@ -46,8 +48,8 @@ def test_a_hostile_scan_costs_itself_only(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(ocr, "best_engine", best_engine)
     (tmp_path / "a.pdf").write_bytes(HOSTILE[name])
     (tmp_path / "b.txt").write_text("Some text.")
-    with ParserPool(Limits(), workers=1) as pool:
-        first, second = (pool.parse(tmp_path / file) for file in ("a.pdf", "b.txt"))
+    with ParserPool(Limits(), workers=1) as parsers:
+        first, second = (parsers.parse(tmp_path / file) for file in ("a.pdf", "b.txt"))
     assert isinstance(first, UnreadableFile)
     assert "no text" in str(first) or "memory" in str(first)
     assert isinstance(second, tuple)
@@ -57,13 +59,13 @@ def test_a_hostile_scan_costs_itself_only(name: str, tmp_path: Path, monkeypatch
 def test_ocr_may_not_go_on_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that only ever says that it makes progress is ended."""
     (tmp_path / "worker.py").write_text(
-        "import sys, time\nfrom openbook.parsers import worker\n"
-        "def answer(question, settings, task, progress):\n    while True:\n        progress()\n        time.sleep(0.05)\n"
-        "worker._answer = answer\nworker.main(sys.argv[1:])\n"
+        "import sys, time\nfrom openbook.parsers.sandbox import tasks\n"
+        "def answer(question, settings, progress):\n    while True:\n        progress()\n        time.sleep(0.05)\n"
+        "tasks.answer = answer\ntasks.main(sys.argv[1:])\n"
     )
-    monkeypatch.setattr(sandbox, "MAX_PAGES", 2)
+    monkeypatch.setattr(pool, "MAX_PAGES", 2)
     command = [sys.executable, str(tmp_path / "worker.py")]
-    with ParserPool(Limits(timeout_s=0.5), workers=1, command=command) as pool:
-        outcome = pool.parse(tmp_path / "a.pdf")
+    with ParserPool(Limits(timeout_s=0.5), workers=1, command=command) as parsers:
+        outcome = parsers.parse(tmp_path / "a.pdf")
     assert isinstance(outcome, UnreadableFile)
     assert str(outcome) == "took longer than 0.5 s to read"

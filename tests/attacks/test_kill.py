@@ -21,7 +21,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from openbook.knowledge import KnowledgeBase, sync
-from openbook.parsers.sandbox import ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder
 from tests.conftest import parse_here
 ParserPool.parse_all = parse_here

@@ -139,7 +139,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
-from openbook.parsers.sandbox import ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder
 from tests.conftest import parse_here
 ParserPool.parse_all = parse_here

@@ -17,7 +17,8 @@ import pytest
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
-from openbook.parsers.sandbox import Limits, ParserPool, decode_answer
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits, decode_answer
 from tests.serving.conftest import eventually
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
@@ -88,7 +89,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "hostile.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    start = "import sys, hostile, openbook.parsers as p, openbook.parsers.worker as worker; p.PARSERS = hostile.PARSERS"
+    start = "import sys, hostile, openbook.parsers as p, openbook.parsers.sandbox.tasks as worker; p.PARSERS = hostile.PARSERS"
     return [sys.executable, "-c", f"{start}; worker.main(sys.argv[1:])"]
 
 
@@ -284,7 +285,8 @@ def test_closing_does_not_wait_for_a_reader_that_hangs(tmp_path: Path, command: 
 PARENT = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 pool = ParserPool(Limits(timeout_s=600), workers=1, command=sys.argv[2:])
 readings = pool.parse_all([Path(sys.argv[1] + "/a.txt"), Path(sys.argv[1] + "/b.child")])
 threading.Thread(target=lambda: list(readings), daemon=True).start()
@@ -310,16 +312,16 @@ def test_a_reader_that_hangs_ends_with_a_parent_that_is_killed(
 
 NOTING = """
 import signal, sys
-from openbook.parsers import worker
-reads, answers = worker.read_frame, worker._answer
+from openbook.parsers.sandbox import tasks
+reads, answers = tasks.read_frame, tasks.answer
 def noted(function):
     def first_notes(*arguments):
         with open({place!r}, "a") as file:
             print(signal.getitimer(signal.ITIMER_REAL)[0] > 0, file=file)
         return function(*arguments)
     return first_notes
-worker.read_frame, worker._answer = noted(reads), noted(answers)
-worker.main(sys.argv[1:])
+tasks.read_frame, tasks.answer = noted(reads), noted(answers)
+tasks.main(sys.argv[1:])
 """
 
 

@@ -20,7 +20,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.testing import PROMPT
+from tests.conformance.models import PROMPT
 from tests.conftest import ROOT, base_with, open_engine, printed
 
 pytestmark = pytest.mark.model
@@ -131,7 +131,7 @@ IN_A_NEW_PROCESS = """
 import sys
 from tests.conftest import open_engine
 from openbook.models import ModelStore
-from openbook.testing import PROMPT
+from tests.conformance.models import PROMPT
 from pathlib import Path
 engine = open_engine(ModelStore(Path(sys.argv[1])).resolve("smollm2-135m-instruct"))
 print(engine.logits_digest(PROMPT))

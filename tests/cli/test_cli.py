@@ -125,7 +125,6 @@ def test_models_verbs(home: Path, model_reference: ModelReference, out: Out) -> 
 
 
 MISTAKES = [
-    (["ask", ""], 2, "The question is empty"),
     (["ask", "Why?"], 4, "No knowledge base in"),
     (["ask", "Why?", "--docs", "exampels"], 4, "Did you mean 'examples'?"),
     (["ask", "Why?", "--closed-book", "--model", "smollm2-135m-instrukt"], 3, "Did you mean 'smollm2-135m-instruct'?"),
@@ -134,7 +133,6 @@ MISTAKES = [
     (["ask", "Why?", "--closed-book", "--model", "minilm-l6-int8"], 3, "is an embedder"),
     (["ask", "Why?", "--closed-book", "--base-url", "http://127.0.0.1:9"], 3, "Is the server running"),
     (["add", "nowhere"], 4, "No such file or folder"),
-    (["search", " "], 2, "empty"),
     (["models", "show", "../../etc"], 3, "../../etc"),
     (["aks", "Why?"], 2, "Did you mean 'ask'?"),
     (["Who signs it?"], 2, "To ask a question: openbook ask"),

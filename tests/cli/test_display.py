@@ -15,8 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from openbook.answers.answer_text import printable
-from openbook.answers.ask import CLOSED_BOOK
 from openbook.answers.certainty import MEANING, UNMEASURED
+from openbook.answers.reading import CLOSED_BOOK
 from openbook.cli import display
 from openbook.cli.display import LiveAnswer, _flat, _joined, print_answer, print_problems, print_words
 from openbook.core.records import Answer, AnswerSentence, Citation, Confidence, Hit, Passage, Support, Verdict
@@ -110,7 +110,7 @@ def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_sho
 def answered(*sentences: tuple[str, Support], strategy: str = "checked", **changes: Any) -> Answer:
     """With a quote for every sentence of TEXT that an answer's sentence is about, the first for the first."""
     spans = [(0, 13), (14, 26), (27, 61), (62, 71)][: len(sentences)]
-    receipt = replace(parse_receipt((ROOT / "tests/golden/receipt-4.json").read_bytes()), strategy=strategy)
+    receipt = replace(parse_receipt((ROOT / "tests/golden/receipt-5.json").read_bytes()), strategy=strategy)
     told, start = list[AnswerSentence](), 0
     for number, (sentence, support) in enumerate(sentences):
         told.append(AnswerSentence(start, start + len(sentence), None if support == "none" else number, support))

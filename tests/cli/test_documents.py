@@ -236,7 +236,7 @@ def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_somethi
         out.ok("add", docs)
 
 
-@pytest.mark.parametrize("command", [["ask", "What do bees make?"], ["chat", "talk.jsonl"]])
+@pytest.mark.parametrize("command", [["ask", "What do bees make?"], ["chat"]])
 def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
     command: list[str], docs: Path, tmp_path: Path, out: Out, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from openbook.proofs.replay import knowledge_base_of
 from openbook.proofs.signatures import public_key
 from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME, ROOT, base_with
-from tests.proofs.test_signatures import GOLDEN, GOLDEN_KEY, GOLDEN_KEY_2
+from tests.proofs.test_signatures import GOLDEN, GOLDEN_KEY
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 
@@ -54,11 +54,8 @@ def test_a_purge_is_proved_to_somebody_on_another_machine(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_proof_that_is_silent_about_its_limits_is_verified_and_says_so(out: Out) -> None:
-    stdout = out.ok("verify", GOLDEN / "signed-purge-1.json", "--key", GOLDEN_KEY)
-    assert "Does not prove: this proof has an older format, which does not say" in stdout
-    stdout = out.ok("verify", GOLDEN / "signed-purge-2.json", "--key", GOLDEN_KEY_2)
-    assert "older format" not in stdout
+def test_limits_of_a_proof_come_before_what_it_proves(out: Out) -> None:
+    stdout = out.ok("verify", GOLDEN / "signed-purge-2.json", "--key", GOLDEN_KEY)
     assert stdout.index("Does not prove: write-ahead log. ") < stdout.index("of the knowledge base 0")
     assert "segments up to 0000000100000000000000A1." in stdout
 

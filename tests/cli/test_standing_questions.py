@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openbook.answers import opening
+from openbook.answers import opening, standing_questions
+from openbook.answers.retrieval import Corpus, Options
 from openbook.answers.standing_questions import QuestionStore
+from openbook.cli import questions
 from openbook.core.config import Settings
 from openbook.core.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.proofs.receipts import is_altered, parse_receipt
 from openbook.proofs.replay import replay
+from openbook.serving.keys import KeyFile
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.cli.conftest import Out
-from tests.conftest import ROOT, base_with, served
+from tests.conftest import base_with, served
 
 NIGHT = "Who signs night shift requests?"
 SIGNS = "Night shift requests are signed by the head of unit."
@@ -38,66 +37,66 @@ def write(folder: Path, text: str, *labels: str) -> None:
 
 
 @pytest.fixture
-def kb(fakes: None, tmp_path: Path) -> Path:
+def run(fakes: None, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> Out:
+    """`openbook questions`, over the knowledge base of the settings."""
     base_with(tmp_path / "docs", {"night.txt": SIGNS}, place=tmp_path / "kb").close()
-    return tmp_path / "kb"
-
-
-@pytest.fixture
-def run(kb: Path, out: Out) -> Out:
-    """`openbook questions`, of which each command takes --kb at its end."""
+    monkeypatch.setenv("OPENBOOK_KB", str(tmp_path / "kb"))
     return out.of("questions")
 
 
-def test_questions_are_saved_listed_and_removed(run: Out, kb: Path) -> None:
-    at = ("--kb", kb)
-    assert "no standing questions" in run.ok("list", *at)
-    name = run.ok("add", NIGHT, "--where", "title != 'x'", *at).strip()
-    assert run.ok("add", NIGHT, "--where", "title != 'x'", *at).strip() == name
-    run.refused(2, "no word", "add", "?", *at)
-    run.refused(2, "date", "add", NIGHT, "--where", "date >", *at)
-    run.refused(2, "label", "add", NIGHT, "--label", "a b", *at)
-    (listed,) = run.json("list", *at)["questions"]
+@pytest.fixture
+def store(run: Out, own_home: Path, tmp_path: Path) -> QuestionStore:
+    base = KnowledgeBase.open(tmp_path / "kb")
+    base.close()
+    return QuestionStore(Settings(own_home), base.id)
+
+
+def test_questions_are_saved_listed_and_removed(run: Out, own_home: Path) -> None:
+    assert "no standing questions" in run.ok("list")
+    run.refused(2, "openbook questions add", "watch", "--once")
+    name = run.ok("add", NIGHT, "--where", "title != 'x'").strip()
+    run.refused(2, "no word", "add", "?")
+    run.refused(2, "label", "add", NIGHT, "--label", "a b")
+    (listed,) = run.json("list")["questions"]
     assert (listed["id"], listed["state"], listed["where"]) == (name, "new", "title != 'x'")
-    run.refused(2, f"Did you mean {name!r}?", "remove", name[:6], *at)
-    run.ok("remove", name, *at)
-    assert run.json("list", *at) == {"questions": []}
+    run.refused(2, f"Did you mean {name!r}?", "remove", name[:6])
+    run.ok("remove", name)
+    assert run.json("list") == {"questions": []}
+    (path,) = (own_home / "questions").glob("*.json")
+    path.write_text("{")
+    for words in (["list"], ["add", NIGHT], ["remove", "x"], ["watch", "--once"]):
+        run.refused(5, "not a valid file of standing questions", *words)
 
 
-def test_watch_once_tells_by_its_exit_code_whether_an_answer_changed(run: Out, kb: Path, tmp_path: Path) -> None:
-    once = ("watch", "--once", "--kb", kb)
-    run.refused(2, "openbook questions add", *once)
-    run.ok("add", NIGHT, "--kb", kb)
-    assert run(*once) == (0, "", "")
-    assert run(*once) == (0, "", "")
-    assert SIGNS in run.ok("list", "--kb", kb)
+def test_watch_once_exits_with_1_and_shows_the_change_if_an_answer_changed(run: Out, tmp_path: Path) -> None:
+    run.ok("add", NIGHT)
+    assert run("watch", "--once") == (0, "", "")
+    assert SIGNS in run.ok("list")
     write(tmp_path, LATER)
-    code, stdout, stderr = run(*once)
+    code, stdout, stderr = run("watch", "--once")
     assert (code, stderr) == (1, "")
-    assert f"before: {SIGNS}" in stdout
-    assert f"after:  {LATER}" in stdout
-    assert "Night shift requests are signed by the [-head of unit.-]{+new director.+}\n" in stdout
-    assert f"documents: {tmp_path}/docs/night.txt" in stdout
-    (change,) = run.json("list", "--kb", kb)["questions"][0]["changes"]
-    assert f"receipts: {change['before']['receipt']} {change['after']['receipt']}" in stdout
-    assert run(*once) == (0, "", "")
-    assert "until version 1: Night shift" in run.ok("list", "--kb", kb)
+    (change,) = run.json("list")["questions"][0]["changes"]
+    for line in (
+        f"before: {SIGNS}",
+        f"after:  {LATER}",
+        "Night shift requests are signed by the [-head of unit.-]{+new director.+}\n",
+        f"documents: {tmp_path}/docs/night.txt",
+        f"receipts: {change['before']['receipt']} {change['after']['receipt']}",
+    ):
+        assert line in stdout
+    assert run("watch", "--once") == (0, "", "")
+    assert "until version 1: Night shift" in run.ok("list")
 
 
-def test_a_change_as_a_line_of_json_has_receipts_that_are_replayed(run: Out, kb: Path, tmp_path: Path) -> None:
-    run.ok("add", NIGHT, "--kb", kb)
-    run.ok("watch", "--once", "--kb", kb)
+def test_a_change_in_json_has_receipts_that_can_be_replayed(run: Out, tmp_path: Path) -> None:
+    run.ok("add", NIGHT)
+    run.ok("watch", "--once")
     write(tmp_path, LATER)
-    code, stdout, _ = run("watch", "--once", "--json", "--kb", kb)
+    code, stdout, _ = run("watch", "--once", "--json")
     assert (code, stdout.count("\n")) == (1, 1)
     value = json.loads(stdout)
-    assert (value["object"], value["question"], value["version_before"], value["version_after"]) == (
-        "question.changed",
-        NIGHT,
-        1,
-        2,
-    )
-    base = KnowledgeBase.open(kb)
+    assert (value["object"], value["version_before"], value["version_after"]) == ("question.changed", 1, 2)
+    base = KnowledgeBase.open(tmp_path / "kb")
     for side in ("before", "after"):
         receipt = parse_receipt(json.dumps(value[side]))
         assert not is_altered(receipt)
@@ -105,83 +104,118 @@ def test_a_change_as_a_line_of_json_has_receipts_that_are_replayed(run: Out, kb:
     base.close()
 
 
-def test_a_question_is_asked_with_the_labels_that_it_was_saved_with(run: Out, kb: Path, tmp_path: Path) -> None:
+def test_watch_asks_with_the_labels_of_each_owner(
+    run: Out, store: QuestionStore, own_home: Path, tmp_path: Path
+) -> None:
     write(tmp_path, LATER, "hr")
-    run.ok("add", NIGHT, "--label", "hr", "--kb", kb)
-    run.ok("add", NIGHT, "--kb", kb)
-    run.ok("watch", "--once", "--kb", kb)
-    assert [each["answer"] for each in run.json("list", "--kb", kb)["questions"]] == [LATER, "The passages do not say."]
+    keys = KeyFile(own_home)
+    (key, _), (revoked, _) = keys.new("hr", "read", ["hr"]), keys.new("gone", "read", ["hr"])
+    keys.revoke(revoked.id)
+    run.ok("add", NIGHT, "--label", "hr")
+    run.ok("add", NIGHT)
+    asked = [store.add(owner, NIGHT) for owner in (key.id, "local", revoked.id)]
+    run.ok("watch", "--once")
+    silent = "The passages do not say."
+    assert [each["answer"] for each in run.json("list")["questions"]] == [LATER, silent]
+    answers = [store.answer(each) for each in asked]
+    assert [each and each.given and each.given.answer for each in answers] == [LATER, silent, None]
 
 
-def test_a_question_that_fails_is_said_and_is_no_success(run: Out, kb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("owner", ["command-line", "local"])
+def test_a_question_that_fails_is_shown_and_exits_with_1(
+    run: Out, store: QuestionStore, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(EchoEngine):
         def count_prompt_tokens(self, prompt: object) -> int:
             raise EngineError("The engine is out of order.")
 
     monkeypatch.setattr(opening, "model_opener", lambda *_, **__: lambda: FrozenModel(Broken()))
-    run.ok("add", NIGHT, "--kb", kb)
-    code, stdout, stderr = run("watch", "--once", "--kb", kb)
-    assert (code, stdout) == (1, "")
-    assert "The engine is out of order." in stderr
-    assert "failed" in run.ok("list", "--kb", kb)
+    question = store.add(owner, NIGHT)
+    code, stdout, stderr = run("watch", "--once")
+    assert (code, stdout, question.id in stderr) == (1, "", True)
+    failed = store.answer(question)
+    assert failed is not None
+    assert ("out of order" in failed.error) == (owner == "command-line")
 
 
-def test_a_second_watch_is_refused_while_one_asks(run: Out, kb: Path, own_home: Path) -> None:
-    run.ok("add", NIGHT, "--kb", kb)
-    base = KnowledgeBase.open(kb)
-    with QuestionStore(Settings(own_home), base.id).checking("command-line"):
-        run.refused(5, "Another process is asking", "watch", "--once", "--kb", kb)
-    base.close()
-
-
-def test_a_damaged_file_is_an_error_of_the_disk(run: Out, kb: Path, own_home: Path) -> None:
-    run.ok("add", NIGHT, "--kb", kb)
-    (path,) = (own_home / "questions").glob("*.json")
-    path.write_text("{")
-    for words in (["list"], ["add", NIGHT], ["remove", "x"], ["watch", "--once"]):
-        run.refused(5, "not a valid file of standing questions", *words, "--kb", kb)
-    assert path.read_text() == "{"
+def test_watch_does_not_ask_what_another_check_is_asking(
+    run: Out, store: QuestionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "WAIT_S", 0.0)
+    run.ok("add", NIGHT)
+    with store.checking("command-line"):
+        run.refused(5, "Another process is asking", "watch", "--once")
 
 
 @pytest.mark.parametrize("url", ["", "ftp://me:geheim@host/x", "file:///x", "https://", "http:// host", "host/x"])
-def test_a_webhook_must_be_an_address_of_http(url: str, run: Out, out: Out, kb: Path) -> None:
-    for command in (run.of("questions", "watch"), out.of("serve")):
-        code, stdout, stderr = command("--webhook", url, "--kb", kb)
-        assert (code, stdout, "begins with http:// or https://" in stderr, "geheim" in stderr) == (2, "", True, False)
+def test_a_webhook_must_be_an_http_address(url: str, run: Out) -> None:
+    code, stdout, stderr = run("watch", "--webhook", url)
+    assert (code, stdout, "begins with http:// or https://" in stderr, "geheim" in stderr) == (2, "", True, False)
 
 
-def test_watch_tells_each_change_until_it_is_interrupted(run: Out, kb: Path, tmp_path: Path) -> None:
-    """In a process of its own, which ends well at Ctrl-C."""
-    got: list[Any] = []
-    came = threading.Event()
+class Hook(HTTPServer):
+    """Answers with `statuses` in turn."""
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(500)
-            self.end_headers()
-            if len(got) == 4:  # each change was posted twice
-                came.set()
+    def __init__(self, *statuses: int) -> None:
+        self.statuses, self.got = list(statuses), list[Any]()
+        super().__init__(("127.0.0.1", 0), _Handler)
 
-        def log_message(self, *_: object) -> None:
-            pass
 
-    run.ok("add", NIGHT, "--kb", kb)
-    run.ok("watch", "--once", "--kb", kb)
-    with served(HTTPServer(("127.0.0.1", 0), Hook)) as port:
-        words = ["questions", "watch", "--kb", str(kb), "--json", "--webhook", f"http://127.0.0.1:{port}/"]
-        command = [sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"), *words]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as process:
-            assert process.stdout is not None
-            write(tmp_path, LATER)
-            first = json.loads(process.stdout.readline())
-            write(tmp_path, SIGNS)
-            second = json.loads(process.stdout.readline())
-            assert came.wait(600)
-            process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate()
-    assert (process.returncode, stderr.endswith("Ended.\n")) == (0, True)
-    assert "The webhook did not take the change: it answered 500." in stderr
+class _Handler(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        self.server.got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(self.server.statuses.pop(0))
+        self.send_header("location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_watch_posts_each_change_until_it_is_interrupted(
+    run: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A webhook that fails is tried twice, follows no redirect, and stops nothing."""
+    texts = iter([LATER, SIGNS])
+
+    def next_version(_: float) -> None:
+        text = next(texts, None)
+        if text is None:
+            raise KeyboardInterrupt
+        write(tmp_path, text)
+
+    monkeypatch.setattr("time.sleep", next_version)
+    run.ok("add", NIGHT)
+    with served(hook := Hook(500, 302, 204)) as port:
+        code, stdout, stderr = run("watch", "--json", "--webhook", f"http://127.0.0.1:{port}/")
+    assert (code, stderr) == (0, "The webhook did not take the change: it answered 302.\nEnded.\n")
+    first, second = map(json.loads, stdout.splitlines())
+    assert hook.got == [first, first, second]
     assert [first["after"]["answer"], second["after"]["answer"]] == [LATER, SIGNS]
-    assert got[0] == first
+
+
+def test_changes_found_by_a_server_are_posted_until_a_purge(
+    run: Out, store: QuestionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted = list[str]()
+
+    def post(url: str, value: dict[str, Any]) -> str:
+        posted.append(value["id"])
+        if len(posted) == 2:
+            with store.derived.purging(60.0):
+                pass
+        return ""
+
+    monkeypatch.setattr(standing_questions, "post", post)
+    names = [store.add("local", NIGHT, where).id for where in ("", "title != 'x'", "title != 'y'")]
+    run.ok("watch", "--once")
+    write(tmp_path, LATER)
+    base = KnowledgeBase.open(tmp_path / "kb")
+    corpus, model = Corpus(base, HashEmbedder()), echo_model()
+    for question in store.questions():
+        standing_questions.ask_again(store, question, frozenset(), corpus, model, Options())
+    base.close()
+    code, stdout, _ = run("watch", "--once", "--webhook", "http://127.0.0.1:9/")
+    assert (code, stdout.count("before:"), posted) == (1, 3, names[:2])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cluster.connection import ray_module
-from openbook.cluster.local import start_object_store, start_postgres, stop_server
+from openbook.cluster.local import start_postgres, stop_server
 from tests.cli.conftest import fakes as fakes
 from tests.cli.conftest import out as out
 from tests.conftest import ROOT
@@ -34,16 +34,6 @@ def docs(tmp_path: Path) -> Path:
     for n in range(6):
         (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
     return folder
-
-
-@pytest.fixture(scope="session")
-def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty bucket. Each test has a prefix of its own in it."""
-    folder = tmp_path_factory.mktemp("object-store")
-    try:
-        yield start_object_store(folder)
-    finally:
-        stop_server(folder, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

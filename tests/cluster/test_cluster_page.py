@@ -1,6 +1,6 @@
 """A newcomer follows docs/cluster.md: its commands, in one shell, one after the other.
 
-With --all, since it takes a minute: PostgreSQL, the object store and Ray are real.
+With --all, since it takes a minute: PostgreSQL and Ray are real.
 """
 
 from __future__ import annotations

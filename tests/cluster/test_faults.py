@@ -1,4 +1,4 @@
-"""A database or an object store that is gone, full, or says nothing: a sentence, nothing lost, and going on when it is back."""
+"""A database that is gone, full, or says nothing: a sentence, nothing lost, and going on when it is back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from openbook.cluster import object_store, postgres_connection
+from openbook.cluster import postgres_connection
 from openbook.cluster.postgres import PostgresStore
 from openbook.core.config import DatabaseUrl, Settings
 from openbook.core.errors import StorageError
@@ -31,14 +31,6 @@ QUESTION = "When does the ferry to island 3 leave?"
 def database(new_postgres_url: str) -> Iterator[Proxy]:
     """Before a database of its own."""
     with Proxy(f"{new_postgres_url}&connect_timeout=2") as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def objects(object_store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Before a prefix of its own. A request that failed is not sent again."""
-    monkeypatch.setattr(object_store, "_TRIES", 0)
-    with Proxy(object_store_url.replace("?", f"/{tmp_path.name}?")) as proxy:
         yield proxy
 
 
@@ -98,33 +90,6 @@ def test_a_server_without_its_database_asks_to_try_again_and_goes_on_when_it_is_
             assert {each.status_code for each in after} == {200}
             assert after[0].content == before[0].content
     assert "failed: Cannot open postgresql://" in caplog.text
-    base.close()
-
-
-def test_a_server_without_its_object_store_answers_and_refuses_only_a_purge(
-    own_home: Path,
-    new_postgres_url: str,
-    objects: Proxy,
-    docs: Path,
-    embedder: HashEmbedder,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    base = made(f"{new_postgres_url}&blobs={objects.url}", docs, embedder)
-    with running(Configuration(Settings(home=own_home)), echo_model(), {"kb": base}) as server:
-        objects.fault = "full"
-        sent = server.client.post(
-            "/v1/documents", files={"file": ("new.txt", b"The ferry to island 9 leaves at noon.")}
-        )
-        assert sent.status_code == 200
-        assert "it answers 507 Insufficient Storage" in caplog.text
-        found = server.client.post("/v1/search", json={"query": "ferry island 9 noon", "limit": 1})
-        assert found.json()["data"][0]["passage"]["text"] == "The ferry to island 9 leaves at noon."
-        (path,) = (each for each in base.documents() if each.endswith("new.txt"))
-        purged = server.client.post("/v1/documents/purge", json={"documents": [path]})
-        assert (purged.status_code, purged.json()["error"]["code"]) == (503, "storage_unavailable")
-        objects.fault = ""
-        assert server.client.post("/v1/documents/remove", json={"documents": [base.documents()[0]]}).status_code == 200
-    assert check(base).index_problems == ()
     base.close()
 
 

@@ -1,4 +1,4 @@
-"""Nobody but this user of this machine reaches a cluster on it. PostgreSQL, the object store and Ray are real."""
+"""Nobody but this user of this machine reaches a cluster on it. PostgreSQL and Ray are real."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_cluster_listens_to_this_machine_alone_and_leaves_nothing(
     folders = (state.folder, state.scratch)
     try:
         names = listening("auto", environment | state.environment, *folders)
-        assert names >= {"postgres", "weed", "gcs_server", "raylet", "ray::IDLE"}
+        assert names >= {"postgres", "gcs_server", "raylet", "ray::IDLE"}
         cluster("down")
         assert started(environment["STARTED_BY"], *folders) == []
     finally:

@@ -1,4 +1,4 @@
-"""A cluster on one machine. PostgreSQL and the object store are real; Ray is a stand-in that starts processes of its names at once.
+"""A cluster on one machine. PostgreSQL is real; Ray is a stand-in that starts processes of its names at once.
 
 The real one is in `test_cluster_page.py` and `test_listeners.py`.
 """
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -81,7 +82,7 @@ def out(out: Out) -> Out:
 
 def test_its_life(home: Path, out: Out) -> None:
     found = out.json("up", "--local", 2)
-    assert list(found["services"]) == ["PostgreSQL", "object store", "Ray"]
+    assert list(found["services"]) == ["PostgreSQL", "Ray"]
     assert all(psutil.pid_exists(number) for each in found["services"].values() for number in each)
     assert len(found["workers"]) == 2
     assert {each.name for each in home.iterdir()} == {"cluster.json", ".cluster.json.lock"}
@@ -111,7 +112,7 @@ def test_its_life(home: Path, out: Out) -> None:
     assert Path(state.folder, "postgres").is_dir()
     out.ok("down")
 
-    with socket.create_server(("127.0.0.1", int(state.kb.rpartition(":")[2]))):
+    with socket.create_server(("127.0.0.1", urlsplit(state.kb).port or 0)):
         out.refused(ClusterError.exit_code, "Another program listens on port", "up", "--local", 1)
     assert runs_nothing(state)
 
@@ -133,7 +134,7 @@ def test_its_life(home: Path, out: Out) -> None:
     assert anew is not None
     after = local.running(anew)
     assert is_whole(anew)
-    assert all(after.services[name] == before.services[name] for name in ("PostgreSQL", "object store"))
+    assert after.services["PostgreSQL"] == before.services["PostgreSQL"]
     assert not set(after.workers) & set(before.workers)
 
     out.ok("down", "--delete", "--yes")

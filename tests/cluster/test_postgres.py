@@ -43,9 +43,10 @@ from openbook.knowledge.check import check
 from openbook.knowledge.versions import tag
 from openbook.proofs.absence import look_for
 from openbook.proofs.receipts import parse_receipt
-from openbook.testing import HashEmbedder, StoreSuite
+from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
+from tests.conformance.stores import StoreSuite
 from tests.conftest import ROOT
 from tests.knowledge.conftest import bytes_below, vectors_of
 
@@ -397,7 +398,7 @@ from pathlib import Path
 from openbook.cluster.postgres_connection import PostgresConnection
 from openbook.core.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, add, sync
-from openbook.parsers.sandbox import ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder
 from tests.conftest import parse_here
 ParserPool.parse_all = parse_here

@@ -33,9 +33,10 @@ from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.model_reload import ModelSource
-from openbook.testing import EchoEngine, EngineSuite
+from openbook.testing import EchoEngine
 from tests.cli.conftest import Out
 from tests.cluster.engines import WAIT, WHO, follow, no_model, stored_model, told_model
+from tests.conformance.models import EngineSuite
 from tests.conftest import base_with
 from tests.serving.conftest import LONG_S, Running, connected, eventually, posted, running
 from tests.serving.test_stateless import answer

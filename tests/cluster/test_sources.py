@@ -9,7 +9,8 @@ import pytest
 from openbook.core.config import DatabaseUrl, load_settings
 from openbook.knowledge import KnowledgeBase, remove
 from openbook.knowledge.ingest.mirror import mirror_folder
-from openbook.knowledge.updates import all_to_sync, sync_folders, to_sync
+from openbook.knowledge.synced_folders import all_to_sync, to_sync
+from openbook.knowledge.updates import sync_folders
 from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder

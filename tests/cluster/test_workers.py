@@ -23,10 +23,11 @@ from openbook.core.records import Embedder, Vectors
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.ingest import embeddings
-from openbook.parsers.sandbox import Limits
-from openbook.testing import EmbedderSuite, HashEmbedder
+from openbook.parsers.sandbox.protocol import Limits
+from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
+from tests.conformance.models import EmbedderSuite
 from tests.conftest import ROOT
 from tests.serving.conftest import eventually
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from openbook.answers.certainty import Signals
 from openbook.answers.prompts import question_of_block, reading_prompt
 from openbook.answers.retrieval import Options
 from openbook.core.errors import EngineError
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
-from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.report import write_report
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording, open_run_log
 from openbook.diagnosis.runner import Bench
-from openbook.diagnosis.summary import summarise
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.testing import EchoEngine, HashEmbedder
 
 FAILS = "<fails>"
 SILENT = "The passages do not say."
+WRONG = "It leaves at noon."
+SURE = Signals(1.0, 1.0, 1.0, 0.0)
 PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
@@ -144,8 +145,25 @@ def logged(path: Path, *observations: Observation) -> Path:
     return path
 
 
-def page_with(folder: Path, probed: ProbeRun) -> str:
-    """A report of a model without questions, with these probes; its own style and script are left out."""
-    path = folder / "report.html"
-    write_report(path, "t", [(summarise(HEADER, []), [])], probed={HEADER.model.name: probed})
-    return path.read_text(encoding="utf-8").partition("</style>")[2].rpartition("<script>")[0]
+def mixed() -> list[Observation]:
+    """3 fixed, 4 retriever misses (3 of them at rank 9), 2 reader gaps, 1 distracted, 1 silent and 1 invented, 1 failed."""
+    cases = [observation(n, tags=("easy",)) for n in range(3)]
+    cases += [observation(n, opened=WRONG, found=(), rank=9) for n in range(3, 6)]
+    cases += [observation(6, opened=WRONG, found=(), rank=0)]
+    cases += [observation(n, opened=WRONG, oracle=WRONG) for n in (7, 8)]
+    cases += [observation(9, opened=WRONG)]
+    cases += [observation(10, answers=(), opened=SILENT, holding=(), rank=0)]
+    cases += [observation(11, answers=(), opened=WRONG, holding=(), rank=0)]
+    return [*cases, observation(12, failure="The engine fell over.")]
+
+
+def judged_cases() -> list[Observation]:
+    """With a certainty 40 right, 2 wrong and 1 failed; without one 1 right and 2 declined, of which 1 rightly."""
+
+    def sure(case: Observation) -> Observation:
+        return replace(case, asked=(replace(case.asked[0], signals=SURE),))
+
+    found = [sure(observation(n)) for n in range(40)]
+    found += [sure(observation(n, opened="Never.")) for n in (40, 41)]
+    found += [observation(42), observation(43, opened=SILENT), observation(44, opened=SILENT, holding=())]
+    return [*found, sure(observation(45, failure="It fell over."))]

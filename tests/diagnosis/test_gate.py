@@ -1,4 +1,4 @@
-"""The gate refuses a model that reads or knows worse, and lets one through that does not."""
+"""The gate refuses a model that reads or knows worse, and admits the others."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.diagnosis.table_engine import TableEngine
 from tests.models.gguf_files import llama
 
 READER = ReaderFormat("Answer, or say: Not stated.", "Not stated.")
-PLACES = [f"pier {n}" for n in range(120)]
+PLACES = [f"pier {n}" for n in range(60)]
 ASKED = ("Where does ferry {n} leave?", "Who steers ferry {n}?")  # the passage holds no answer to the second
 READING = [
     EvalQuestion(text.format(n=n), (place,) if text == ASKED[0] else (), "Ferries", f"Ferry {n} leaves from {place}.")
     for text in ASKED
     for n, place in enumerate(PLACES)
 ]
-KNOWN = [EvalQuestion(f"What is {n} plus {n}?", (str(2 * n),)) for n in range(80)]
+KNOWN = [EvalQuestion(f"What is {n} plus {n}?", (str(2 * n),)) for n in range(40)]
 Answers = Callable[[Prompt], str]
 
 
@@ -67,13 +67,7 @@ def model(answer: Answers) -> FrozenModel:
 
 @pytest.mark.parametrize(
     ("candidate", "holder", "reading", "known"),
-    [
-        (good, good, True, True),
-        (good, scrambled, True, True),
-        (scrambled, good, False, True),
-        (forgetful_reader, good, False, True),
-        (only_reads, good, True, False),
-    ],
+    [(good, scrambled, True, True), (forgetful_reader, good, False, True), (only_reads, good, True, False)],
 )
 def test_a_candidate_that_reads_or_knows_worse_does_not_pass(
     candidate: Answers, holder: Answers, reading: bool, known: bool
@@ -81,31 +75,23 @@ def test_a_candidate_that_reads_or_knows_worse_does_not_pass(
     seen = list[tuple[int, int]]()
     checks = compare(model(candidate), model(holder), READING, KNOWN, lambda *done: seen.append(done))
     assert {check.name: check.passed for check in checks} == {"reading": reading, "known facts": known}
-    assert seen == [(n, 640) for n in range(1, 641)]
+    assert seen == [(n, 320) for n in range(1, 321)]
 
 
-def test_a_difference_that_may_be_chance_is_not_taken_for_none() -> None:
+def test_a_difference_that_may_be_chance_does_not_pass() -> None:
     scores, others = [1.0, 0.0] * 20, [0.0, 1.0] * 20
     assert not non_inferior("reading", scores, others).passed  # 40 questions cannot show it
     assert non_inferior("reading", scores, scores).passed
     assert non_inferior("reading", scores, others) == non_inferior("reading", scores, others)
 
 
-def test_answers_that_differ_are_counted_and_abstentions_are_right_only_without_an_answer() -> None:
+def test_differing_answers_are_counted_and_abstentions_are_right_only_without_an_answer() -> None:
     assert flips(model(good), model(good), READING, lambda *done: None) == 0
     assert flips(model(good), model(lambda prompt: "Not stated."), READING, lambda *done: None) == len(PLACES)
     assert all(outcome.f1 == 1.0 for outcome in ask_eval_set(model(good), READING))
     silent = ask_eval_set(model(lambda prompt: "Not stated."), READING)
     assert [outcome.f1 for outcome in silent] == [0.0] * len(PLACES) + [1.0] * len(PLACES)
     assert all(outcome.abstained for outcome in silent)
-
-
-def test_the_sets_that_come_with_openbook_can_be_read() -> None:
-    reading, known = load_eval_set(gate.READING), load_eval_set(gate.KNOWN)
-    assert len(reading) > 250
-    assert len(known) > 100
-    assert any(not probe.answers for probe in reading)
-    assert all(probe.answers and not probe.passage for probe in known)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +104,7 @@ def test_the_sets_that_come_with_openbook_can_be_read() -> None:
         (b"", "no questions"),
     ],
 )
-def test_a_set_that_is_wrong_is_refused_by_line(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_wrong_set_is_refused_by_line(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "known.jsonl"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
@@ -130,14 +116,15 @@ def test_a_set_may_be_compressed_and_one_text_is_one_answer(tmp_path: Path) -> N
     passage = {"title": "", "passage": "P", "questions": [asked, {"question": "R?", "answers": []}]}
     path = tmp_path / "set.jsonl.gz"
     path.write_bytes(gzip.compress(f"{json.dumps(asked)}\n{json.dumps(passage)}\n".encode()))
-    assert load_eval_set(path) == [
-        EvalQuestion("Q?", ("Paris",)),
-        EvalQuestion("Q?", ("Paris",), "", "P"),
-        EvalQuestion("R?", (), "", "P"),
-    ]
+    on_passage = [EvalQuestion("Q?", ("Paris",), "", "P"), EvalQuestion("R?", (), "", "P")]
+    assert load_eval_set(path) == [EvalQuestion("Q?", ("Paris",)), *on_passage]
+    reading, known = load_eval_set(gate.READING), load_eval_set(gate.KNOWN)
+    assert (len(reading) > 250, len(known) > 100) == (True, True)
+    assert any(not probe.answers for probe in reading)
+    assert all(probe.answers and not probe.passage for probe in known)
 
 
-def test_a_name_means_another_model_only_if_that_passes(store: ModelStore, tmp_path: Path) -> None:
+def test_a_name_moves_only_to_a_model_that_passes(store: ModelStore, tmp_path: Path) -> None:
     recipes = (llama(), llama().with_value("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, 1e-6))
     held, other = (import_gguf(store, each.write(tmp_path / f"m{n}.gguf")) for n, each in enumerate(recipes))
     store.set_name("reads", held.digest)

@@ -44,7 +44,7 @@ def finder(base: KnowledgeBase) -> GoldFinder:
         ("Which towns are there?", ("Wheatland",), {"town.md", "long.md"}),
     ],
 )
-def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
+def test_the_words_of_an_answer_count_in_documents_on_the_topic(
     finder: GoldFinder, question: str, answers: tuple[str, ...], documents: set[str]
 ) -> None:
     found = finder.find(Question("q", question, answers))
@@ -63,7 +63,7 @@ def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
         ("How many ships does Ada Brandl own?", ("two", "671"), False),
     ],
 )
-def test_an_answer_with_a_digit_or_of_several_words_is_there_whatever_is_spoken_of(
+def test_an_answer_with_a_digit_or_of_several_words_counts_on_any_topic(
     finder: GoldFinder, question: str, answers: tuple[str, ...], found: bool
 ) -> None:
     gold = finder.find(Question("q", question, answers))
@@ -73,19 +73,11 @@ def test_an_answer_with_a_digit_or_of_several_words_is_there_whatever_is_spoken_
     assert marked == [answers[-1]] * found
 
 
-def test_what_is_spoken_of_comes_before_an_answer_that_stands_elsewhere(tmp_path: Path) -> None:
+def test_a_passage_on_the_topic_comes_before_an_answer_elsewhere(tmp_path: Path) -> None:
     texts = {"arvik.txt": "The ferry to Arvik leaves at 09:40.", "hessay.txt": "The ferry to Hessay leaves at 09:40."}
     finder = GoldFinder(base_with(tmp_path, texts), HashEmbedder(), UNLABELLED)
     gold = finder.find(Question("q", "When does the ferry to Hessay leave?", ("09:40",)))
     assert [Path(hit.passage.document).name for hit in gold.hits] == ["hessay.txt"]
-
-
-def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: GoldFinder) -> None:
-    found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
-    town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
-    assert "Wheatland" in town.text
-    assert not found.spans_in(town)
-    assert all(found.spans_in(hit.passage) for hit in found.hits)
 
 
 def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: KnowledgeBase) -> None:
@@ -106,29 +98,25 @@ def test_gold_is_found_by_span_quote_and_answers(finder: GoldFinder, base: Knowl
         assert [passage.text[a:b] for a, b in found.spans_in(passage)] == [marked], gold
 
 
-def test_a_backslash_in_a_name_divides_folders_or_begins_an_escape() -> None:
+def test_a_backslash_in_a_name_separates_folders_or_begins_an_escape() -> None:
     paths = ["/kb/docs/town.md", r"/kb/docs/a\x01b.md"]
     assert documents_named(paths, r"docs\town.md") == documents_named(paths, "./docs/town.md") == paths[:1]
     assert documents_named(paths, r"docs/a\x01b.md") == paths[1:]
     assert documents_named(paths, "") == []
 
 
-def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:
+def test_a_quote_is_found_across_passages_and_marked_in_windows(finder: GoldFinder, base: KnowledgeBase) -> None:
     quote = "Corey Bramlet is one of them.\n" + "Nobody knows why. " * 60 + "\n His town is Wheatland."
     found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
     assert found.located == "quote"
     assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
     assert len(found.hits) > 1
     assert all(found.spans_in(hit.passage) for hit in found.hits)
-
-
-def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, base: KnowledgeBase) -> None:
     quote = "Corey Bramlet is one of them."
     found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
     _, hits = base.search("Corey Bramlet's town", HashEmbedder(), windows=True)
     windows = [hit.passage for hit in hits if hit.passage.parts]
-    marked = {window.text[start:end] for window in windows for start, end in found.spans_in(window)}
-    assert marked == {quote}
+    assert {window.text[start:end] for window in windows for start, end in found.spans_in(window)} == {quote}
     assert not any(found.spans_in(hit.passage) for hit in hits if not hit.passage.parts)
 
 
@@ -137,17 +125,12 @@ def test_a_window_is_marked_where_the_quote_stands_in_it(finder: GoldFinder, bas
     [
         ("What genre is Mission?", "rock", "XMII, or Transmission 4.1, is rock", False),
         ("What genre is Mission?", "rock", "The mission: rock", True),
-        (
-            "what religions are there in indonesia?",
-            "Islam",
-            "Victoria: 1% are of other religions, such as Islam",
-            False,
-        ),
+        ("what religions are there in indonesia?", "Islam", "Victoria: other religions, such as Islam", False),
         ("what religions are there in indonesia?", "Islam", "Religions of Indonesia: Islam and others", True),
         ("法国的首都是哪里？", "巴黎", "", True),
         ("Is it so?", "so", "anything", True),
         ("When does the Ferry to Hessay leave?", "09:40", "to Arvik at 09:40", False),
     ],
 )
-def test_what_is_spoken_of_in_a_text(question: str, answer: str, text: str, is_in: bool) -> None:
+def test_the_topic_of_a_text(question: str, answer: str, text: str, is_in: bool) -> None:
     assert topic_of(Question("q", question, (answer,)))(text) is is_in

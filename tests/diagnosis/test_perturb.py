@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, time
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from openbook.core.records import Passage
@@ -51,7 +51,8 @@ def test_what_is_not_part_of_the_value_stays() -> None:
 
 
 @given(st.dates(date(1600, 1, 1), date(2090, 12, 31)), st.times(), st.text(max_size=8))
-def test_a_date_stays_one_and_a_time_of_the_day_too(day: date, at: time, key: str) -> None:
+@settings(max_examples=15)
+def test_a_date_stays_a_date_and_a_time_a_time(day: date, at: time, key: str) -> None:
     for written, form in ((f"{day:%Y-%m-%d}", "%Y-%m-%d"), (f"{day:%d.%m.%Y}", "%d.%m.%Y"), (f"{at:%H:%M}", "%H:%M")):
         for change in changes(written, NAMES, key):
             assert datetime.strptime(change.new, form).strftime(form) == change.new  # noqa: DTZ007

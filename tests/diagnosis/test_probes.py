@@ -1,4 +1,4 @@
-"""Every outcome of every probe, forced by engines that read, remember, ignore and invent; and runs that go on."""
+"""Every outcome of every probe, forced by engines that read, remember, ignore and invent; and resumed runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from openbook.diagnosis.runner import Bench
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from tests.conftest import base_with
-from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, bench_with, page_with, question_in
+from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, bench_with, question_in
 
 HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay".split()
 TIMES = {harbour: f"{6 + n:02d}:{10 + n}" for n, harbour in enumerate(HARBOURS)}
@@ -67,8 +67,8 @@ def ignores(prompt: Prompt) -> str:
     return "At noon, as ever."
 
 
-def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Bench:
-    return bench_with(answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer)), base, **options)
+def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel) -> Bench:
+    return bench_with(answer if isinstance(answer, FrozenModel) else FrozenModel(TableEngine(answer)), base)
 
 
 def run(asked: Sequence[Question], bench: Bench, path: Path | None = None) -> ProbeRun:
@@ -169,32 +169,38 @@ def test_old_and_new_value_are_judged_alike(
     assert counted(result.shares) == {outcome: 1}
 
 
-def passage_of(text: str) -> Passage:
-    return Passage("p", "d", "", 0, len(text), None, (), text)
+@pytest.mark.parametrize(
+    ("text", "answers", "is_altered"),
+    [
+        ("You have 28 days off.", ("28 days", "28"), True),
+        ("You have 28 days off; 28 people do.", ("28 days", "28"), True),  # then both are another number
+        ("You have 28 days off until 28 March 2026.", ("28 days", "28"), True),
+        ("You have 28 days off (twenty-eight days in all).", ("28 days", "twenty-eight days"), False),
+        ("It opens at 14:00, which is 2 pm.", ("14:00", "2 pm"), False),
+        ("It costs $1,500, so 1500 dollars.", ("$1,500",), False),
+        ("You have some days off.", ("28 days",), False),
+        ("They ask for 30 litres.", ("30 litres",), False),  # as the question does
+        ("It is green.", ("green",), False),
+    ],
+)
+def test_a_passage_that_would_still_hold_the_answer_is_not_altered(
+    text: str, answers: tuple[str, ...], is_altered: bool
+) -> None:
+    passage = Passage("p", "d", "", 0, len(text), None, (), text)
+    assert bool(altered(passage, Question("q", "How many days, or 30 litres?", answers), [])) is is_altered
 
 
-def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
-    def copy(text: str, *answers: str, question: str = "How many days?") -> object:
-        return altered(passage_of(text), Question("q", question, answers), [])
-
-    assert copy("You have 28 days off.", "28 days", "28")
-    assert copy("You have 28 days off; 28 people do.", "28 days", "28")  # then both are another number
-    assert copy("You have 28 days off until 28 March 2026.", "28 days", "28")  # 28 is another number, and it a date
-    assert copy("You have 28 days off (twenty-eight days in all).", "28 days", "twenty-eight days") is None
-    assert copy("It opens at 14:00, which is 2 pm.", "14:00", "2 pm") is None
-    assert copy("It costs $1,500, so 1500 dollars.", "$1,500") is None
-    assert copy("You have some days off.", "28 days") is None
-    assert copy("You have 28 days off.", "28 days", question="Are there 28 days or 14?") is None
-    assert copy("It is green.", "green") is None
-
-
-def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:
+def test_questions_that_cannot_be_probed_are_left_out(base: KnowledgeBase) -> None:
     pier = Question("pier", "What does the ferry to Corrie leave from?", ("pier",))
     result = result_of("counterfactual", base, reads, [NOWHERE, pier])
     assert result.left_out == {"no passage holds the answer": 1, "no value that can be altered": 1}
     assert result.shares["passage"].share is None
     assert "could be altered" in in_words("counterfactual", result)
     assert result_of("counterfactual", base, ignores).left_out == {"not read right as it is": ASKED}
+    far = replace(bench_of(base, reads), options=Options(min_similarity=2.0))
+    result = run([NOWHERE, QUESTIONS[0]], far).results["abstention"]
+    assert result.left_out == {"no other passage is near the question": 1, "no passage holds the answer": 1}
+    assert "could be withheld" in in_words("abstention", result)
 
 
 # --- abstention -------------------------------------------------------------------------------------------------------
@@ -226,26 +232,15 @@ def test_without_the_passage_a_model_abstains_invents_or_remembers(
     assert not any(TIMES[TWICE] in passage for passages in mine for passage in passages)
 
 
-def test_nothing_to_withhold_or_nothing_else_to_read_is_left_out(base: KnowledgeBase) -> None:
-    far = replace(bench_of(base, reads), options=Options(min_similarity=2.0))
-    result = run([NOWHERE, QUESTIONS[0]], far).results["abstention"]
-    assert result.left_out == {"no other passage is near the question": 1, "no passage holds the answer": 1}
-    assert "could be withheld" in in_words("abstention", result)
-
-
-# --- both of them ------------------------------------------------------------------------------------------------------
+# --- both ------------------------------------------------------------------------------------------------------
 
 
 def test_the_knowledge_base_is_as_before_and_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
-    def files() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in base.folder.rglob("*") if path.is_file()}
-
-    before = files()
+    before = {path: path.read_bytes() for path in base.folder.rglob("*") if path.is_file()}
     assert list(run(QUESTIONS, bench_of(base, reads)).results) == list(PROBES)
-    assert files() == before
+    assert {path: path.read_bytes() for path in base.folder.rglob("*") if path.is_file()} == before
     probed = run([], bench_of(base, reads))
-    assert [bool(in_words(*each)) for each in probed.results.items()] == [True] * 2
-    assert all(share.share is None for name, each in probed.results.items() for _, share in PROBES[name].rows(each))
+    assert all(in_words(*each) for each in probed.results.items())
     assert "NaN" not in json.dumps(probed.to_json())
 
 
@@ -266,7 +261,7 @@ def test_a_failure_is_counted_apart_at_whichever_request(base: KnowledgeBase, go
 # --- kept in a file ---------------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_run_goes_on_and_asks_nothing_again(tmp_path: Path, base: KnowledgeBase) -> None:
+def test_a_stopped_run_resumes_and_asks_nothing_again(tmp_path: Path, base: KnowledgeBase) -> None:
     def interrupted(prompt: Prompt) -> str:
         if harbour_in(prompt) == HARBOURS[2]:
             raise KeyboardInterrupt
@@ -278,26 +273,7 @@ def test_a_stopped_run_goes_on_and_asks_nothing_again(tmp_path: Path, base: Know
     with pytest.raises(KeyboardInterrupt):
         run(QUESTIONS, bench_of(base, interrupted), path)
     path.write_bytes(path.read_bytes() + b'{"question":"q-Cor')  # what a killed process leaves
-    engine.asked = []
-    assert run(QUESTIONS, bench, path).to_json() == whole
-    assert {harbour_in(prompt) for prompt in engine.asked} == set(HARBOURS[2:ASKED])
-    header, *lines = path.read_text().splitlines()
-    old = [json.loads(line) for line in lines]
-    for each in old:  # the first versions had more probes
-        each["trials"]["noise"] = {"id": each["question"], "outcome": "read", "failure": "", "seen": []}
-    path.write_text("\n".join([header, *map(json.dumps, old), ""]))
-    engine.asked = []
-    assert run(QUESTIONS, bench, path).to_json() == whole
-    assert engine.asked == []
-
-
-# --- as a page --------------------------------------------------------------------------------------------------------
-
-
-def test_the_page_escapes_and_reaches_for_nothing(tmp_path: Path, base: KnowledgeBase) -> None:
-    says = lambda p: f"<script>alert(1)</script>\x1b[31m {TIMES.get(harbour_in(p), 'none')}"  # noqa: E731
-    page = page_with(tmp_path, run(QUESTIONS, bench_of(base, says))).partition("<h2>Probes of")[2]
-    assert "&lt;script&gt;alert(1)" in page
-    assert not re.search(r"<script|\x1b|https?://|src=|href=|url\(", page)
-    for title in ("Counterfactual", "Abstention"):
-        assert f"<h3>{title}" in page
+    for asked in (set(HARBOURS[2:ASKED]), set()):
+        engine.asked = []
+        assert run(QUESTIONS, bench, path).to_json() == whole
+        assert {harbour_in(prompt) for prompt in engine.asked} == asked

@@ -1,4 +1,4 @@
-"""Files of questions: what is read, and that what is wrong is said with its line."""
+"""Files of questions: what is read, and errors that name the line."""
 
 from __future__ import annotations
 
@@ -84,47 +84,31 @@ BAD = {"id": "b", "question": "Where?", "answers": ["x"]}  # with another key
         ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
         ({"id": "a", "question": "Where else?", "answers": ["x"]}, "used twice"),
         ({"id": "b", "question": "Where?", "answers": ["x" * (1 << 20)]}, "shorten it"),
+        ("[]", "line 2 must be an object"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says: str) -> None:
+def test_a_wrong_line_is_named(tmp_path: Path, line: object, says: str) -> None:
     path = write(tmp_path / "q.jsonl", GOOD, line)
     with pytest.raises(ConfigError, match=r"q\.jsonl line 2") as caught:
         load_questions(path)
     assert says in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"\n \n", "holds no questions"),
-        (b'{"id": "a", "question": "caf\xe9?", "answers": ["x"]}', "'utf-8' codec can't decode"),
-        (b"[1, 2", "is not a JSON document"),
-        (b"[]", "line 1 must be an object"),
-        (b'{\n"question": "Where?"\n}', "line 1 is not a JSON document"),
-        (b'{"user_input": "Where?", "reference": "here"}', "line 1"),
-    ],
-)
-def test_files_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
-    (tmp_path / "q.jsonl").write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        load_questions(tmp_path / "q.jsonl")
-    assert says in str(caught.value)
+    path.write_bytes(b"\n \n")
+    with pytest.raises(ConfigError, match="holds no questions"):
+        load_questions(path)
 
 
 def test_damaged_missing_and_too_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = gzip.compress(json.dumps(GOOD).encode() * 100)
-    (tmp_path / "q.jsonl.gz").write_bytes(whole[:-20])
-    with pytest.raises(ConfigError, match="decompressed"):
-        load_questions(tmp_path / "q.jsonl.gz")
-    (tmp_path / "p.jsonl.gz").write_bytes(b"plain")
-    with pytest.raises(ConfigError, match="decompressed"):
-        load_questions(tmp_path / "p.jsonl.gz")
+    path = tmp_path / "q.jsonl.gz"
+    for content in (gzip.compress(json.dumps(GOOD).encode() * 100)[:-20], b"plain"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="decompressed"):
+            load_questions(path)
     with pytest.raises(StorageError, match="Cannot read"):
         load_questions(tmp_path / "missing.jsonl")
     monkeypatch.setattr(questions, "MAX_FILE_BYTES", 50)
-    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
+    path.write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
     with pytest.raises(ConfigError, match="more than 50 bytes"):
-        load_questions(tmp_path / "q.jsonl.gz")
+        load_questions(path)
 
 
 def test_the_digest_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.diagnosis.table_engine import observation
+from tests.diagnosis.table_engine import WRONG, observation
 from tests.diagnosis.test_report import hostile_case, written
-from tests.diagnosis.test_summary import WRONG
 from tests.serving.browser import conftest as browsing
 
 expect, browser, open_page = browsing.expect, browsing.browser, browsing.open_page  # the last two are fixtures

@@ -1,9 +1,9 @@
-"""A run over questions: what is asked, what is written down, and that a run goes on where it was killed."""
+"""A run over questions: its requests, its records, and how it resumes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,20 @@ from openbook.answers.certainty import certainty
 from openbook.answers.prompts import open_book_prompt, reading_prompt
 from openbook.answers.retrieval import Corpus
 from openbook.core.errors import ConfigError, EngineError, KnowledgeError, StorageError
-from openbook.core.parallel import Cancelled, never
-from openbook.core.records import Completion, Decoding, Prompt, ReaderFormat
+from openbook.core.records import Decoding, Prompt, ReaderFormat
 from openbook.diagnosis import runner
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.report import read_outcomes
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import verdicts_of
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, remove
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
-from tests.conftest import ROOT, base_with
+from tests.conftest import base_with
 from tests.diagnosis.table_engine import (
     FAILS,
     HEADER,
-    PROMPT_TOKENS,
     SILENT,
-    Keeps,
     TableEngine,
     bench_with,
     logged,
@@ -44,8 +40,6 @@ TEXTS = {
     "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
     "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
     "ferry.txt": "The ferry to Hessay leaves at 09:40 from pier 3. Dogs may not enter the saloon.",
-    "zh.txt": "法国的首都是巴黎。\n",
-    "el.txt": "Η γέφυρα άνοιξε τον Μάρτιο.\n",
 }
 BRIDGE = Question("bridge", "Who opened the bridge?", ("Lila Ortega",))
 LIBRARY = Question("library", "When is the library closed?", ("Mondays", "on Monday"))
@@ -92,19 +86,6 @@ def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
     return {o.question.id: found.verdict for o, found in verdicts_of(observations)}
 
 
-def test_what_is_purged_during_a_run_counts_as_purged_since(tmp_path: Path, base: KnowledgeBase) -> None:
-    class Purging(Keeps):
-        def generate(
-            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-        ) -> Generator[str, None, Completion]:
-            self.purged += 1
-            return (yield from super().generate(prompt, decoding, cancelled))
-
-    engine = Purging()
-    run(tmp_path / "o.jsonl", bench_with(FrozenModel(engine), base), [BRIDGE])
-    assert (set(engine.marks), engine.purged) == ({"0"}, 3)
-
-
 def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) -> None:
     bench = bench_with(FrozenModel(TableEngine(good)), base)
     found = {each.question.id: each for each in run(tmp_path / "o.jsonl", bench)}
@@ -142,15 +123,11 @@ def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, read
         assert first.closed.text == ask(each.question.question, model).answer
 
 
-def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given(
-    tmp_path: Path, base: KnowledgeBase
-) -> None:
+def test_a_reader_is_given_as_many_passages_as_it_learned_to_read(tmp_path: Path, base: KnowledgeBase) -> None:
     bench = bench_with(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
-    assert bench.strategy == "parallel"
     (found,) = run(tmp_path / "o.jsonl", bench, [BRIDGE])
     answer = ask(BRIDGE.question, bench.model, Corpus(base, bench.embedder), bench.options)
     assert found.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
-    assert len(found.asked[0].found) == 2
     readers = [dataclasses.replace(READER, passages=passages) for passages in (1, 2, 4)]
     headers = [bench_with(echo_model(reader=reader), base, passages=3).header("digest") for reader in readers]
     assert [(each.strategy, each.passages) for each in headers] == [("each", 3), ("parallel", 2), ("parallel", 3)]
@@ -169,19 +146,6 @@ def test_read_one_by_one_a_passage_that_does_not_fit_is_not_given(tmp_path: Path
         (seen,) = run(tmp_path / f"{context_tokens}.jsonl", bench, [question])
         texts = {passage.id: passage.text for passage in seen.passages}
         assert {texts[id_] for id_ in seen.asked[0].found} == given  # though the first is sure, so no more is read
-
-
-def test_an_answer_that_no_passage_holds_and_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
-    questions = [
-        Question("zh", "法国的首都是哪里？", ("巴黎",)),
-        Question("el", "Πότε άνοιξε η γέφυρα;", ("τον Μάρτιο",)),
-        Question("x", "Who painted the bridge?", ("Tomas Brandl",)),
-    ]
-    said = {"法": "巴黎", "Π": "Άνοιξε τον Μάρτιο", "W": "Lila Ortega"}
-    model = table_model({}, lambda asked, passages: said[asked[0]])
-    found = [each for _, each in verdicts_of(run(tmp_path / "o.jsonl", bench_with(model, base), questions))]
-    assert [each.verdict for each in found] == ["fixed_by_retrieval"] * 2 + ["not_in_the_knowledge_base"]
-    assert found[2].without_passage == "invented"
 
 
 @pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])
@@ -205,23 +169,22 @@ def test_a_passage_that_was_not_given_to_the_reader_is_a_miss(
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase) -> None:
-    small = echo_model(context_tokens=PROMPT_TOKENS + 20)
-    found = run(tmp_path / "o.jsonl", bench_with(small, base, decoding=Decoding(max_tokens=30)), [BRIDGE])
-    assert "one passage take" in found[0].failure
-
-
-MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
-
-
-def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_path: Path, base: KnowledgeBase) -> None:
-    # Three requests a question.
-    engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 39 else echo(question_in(prompt), ""))
-    path = tmp_path / "o.jsonl"
-    with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
-        run(path, bench_with(FrozenModel(engine), base), MANY)
-    there = list(read_observations(path)[1])
-    assert [bool(each.failure) for each in there] == [False] * 13 + [True] * 15
+def test_a_dead_engine_stops_the_run_which_keeps_what_was_answered(
+    tmp_path: Path, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MAX_FAILED", 4)
+    many = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(12)]
+    engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 9 else echo(question_in(prompt), ""))
+    path = tmp_path / "o.jsonl"  # three requests a question
+    with pytest.raises(EngineError, match=r"4 questions in a row.*The engine fell over"):
+        run(path, bench_with(FrozenModel(engine), base), many)
+    assert [bool(each.failure) for each in read_observations(path)[1]] == [False] * 3 + [True] * 3
+    fails = {BRIDGE.question, FERRY.question, SAILS, WORLD.question}
+    model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
+    monkeypatch.setattr(runner, "MAX_FAILED", 2)
+    for _ in range(2):  # a second run asks only the failed questions, which are not consecutive
+        found = run(tmp_path / "others.jsonl", bench_with(model, base))
+        assert [bool(each.failure) for each in found] == [True, False, True, False, True]
 
 
 def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -251,18 +214,7 @@ def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path
     assert sum(not prompt.passages for prompt in engine.asked) == 1
 
 
-def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
-    tmp_path: Path, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "MAX_FAILED", 2)
-    fails = {BRIDGE.question, FERRY.question, SAILS, WORLD.question}
-    model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
-    for _ in range(2):
-        found = run(tmp_path / "o.jsonl", bench_with(model, base))
-        assert [bool(each.failure) for each in found] == [True, False, True, False, True]
-
-
-# --- stopped, killed, gone on with ------------------------------------------------------------------------------------
+# --- stopped, killed, resumed ------------------------------------------------------------------------------------
 
 
 def without_times(observations: Sequence[Observation]) -> list[Observation]:
@@ -274,10 +226,10 @@ def without_times(observations: Sequence[Observation]) -> list[Observation]:
     return [dataclasses.replace(each, asked=tuple(map(timeless, each.asked))) for each in observations]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
+def test_an_interrupted_run_resumes_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
     bench = bench_with(FrozenModel(TableEngine(good)), base)
     whole = without_times(run(tmp_path / "whole.jsonl", bench))
-    for requests in (0, 7, 12, 15):
+    for requests in (0, 7, 15):
         path, left = tmp_path / f"{requests}.jsonl", [None] * requests
 
         def interrupted(prompt: Prompt, left: list[None] = left) -> str:
@@ -291,7 +243,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, base: Knowle
         assert without_times(run(path, bench)) == whole
 
 
-def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -> None:
+def test_a_kill_at_any_byte_loses_nothing_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     one, failed, good = observation(1), observation(2, failure=FELL_OVER), observation(2)
     logged(path, one, failed)
@@ -308,14 +260,9 @@ def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -
         path.write_bytes(content[:end])
         logged(path, one)
         assert list(read_observations(path)[1]) == [one]
-
-
-def test_a_record_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
-    path = tmp_path / "o.jsonl"
-    logged(path, observation(1))
     with open_run_log(path, HEADER, Observation) as log:
-        log.append(observation(1, opened=SILENT))
-        assert (log.find("q1"), log.find("q3")) == (observation(1, opened=SILENT), None)
+        log.append(good)
+        assert (log.find("q2"), log.find("q3")) == (good, None)
 
 
 @pytest.mark.parametrize(
@@ -376,14 +323,3 @@ def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path
         logged(tmp_path / "new.jsonl")
     with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "new.jsonl", HEADER, Observation):
         raise OSError("a wire was cut")  # an error of something else is not one of writing
-
-
-def test_files_of_the_first_version_are_read() -> None:
-    golden = ROOT / "tests/golden/observations-1.jsonl"
-    header, observations = read_observations(golden)
-    first, second = observations
-    assert (header.model.name, first.question.gold) == ("table", Gold("ferry.md", 0, 5, "Ferry"))
-    judged = ["fixed_by_retrieval", "not_in_the_knowledge_base"]
-    assert [found.verdict for _, found in verdicts_of([first, second])] == judged
-    (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
-    assert [each.verdict for each in outcomes.outcomes] == judged

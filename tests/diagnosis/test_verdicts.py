@@ -1,8 +1,7 @@
-"""Exactly one verdict for whatever was observed, and each of them when it should be."""
+"""Every observation has exactly one verdict."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, Wording
-from openbook.diagnosis.scoring import is_right, same_answer, text_holds_any
 from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
@@ -24,7 +22,6 @@ from openbook.diagnosis.verdicts import (
     verdicts_of,
     with_neighbours,
 )
-from tests.conftest import ROOT
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 RIGHT, WRONG = "It leaves at 01:40.", "It leaves at noon."
@@ -104,12 +101,6 @@ def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str,
     assert {each for each, _, _ in FORCED} == set(VERDICTS)
 
 
-def test_a_rank_among_those_found_is_not_called_one_among_those_given() -> None:
-    case = observation(1, opened=WRONG, found=("p0", "p1"), rank=7)
-    told = "was among the 2 given to the reader (the first one found is at rank 7)"
-    assert told in reason(case, verdict_of(case))
-
-
 def with_wording(case: Observation, **texts: str) -> Observation:
     """The same asked a second time, with these answers."""
     first = case.asked[0]
@@ -117,7 +108,7 @@ def with_wording(case: Observation, **texts: str) -> Observation:
     return replace(case, asked=(first, replace(first, text=f"In other words: {first.text}", **replies)))
 
 
-def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> None:
+def test_known_is_right_in_every_wording_and_a_wrong_one_decides() -> None:
     case = observation(1, closed=RIGHT)
     assert verdict_of(with_wording(case)).verdict == "known"
     unstable = with_wording(case, closed=WRONG)
@@ -127,142 +118,42 @@ def test_known_is_right_in_every_wording_and_the_one_that_is_wrong_decides() -> 
     found = verdict_of(case)
     assert (found.verdict, found.wording_index) == ("distracted", 1)
     assert "Asked as: In other words" in reason(case, found)
+    case = observation(1, question="Is the pier open?", answers=("No",), opened="No.")
+    abstained = replace(case, asked=(replace(case.asked[0], closed=Reply("I do not know.", True)),))
+    assert verdict_of(abstained).verdict == "fixed_by_retrieval"
+    assert "Alone wrong" in reason(abstained, verdict_of(abstained))
 
 
-def test_what_is_said_to_everything_is_right_by_chance() -> None:
+def test_an_answer_said_to_many_questions_is_right_by_chance() -> None:
     others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
     case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
     assert verdict_of(case, others).verdict == "fixed_by_retrieval"
     same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
     assert verdict_of(case, same).verdict == "known"  # those with this answer are no controls
     assert verdict_of(case, [observation(n) for n in range(2, 9)]).verdict == "known"
-
-
-def test_one_answer_in_twenty_may_hold_it() -> None:
-    question = Question("q", "Capital of France?", ("Paris",))
     rest = [observation(n, answers=(f"thing {n}",), closed=f"thing {n}") for n in range(19)]
     paris = observation(question="Where was Hugo born?", answers=("Besançon",), closed="In Paris.")
-    assert not by_chance(question, [*rest, paris])
+    question = Question("q", "Capital of France?", ("Paris",))
+    assert not by_chance(question, [*rest, paris])  # one in twenty may hold it
     assert by_chance(question, [*rest[:18], paris])
     assert not by_chance(question, [])
-    noes = [observation(n, answers=(f"harbour {n}",), closed="No, it is shut.") for n in range(9)]
-    assert by_chance(Question("q", "Is the pier open?", ("No",)), noes)
 
 
 def test_an_answer_from_memory_against_the_passage() -> None:
-    case = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=())
+    noon = {"closed": WRONG, "opened": WRONG}
+    case = observation(1, **noon, cited=())
     found = verdict_of(case)
     assert (found.verdict, found.from_memory) == ("distracted", True)
     assert "from memory against the passage" in reason(case, found)
-    cited = observation(1, closed="It leaves at noon.", opened="It leaves at noon.")
-    assert not verdict_of(cited).from_memory
-    unread = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=(), found=(), rank=0)
+    assert not verdict_of(observation(1, **noon)).from_memory
+    unread = observation(1, **noon, cited=(), found=(), rank=0)
     assert verdict_of(unread) == QuestionVerdict("retriever_miss", right=False)
+    given = observation(1, opened=WRONG, found=("p0", "p1"), rank=7)
+    told = "was among the 2 given to the reader (the first one found is at rank 7)"
+    assert told in reason(given, verdict_of(given))
 
 
-RIGHT_ANSWERS = [  # (answer, accepted)
-    ("It leaves at 09:40 sharp.", "09:40"),
-    ("The Paris.", "paris"),
-    ("首都是巴黎。", "巴黎"),
-    ("Sie liegt in „Köln“.", "Köln"),
-    ("الجواب هو القاهرة؟", "القاهرة"),
-    ("ﬁnal", "final"),
-    ("The council keeps its letters for ten years in Hessay", "the council keeps all letters for ten years in hessay"),
-    ("The captain’s cabin.", "the captain's cabin"),
-    ("9:00-17:00", "9:00–17:00"),
-    ("co‑operative", "co-operative"),
-    ("1\u202f500 euros", "1500 euros"),
-    ("5½ hours", "5.5 hours"),
-    ("STRASSE", "Straße"),
-    ("İstanbul", "Istanbul"),
-    ("1,500, as every year", "1500"),
-    ("John A. Smith", "A. Smith"),
-    ("It starts at 9 a.m. sharp.", "9 am"),
-    ("Ask IT first.", "IT"),
-    ("it", "IT"),
-    ("It needs vitamin A to grow.", "Vitamin A"),
-    ("12 may attend.", "12"),
-    ("on 5 may 2024", "5 May 2024"),
-    ("until 22:00", "22:00"),
-]
-WRONG_ANSWERS = [
-    ("It leaves at 109:40.", "09:40"),
-    ("", "Paris"),
-    ("Paris", "!?"),
-    ("a long answer that says nothing of it", "the council keeps all letters for ten years in hessay"),
-    ("The ferry leaves at 10:40 from the north quay.", "The ferry leaves at 09:40 from the north quay."),
-    ("Station B", "Station A"),
-    ("", "the"),
-    ("Version 15", "Version 1.5"),
-    ("350 €", "3,50 €"),
-    ("1/2", "12"),
-    ("Unit 12", "Unit 1/2"),
-    (".5", "5"),
-    ("B-", "B+"),
-    ("1\u00a0500 euros", "500 euros"),
-    ("106", "10⁶"),
-    ("10⁶", "106"),
-    ("2015年", "15年"),
-    ("十二", "二"),
-    ("It is the finance department.", "IT"),
-    ("I'm not sure.", "No"),
-    ("It is not stated in the passage.", "No"),
-    ("$5m", "$5"),
-    ("1.5", "1.500"),
-]
-
-
-@pytest.mark.parametrize(("answer", "accepted"), RIGHT_ANSWERS)
-def test_right_in_another_spelling(answer: str, accepted: str) -> None:
-    assert is_right(answer, Question("q", "What?", (accepted,)))
-
-
-@pytest.mark.parametrize(("answer", "accepted"), WRONG_ANSWERS)
-def test_wrong_however_much_it_looks_like_it(answer: str, accepted: str) -> None:
-    assert not is_right(answer, Question("q", "What?", (accepted,)))
-
-
-def test_what_only_repeats_the_question_says_nothing() -> None:
-    where = Question("q", "Where is Denmark, South Carolina?", ("South Carolina", "Bamberg County"))
-    assert not is_right("Denmark, South Carolina is a town of the United States.", where)
-    assert is_right("Denmark is in South Carolina.", where)
-    assert is_right("South Carolina", where)
-    assert is_right("Denmark, South Carolina is a town in Bamberg County.", where)
-    assert is_right("Denmark, South Carolina, is in the state of South Carolina.", where)
-    which = Question("q", "Is the tower in Arvik or in Brekkan?", ("Arvik",), phrasings=("Which of them has a tower?",))
-    assert is_right("It is in Arvik.", which)
-    assert is_right("Arvik.", which)
-
-
-def test_what_the_documentation_says_is_right_and_wrong() -> None:
-    text = (ROOT / "docs/formats/diagnosis.md").read_text(encoding="utf-8")
-    rows = text.partition("| accepted | right | wrong |")[2].partition("\n\n")[0].splitlines()[2:]
-    assert len(rows) == 7
-    for row in rows:
-        accepted, right, wrong = (re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:4])
-        for answers, expected in ((right or accepted, True), (wrong, False)):
-            for each, answer in zip(accepted if len(accepted) > 1 else accepted * len(answers), answers, strict=True):
-                assert is_right(answer, Question("q", "What?", (each,))) is expected, (answer, each)
-
-
-def test_equal_answers() -> None:
-    assert same_answer("Noon.", "It leaves at noon")
-    assert same_answer("09:40", "The ferry to the island leaves at 09:40 every day of the week but Sunday.")
-    assert not same_answer("28 days", "28 days or 30 days")
-    assert not same_answer("Noon.", "At nine")
-    assert not same_answer("4", "On 4 May 2024")
-    assert not same_answer("the mayor", "It was built by a company of the town whose mayor had asked for it in spring.")
-    assert not text_holds_any("", [""])
-
-
-def test_an_abstention_is_never_known() -> None:
-    case = observation(1, question="Is the pier open?", answers=("No",), opened="No.")
-    case = replace(case, asked=(replace(case.asked[0], closed=Reply("I do not know.", True)),))
-    assert verdict_of(case).verdict == "fixed_by_retrieval"
-    assert "Alone wrong" in reason(case, verdict_of(case))
-
-
-def test_where_no_passage_holds_it_an_invention_decides_whatever_the_order() -> None:
+def test_without_a_passage_an_invention_decides_in_any_order() -> None:
     case = observation(1, holding=(), rank=0)
 
     def judged(closed: str, *opened: str) -> QuestionVerdict:

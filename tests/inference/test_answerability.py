@@ -20,7 +20,7 @@ from openbook.inference.answerability import AnswerabilityProbe, probe_of, probe
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.testing import PROMPT
+from tests.conformance.models import PROMPT
 from tests.conftest import open_engine
 
 WIDTH = 576  # of SmolLM2-135M

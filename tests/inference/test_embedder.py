@@ -17,8 +17,8 @@ from openbook.inference import embedder as onnx
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder, model_digest_of, opened_graph
 from openbook.models import EmbeddingSpec, ModelReference
-from openbook.testing import EmbedderSuite
 from scripts.int8_graph import Writer, files_for
+from tests.conformance.models import EmbedderSuite
 
 DIMENSIONS = 8
 TEXTS = (

@@ -5,7 +5,8 @@ import pytest
 from openbook.core.errors import ModelError
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.models import ModelReference
-from openbook.testing import PROMPT, EchoEngine
+from openbook.testing import EchoEngine
+from tests.conformance.models import PROMPT
 
 
 class Interrupted:

@@ -23,7 +23,8 @@ from openbook.inference.json_grammar import MAX_PARTS, JsonGrammar, checked_sche
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.proofs.replay import replay
-from openbook.testing import PROMPT, HashEmbedder, echo_model
+from openbook.testing import HashEmbedder, echo_model
+from tests.conformance.models import PROMPT
 from tests.conftest import base_with, open_engine
 
 

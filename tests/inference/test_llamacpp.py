@@ -23,7 +23,7 @@ from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.llamalib import Context, Model, evaluation_calls, is_marker, library
 from openbook.models import ModelReference, read_gguf
 from openbook.models.gguf import ValueType
-from openbook.testing import PROMPT, EngineSuite
+from tests.conformance.models import PROMPT, EngineSuite
 from tests.conftest import open_engine
 from tests.models.gguf_files import Array
 from tests.models.mutations import recipe_of

@@ -14,7 +14,7 @@ from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.proofs.replay import replay
-from openbook.testing import PROMPT
+from tests.conformance.models import PROMPT
 from tests.conftest import llama_engine
 
 pytestmark = pytest.mark.model

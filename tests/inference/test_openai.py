@@ -21,7 +21,8 @@ from openbook.core.parallel import never
 from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
 from openbook.inference import Engine, connect_model
 from openbook.inference.openai import LeadingThoughts, OpenAIEngine
-from openbook.testing import PROMPT, EchoEngine, EngineSuite
+from openbook.testing import EchoEngine
+from tests.conformance.models import PROMPT, EngineSuite
 from tests.conftest import served
 
 THOUGHTS = {

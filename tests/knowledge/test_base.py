@@ -49,6 +49,17 @@ def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(libr
         assert {p.document for p in passages} == {document}
 
 
+@pytest.mark.parametrize(
+    "sql", ["PRAGMA user_version = 3", "UPDATE meta SET value = replace(value, '0,', '9,') WHERE key = 'sizing'"]
+)
+def test_a_development_version_is_refused_with_its_place(library: Library, sql: str) -> None:
+    with closing(sqlite3.connect(library.base.folder / schema.FILE_NAME, isolation_level=None)) as connection:
+        connection.execute(sql)
+    with pytest.raises(KnowledgeBaseInvalid, match="a development version of OpenBook: move") as raised:
+        library.reopened()
+    assert str(library.base.folder) in str(raised.value)
+
+
 def test_another_embedder_is_refused_by_name(library: Library) -> None:
     with pytest.raises(KnowledgeBaseInvalid, match="made with the embedder 'hash'"):
         KnowledgeBase.open(library.base.folder, EmbedderIdentity("other", "ff" * 32, 64))

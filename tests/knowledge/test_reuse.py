@@ -12,7 +12,8 @@ import pytest
 from openbook.core.errors import TextIsElsewhere
 from openbook.knowledge import Report, Scope, add, purge, remove
 from openbook.knowledge.ingest.contents import RunOptions
-from openbook.parsers.sandbox import Parsed, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Parsed
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Interrupted, Library
 

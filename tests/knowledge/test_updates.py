@@ -11,23 +11,21 @@ import pytest
 
 from openbook.core.errors import ConfigError, KnowledgeError, QuestionError, StorageError
 from openbook.core.records import Vectors
-from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
+from openbook.knowledge import Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
 from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
-from openbook.knowledge.ingest.embeddings import embedding_key
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
-from openbook.knowledge.updates import forget_synced_folder, sync_folders, synced_folders
+from openbook.knowledge.synced_folders import forget_synced_folder, synced_folders
+from openbook.knowledge.updates import sync_folders
 from openbook.knowledge.versions import prune, restore
 from openbook.parsers import ocr
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Library
-from tests.knowledge.small_bases import DIMENSIONS, reseal
 from tests.parsers.samples import make_pdf
 from tests.parsers.test_ocr import install, says
 
@@ -477,17 +475,3 @@ def test_each_part_of_a_table_is_searched_with_its_header(tmp_path: Path) -> Non
     hits = library.hits("child fare")
     assert {hit.bm25_rank is not None for hit in hits if "Port" in hit.passage.text} == {True}
     assert check(library.base).damaged == ()
-
-    # What a version that knew no headers stored stays whole.
-    with_header = next(text for text in embedder.texts if rows[-1] in text)
-    without = with_header.replace(HEADER, "")
-    with library.base.writing(5.0) as connection:
-        keys = embedding_key(without), embedding_key(with_header)
-        connection.execute("UPDATE passages SET embedding_key = ? WHERE embedding_key = ?", keys)
-        connection.execute("UPDATE embeddings SET embedding_key = ? WHERE embedding_key = ?", keys)
-        reseal(connection)
-    assert check(library.base).damaged == ()
-    other = Recorded(DIMENSIONS)
-    reembed(library.base, other)
-    assert (without in other.texts, with_header in other.texts) == (True, False)
-    assert check(KnowledgeBase.open(library.base.folder, other.identity)).damaged == ()

@@ -9,8 +9,6 @@ import pytest
 
 from openbook.core.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Scope, versions
-from openbook.knowledge.store import schema
-from openbook.knowledge.store.version_rows import retention
 from openbook.knowledge.versions import diff, drop_tag, history, prune, resolve_version, restore, set_retention, tag
 from tests.knowledge.conftest import Library
 
@@ -152,17 +150,3 @@ def test_a_saved_policy_is_applied_after_every_change(library: Library) -> None:
     library.sync()
     assert [v.version for v in history(library.base)] == [5, 4]
     assert library.base.connection.execute("SELECT count(*) FROM contents").fetchone() == (3,)
-
-
-def test_a_policy_of_days_which_0_1_0_could_save_prunes_nothing_any_more(library: Library) -> None:
-    with library.base.writing(5.0) as connection:
-        schema.remember(connection, retention='{"versions": 1, "days": 30.0}')
-    library.write("a.txt", "Ferries leave at eleven.")
-    library.sync()
-    assert len(history(library.base)) == 6
-    with library.base.writing(5.0) as connection:
-        schema.remember(connection, retention='{"versions": 2, "days": null}')  # as 0.1.0 saves versions
-    library.write("a.txt", "Ferries leave at twelve.")
-    library.sync()
-    assert [each.version for each in history(library.base)][:2] == [6, 5]
-    assert retention(library.base.connection) == 2

@@ -120,7 +120,8 @@ def test_a_value_of_another_type_or_a_missing_or_unknown_key_is_refused(data: st
 @pytest.mark.parametrize(
     ("key", "bad", "match"),
     [
-        ("format", 2, "has format 2"),
+        ("format", 2, "it has format 2, and what it holds is of format 1"),
+        ("format", 9, "format 9, made by a development version of OpenBook.*import the model again"),
         ("format", True, "has format True"),
         ("kind", "model", "kind cannot be 'model'"),
         ("name", "../x", "not allowed"),

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import MetadataValue
-from openbook.parsers.frontmatter import front_matter, header_fields, make_metadata
-from openbook.parsers.text import parse_markdown, parse_rst
+from openbook.parsers.formats.frontmatter import front_matter, header_fields, make_metadata
+from openbook.parsers.formats.text import parse_markdown
 
 YAML = (
     "--- \ntitle: Fares\nAuthor: Ada\ntags: [sea, north]\ndate: 2024-03-01\nLast-Updated: 2024-03-05T10:00:00Z\n"
@@ -106,23 +106,6 @@ def test_any_block_gives_bounded_metadata_and_a_begin_inside_the_text(block: str
     assert 0 <= begin <= len(text)
     assert list(found) == sorted(found, key=lambda field: field[0])
     assert make_metadata(found) == found
-
-
-PEP = (
-    "PEP: 8\nTitle: Style Guide for Python Code\nAuthor: Guido van Rossum <guido@python.org>,\n"
-    "        Barry Warsaw <barry@python.org>\nCreated: 05-Jul-2001\n"
-    "Post-History: 05-Jul-2001, 01-Aug-2013\n\n\nIntroduction\n============\n\ntext\n"
-)
-
-
-def test_headers_of_an_enhancement_proposal() -> None:
-    content = parse_rst(PEP.encode(), "pep-0008.rst")
-    assert (content.text, content.title) == (PEP, "Style Guide for Python Code")
-    assert dict(content.metadata) == {
-        "pep": 8, "title": "Style Guide for Python Code", "created": "2001-07-05", "date": "2001-07-05",
-        "author": "Guido van Rossum <guido@python.org>, Barry Warsaw <barry@python.org>",
-        "post_history": "05-Jul-2001, 01-Aug-2013",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

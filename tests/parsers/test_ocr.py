@@ -17,9 +17,10 @@ import pytest
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers import ocr, parse_bytes
+from openbook.parsers.formats.pdf import parse_pdf
 from openbook.parsers.ocr import best_engine, ocr_engine, ocr_image, ocr_pdf
-from openbook.parsers.pdf import parse_pdf
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox.pool import ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 
 from .samples import make_pdf, page_texts
 
@@ -185,6 +186,7 @@ def scanned(*images: bytes) -> bytes:
 LINES = ["The lighthouse keeper counted two masts", "and wrote the number 1921 in his book."]
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_the_models_read_a_scan_however_it_was_turned(models: str, turn: int) -> None:
     image = drawn(make_pdf([LINES]), turn=turn)
@@ -195,6 +197,7 @@ def test_the_models_read_a_scan_however_it_was_turned(models: str, turn: int) ->
     assert again == content
 
 
+@pytest.mark.laws
 def test_the_models_read_only_pages_without_text_and_all_pages_of_a_tiff(models: str) -> None:
     from PIL import Image
 
@@ -210,7 +213,7 @@ def test_the_models_read_only_pages_without_text_and_all_pages_of_a_tiff(models:
 
 
 def test_columns_of_prose_are_read_one_after_the_other_and_tables_by_row() -> None:
-    from openbook.parsers.ocr_models import _rows
+    from openbook.parsers.ocr.models import _rows
 
     prose = [(left, 20.0 * row, left + 200, 20.0 * row + 10, 0) for row in range(4) for left in (0.0, 230.0)]
     title = (0.0, -60.0, 430.0, -50.0, 0)
@@ -231,6 +234,7 @@ def png_of(width: int, height: int) -> bytes:
     )
 
 
+@pytest.mark.laws
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about the broken images
 def test_hostile_images(models: str) -> None:
     def refused(data: bytes) -> str:
@@ -252,10 +256,11 @@ def test_hostile_images(models: str) -> None:
         assert "without text" in refused(empty) or "damaged" in refused(empty)
 
 
+@pytest.mark.laws
 def test_pages_over_the_limit_are_counted_and_a_slow_page_costs_itself(
     models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from openbook.parsers import ocr_models
+    from openbook.parsers.ocr import models as ocr_models
 
     image = drawn(make_pdf([LINES]))
     monkeypatch.setattr(ocr, "MAX_PAGES", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers.page_image import MAX_HEIGHT, WIDTH, draw
+from openbook.parsers.formats.pdf_pages import MAX_HEIGHT, WIDTH, draw
 
 from .hostile_pdfs import pdf_of, with_box
 from .samples import make_pdf

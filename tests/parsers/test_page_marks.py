@@ -11,9 +11,8 @@ import pypdfium2.raw as pdfium
 import pytest
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers.page_image import draw
-from openbook.parsers.page_marks import WHOLE, PageMarks, find, page_quote
-from openbook.parsers.pdf import open_pdf, parse_pdf
+from openbook.parsers.formats.pdf import open_pdf, parse_pdf
+from openbook.parsers.formats.pdf_pages import WHOLE, PageMarks, draw, find, page_quote
 
 from .hostile_pdfs import pdf_of, with_glyph
 from .samples import make_pdf

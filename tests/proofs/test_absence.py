@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from openbook.core.errors import QuestionError
 from openbook.core.locks import exclusive_lock
+from openbook.core.records import BeyondReach
 from openbook.knowledge import RunOptions, add, remove
 from openbook.knowledge.versions import prune, tag
 from openbook.models.runs import DOCUMENTS
@@ -19,7 +18,6 @@ from openbook.proofs.absence import look_for
 from openbook.proofs.purge import clear_remnants, proof_of
 from openbook.serving.uploads import add_uploads
 from openbook.testing import HashEmbedder
-from openbook.testing.blobs import MemoryBlobs
 from tests.knowledge.test_traces import DENSE, written
 from tests.parsers.samples import make_pdf
 from tests.proofs.test_purge import OTHER, SECRET, Home
@@ -95,12 +93,11 @@ def test_what_is_written_meanwhile_is_not_vouched_for(home: Home) -> None:
     assert (places, {each.reason for each in not_clean}) == ([], {"in use"})
 
 
-def test_objects_that_machines_share_are_read(home: Home) -> None:
-    blobs = home.base.indexes.blobs = MemoryBlobs()
-    blobs.put(f"{home.base.id}/segments/one.npy", json.dumps(html.escape(DENSE)).encode() + DENSE.encode())
-    places, _, proof = look(home, DENSE)
-    assert places == [f"{home.base.id}/segments/one.npy in {blobs.url}"]
-    assert "object versions" in {each.reason for each in proof.beyond_reach}
+def test_the_bucket_of_an_older_openbook_is_named(home: Home) -> None:
+    with home.base.writing(1.0) as connection:
+        connection.execute("INSERT INTO meta VALUES ('blobs', 's3://bucket/kb?endpoint=https://host')")
+    _, _, proof = look(home, "No document says this, nor does a file.")
+    assert BeyondReach("object versions", f"Delete s3://bucket/kb/{home.base.id}/.") in proof.beyond_reach
 
 
 def test_an_uploaded_pdf_that_no_version_holds_is_not_vouched_for(home: Home) -> None:

@@ -248,27 +248,6 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     assert not home.state_is_kept()
 
 
-def test_the_folders_of_an_older_layout_go_too(home: Home) -> None:
-    (home.folder / "cache").mkdir()
-    (home.folder / "derived" / "docs").rename(home.folder / "cache" / "docs")
-    (home.folder / "derived" / "states").rename(home.folder / "states")
-    (home.folder / "states" / "writing").touch()
-    (home.base.indexes.folder / "index").rename(home.base.folder / "index")
-    deleted = home.purge().deleted
-    assert (deleted.caches, deleted.states) == (1, 1)
-    assert home.is_clean()
-    left = [*(home.folder / "cache" / "docs").iterdir(), home.folder / "states", home.base.folder / "index"]
-    assert not any(path.exists() for path in left)
-
-
-def test_what_is_not_of_an_older_layout_stays(home: Home) -> None:
-    mine = home.folder / "cache" / "docs" / "thesis.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("my only copy")
-    home.purge()
-    assert mine.exists()
-
-
 # --- every file is deleted, scanned, or listed ------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
@@ -24,7 +24,7 @@ HOLDERS = [frozenset[str](), frozenset({"hr"}), frozenset({"legal"}), frozenset(
 NAMES = ("a.md", "b.md", "sub/c.md", "sub/d.md")
 KEEP = ("keep.md", "sub/keep.md")  # a folder without any file is not synced
 CALLERS = st.sampled_from(("anna", "ben"))
-SEQUENCES, SEQUENCES_OF_ALL = 300, 20_000
+SEQUENCES, SEQUENCES_OF_ALL = 150, 20_000
 
 
 @dataclass(eq=False)
@@ -148,15 +148,26 @@ STEPS = st.one_of(
 )
 
 
+@pytest.mark.laws
 @settings(max_examples=SEQUENCES if settings().derandomize else SEQUENCES_OF_ALL)
 @given(st.lists(STEPS, min_size=4, max_size=16))
-@example([("label", 0, "hr"), ("rename", 0, "b.md", False), ("write", "b.md"), ("restore", 2), ("sync_again",)])
-@example([("rename", 0, "b.md", False), ("write", "b.md"), ("restore", 2), ("sync_again",), ("label", 0, "hr")])
 def test_a_text_is_seen_by_who_may_see_a_document_that_holds_it(
     tmp_path_factory: pytest.TempPathFactory, sequence: list[tuple[Any, ...]]
 ) -> None:
     with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
         check(Path(folder), sequence)
+
+
+RESTORED = [("rename", 0, "b.md", False), ("write", "b.md"), ("restore", 2), ("sync_again",)]
+EVERY_STEP = [
+    ("write", "sub/c.md"), ("label", 1, "hr"), ("rename", 1, "sub/d.md", True), ("upload", "anna", "a.md", 3, frozenset({"legal"})),
+    ("upload", "ben", "a.md", 2, frozenset()), ("tag", 3), ("delete", 0), ("remove", 0), ("sync_again",), ("restore", 4), ("purge", 1), ("prune", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sequence", [[("label", 0, "hr"), *RESTORED], [*RESTORED, ("label", 0, "hr")], EVERY_STEP])
+def test_visibility_after_each_kind_of_step(tmp_path: Path, sequence: list[tuple[Any, ...]]) -> None:
+    check(tmp_path, sequence)
 
 
 def check(folder: Path, sequence: list[tuple[Any, ...]]) -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -106,13 +106,13 @@ def running(
         thread.start()
         assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
-            try:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
                 yield Running(port, app, client, bases, KeyFile(configuration.settings.home))
-            finally:
-                loops[0].call_soon_threadsafe(ended.set)
-                thread.join(LONG_S)
-                assert not thread.is_alive()
+        finally:  # after the client, for whose open connections the server would wait
+            loops[0].call_soon_threadsafe(ended.set)
+            thread.join(LONG_S)
+            assert not thread.is_alive()
 
 
 TEXTS = {
@@ -143,6 +143,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_file(base, folder / "docs" / "safe.txt", SECRET, "hr")
     base.close()
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with a log of receipts, for tests that change nothing."""
+    home = tmp_path_factory.mktemp("shared")
+    configuration = Configuration(Settings(home=home), receipts=home / "log")
+    base = KnowledgeBase.open(shutil.copytree(built / "kb", home / "kb"))
+    with closing(base), running(configuration, FrozenModel(EchoEngine()), {"kb": base}) as server:
+        yield server
 
 
 @pytest.fixture
@@ -205,9 +215,10 @@ def server(serve: Serve) -> Running:
 
 
 @pytest.fixture
-def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+def client(shared: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    """Of `shared`."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
+    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="unused", max_retries=0) as client:
         yield client
 
 

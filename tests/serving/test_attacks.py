@@ -19,7 +19,7 @@ from tests.serving.conftest import QUESTION, SECRET, Running, Serve, code, conne
 JSON = {"content-type": "application/json"}
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve: Serve) -> None:
+def test_too_large_body_is_refused_unread(serve: Serve) -> None:
     server = serve(body_bytes=1000, upload_bytes=5000)
     head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
     for length in ("1001", "9" * 19, "99999999999"):
@@ -60,25 +60,25 @@ BODIES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_what_is_no_json_object_or_can_be_read_in_two_ways_is_refused(server: Running, path: str) -> None:
+def test_invalid_or_ambiguous_json_is_refused(shared: Running, path: str) -> None:
     text = json.dumps(BODIES[path])
     for body in (*BAD_JSON, *(text.replace('"PUT"', value).encode() for value in TWO_WAYS)):
-        assert code(server.client.post(path, content=body, headers=JSON)) == (400, "invalid_json"), body[:20]
+        assert code(shared.client.post(path, content=body, headers=JSON)) == (400, "invalid_json"), body[:20]
     for depth in (100, 900, 1000, 1100):
-        response = server.client.post(path, content=text.replace('"PUT"', "[" * depth + "]" * depth), headers=JSON)
+        response = shared.client.post(path, content=text.replace('"PUT"', "[" * depth + "]" * depth), headers=JSON)
         assert response.status_code < 500, depth
 
 
-def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
+def test_paths_lead_nowhere_else(shared: Running) -> None:
     elsewhere = "/v1/../health /%2e%2e/%2e%2e/etc/passwd //etc/passwd /v1/models/..%2f..%2fetc%2fpasswd /v1/models/\\..\\x /v1/documents/"
     for path in elsewhere.split():
-        with connected(server, f"GET {path} HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
+        with connected(shared, f"GET {path} HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
             received = everything(connection)
         assert received.startswith(b"HTTP/1.1 404 "), path
         assert b"root:" not in received
 
 
-def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_address_is_fetched(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     own, reached = socket.create_connection, []
 
     def noted(address: tuple[str, int], *arguments: Any, **named: Any) -> socket.socket:
@@ -94,47 +94,35 @@ def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyP
     assert set(reached) <= {("127.0.0.1", server.port)}
 
 
-Send = Callable[[httpx.Client, int], httpx.Response]
-
-
-def embed(client: httpx.Client, texts: list[str]) -> httpx.Response:
-    return client.post("/v1/embeddings", json={"model": "hash", "input": texts})
-
-
 def upload(client: httpx.Client, count: int) -> httpx.Response:
     files = [("file", (f"{number}.txt", b"The harbour is blue.")) for number in range(count)]
     return client.post("/v1/documents", files=files)
 
 
-SENDS: dict[str, Send] = {
-    "upload_files": upload,
-    "embedding_texts": lambda client, count: embed(client, ["harbour"] * count),
-    "embedding_chars": lambda client, count: embed(client, ["harbour", "x" * count]),
-    "hits": lambda client, count: client.post("/v1/search", json={"query": "harbour", "limit": count}),
-    "listed": lambda client, count: client.get("/v1/documents", params={"limit": count}),
-}
-# (the bound, what is said of one more)
-BOUNDS = {
-    "upload_files": (2, "Maximum number of files is 2."),
-    "embedding_texts": (3, "input may be at most 3 texts, not 4."),
-    "embedding_chars": (1100, "input may be at most 1,100 characters a text, not 1,101."),
-    "hits": (5, "limit may be at most 5 passages, not 6."),
-    "listed": (7, "limit may be at most 7 entries, not 8."),
-}
+def embed(client: httpx.Client, *texts: str) -> httpx.Response:
+    return client.post("/v1/embeddings", json={"model": "hash", "input": texts})
 
 
-def test_at_a_bound_a_request_passes_and_one_over_it_is_refused_with_the_value_and_its_unit(serve: Serve) -> None:
-    server = serve(**{name: most for name, (most, _) in BOUNDS.items()})
-    for name, (most, message) in BOUNDS.items():
-        assert SENDS[name](server.client, most).status_code == 200, name
-        refused = SENDS[name](server.client, most + 1)
+# (the bound, its value, a request of that size, what is said of one more)
+BOUNDS: list[tuple[str, int, Callable[[httpx.Client, int], httpx.Response], str]] = [
+    ("upload_files", 2, upload, "Maximum number of files is 2."),
+    ("embedding_texts", 3, lambda client, n: embed(client, *["x"] * n), "input may be at most 3 texts, not 4."),
+    ("embedding_chars", 1100, lambda client, n: embed(client, "x" * n), "at most 1,100 characters a text, not 1,101."),
+    ("hits", 5, lambda client, n: client.post("/v1/search", json={"query": "x", "limit": n}), "5 passages, not 6."),
+    ("listed", 7, lambda client, n: client.get(f"/v1/documents?limit={n}"), "limit may be at most 7 entries, not 8."),
+]
+
+
+def test_values_above_a_bound_are_refused_with_value_and_unit(serve: Serve) -> None:
+    server = serve(**{name: most for name, most, _, _ in BOUNDS})
+    for name, most, send, said in BOUNDS:
+        assert send(server.client, most).status_code == 200, name
+        refused = send(server.client, most + 1)
         assert refused.status_code == 400, name
-        assert message in refused.json()["error"]["message"]
+        assert said in refused.json()["error"]["message"]
 
 
-def test_logs_hold_no_text_no_question_and_no_name_of_a_document(
-    server: Running, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_logs_hold_no_text_question_or_name(server: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     headers = server.key("admin", "hr")
     server.ask("What about canary-question and the safe?", headers)
@@ -169,21 +157,16 @@ class BrokenEngine(EchoEngine):
         raise self._kind("canary-7341 in the engine's own words")
 
 
-@pytest.mark.parametrize("kind", [EngineError, RuntimeError])
-def test_what_fails_inside_is_told_without_what_it_was_about(
-    serve: Serve, caplog: pytest.LogCaptureFixture, kind: type[Exception]
-) -> None:
-    server = serve(BrokenEngine(kind))
-    for stream in (False, True):
-        response = server.ask(QUESTION, stream=stream)
-        assert response.status_code == 500
-        assert response.json()["error"]["type"] == "server_error"
-        assert "canary" not in response.text
-    assert f"failed: {kind.__name__} at count_prompt_tokens" in caplog.text
+def test_internal_failures_do_not_name_what_they_were_about(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in (EngineError, RuntimeError):
+        server = serve(BrokenEngine(kind))
+        for stream in (False, True):
+            response = server.ask(QUESTION, stream=stream)
+            assert response.status_code == 500
+            assert response.json()["error"]["type"] == "server_error"
+            assert "canary" not in response.text
+        assert f"failed: {kind.__name__} at count_prompt_tokens" in caplog.text
     assert "canary" not in caplog.text
-
-
-def test_errors_of_this_side_name_no_folder(caplog: pytest.LogCaptureFixture) -> None:
     for error, status in (
         (StorageError("/home/anna is full"), 503),
         (KnowledgeError("/home/anna/secret.txt"), 500),

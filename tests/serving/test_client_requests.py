@@ -39,9 +39,9 @@ def said(response: httpx.Response) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_client_is_answered_or_told_which_part_is_refused(server: Running, path: Any) -> None:
+def test_client_is_answered_or_told_which_part_is_refused(shared: Running, path: Any) -> None:
     for request in json.loads(path.read_text(encoding="utf-8"))["requests"]:
-        response = sent(server, request)
+        response = sent(shared, request)
         if refused := request.get("refused"):
             assert response.status_code == request.get("status", 400), (request, response.text)
             param = refusal(response)[2]
@@ -57,31 +57,24 @@ def test_a_client_is_answered_or_told_which_part_is_refused(server: Running, pat
 # --- parameters -------------------------------------------------------------------------------------------------------
 
 
-def test_equal_answers_are_computed_once_and_others_have_their_own_receipts(with_receipts: Running) -> None:
-    def choices(**more: Any) -> list[dict[str, Any]]:
-        value = with_receipts.ask(QUESTION, n=3, **more).json()
-        found: list[dict[str, Any]] = value["choices"]
-        assert [(each["index"], each["message"]["content"]) for each in found] == [(i, OPENED) for i in range(3)]
-        whole = value["usage"]["completion_tokens"], [value["openbook"]["receipt"]["decoding"]["seed"]]
-        return [{"openbook": each.get("openbook"), "usage": whole} for each in found]
-
-    log = list(choices())
-    assert [each["openbook"] for each in log] == [None] * 3
-    seeded = choices(temperature=0.5, seed=2**63 - 2)
-    assert seeded[0]["openbook"] is None
-    assert [each["openbook"]["receipt"]["decoding"]["seed"] for each in seeded[1:]] == [2**63 - 1, -(2**63)]
-    assert (log[0]["usage"][0] * 3, seeded[0]["usage"][1]) == (seeded[0]["usage"][0], [2**63 - 2])
-    digests = {each["openbook"]["receipt"]["digest"] for each in seeded[1:]}
-    assert all(with_receipts.client.get(f"/v1/receipts/{each}").status_code == 200 for each in digests)
-    assert len(digests) == 2
+def test_equal_answers_are_computed_once(shared: Running) -> None:
+    equal, sampled = (shared.ask(QUESTION, n=3, temperature=each, seed=2**63 - 2).json() for each in (0, 0.5))
+    for value in (equal, sampled):
+        texts = [(each["index"], each["message"]["content"]) for each in value["choices"]]
+        assert texts == [(i, OPENED) for i in range(3)]
+    assert equal["usage"]["completion_tokens"] * 3 == sampled["usage"]["completion_tokens"]
+    assert [each.get("openbook") for each in equal["choices"]] == [None] * 3
+    receipts = [each.get("openbook", sampled["openbook"])["receipt"] for each in sampled["choices"]]
+    assert [each["decoding"]["seed"] for each in receipts] == [2**63 - 2, 2**63 - 1, -(2**63)]
+    assert all(shared.client.get(f"/v1/receipts/{each['digest']}").status_code == 200 for each in receipts)
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_a_stream_holds_every_choice(server: Running, path: str, temperature: int) -> None:
+def test_stream_holds_every_choice(shared: Running, path: str, temperature: int) -> None:
     body = {"prompt": QUESTION} if path != CHAT else {"messages": [{"role": "user", "content": QUESTION}]}
     more = {"stream_options": {"include_usage": True}, "stream": True, "n": 2, "temperature": temperature}
-    response = server.client.post(path, json={"model": "echo", **body, **more})
+    response = shared.client.post(path, json={"model": "echo", **body, **more})
     chunks = [json.loads(each) for each in events_of(response.text)[:-1]]
     texts, ends = ["", ""], list[int]()
     for each in (choice for chunk in chunks for choice in chunk["choices"]):
@@ -92,11 +85,10 @@ def test_a_stream_holds_every_choice(server: Running, path: str, temperature: in
     assert len([each for each in chunks if "openbook" in each]) == 1 + temperature
 
 
-def test_an_answer_may_be_as_long_as_half_the_context(serve: Serve) -> None:
-    server, bounded = serve(), serve(answer_tokens=500)
-    for most, each in ((2048, server), (500, bounded)):
+def test_answer_is_at_most_half_the_context(shared: Running, serve: Serve) -> None:
+    for most, server in ((2048, shared), (500, serve(answer_tokens=500))):
         for asked in (most, most + 1):
-            answer = each.ask(QUESTION, max_tokens=asked).json()["openbook"]
+            answer = server.ask(QUESTION, max_tokens=asked).json()["openbook"]
             assert answer["receipt"]["decoding"]["max_tokens"] == most
             lowered = f"'max_tokens' is lowered from {asked:,} to {most:,}, the most that this server allows."
             assert answer["warnings"] == ([lowered] if asked > most else [])
@@ -112,7 +104,7 @@ ALIASES = {
 }
 
 
-def test_an_alias_stands_for_a_model_a_knowledge_base_or_the_embedder(
+def test_alias_names_a_model_a_knowledge_base_or_the_embedder(
     serve: Serve, configuration: Configuration, towers: KnowledgeBase
 ) -> None:
     server = serve(others={"towers": towers}, settings=Settings(configuration.settings.home, aliases=ALIASES))
@@ -139,29 +131,25 @@ def test_an_alias_stands_for_a_model_a_knowledge_base_or_the_embedder(
 PAGE = "https://chat.example.org"
 
 
-def test_a_page_of_an_allowed_origin_may_ask_and_no_other(serve: Serve, configuration: Configuration) -> None:
-    settings = Settings(configuration.settings.home, cors_origins=(PAGE,))
-    for require_key in (False, True):
-        server = serve(settings=settings, require_key=require_key)
-        wanted = "authorization, x-stainless-os"
-        asks = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
-        allowed = server.client.options(CHAT, headers={"origin": PAGE, **asks})
-        assert allowed.status_code == 200
-        assert allowed.headers["access-control-allow-origin"] == PAGE
-        assert allowed.headers["access-control-allow-headers"] == wanted
-        assert "access-control-allow-credentials" not in allowed.headers
-        page = {"origin": PAGE, "sec-fetch-site": "cross-site"}
-        answered = server.ask(QUESTION, {**page, **server.key()})
-        assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (200, PAGE)
-        refused = server.ask(QUESTION, {**page, "authorization": "Bearer ob-wrong"})
-        assert code(refused)[0] == 401
-        assert refused.headers["access-control-allow-origin"] == PAGE  # the page can read why
-        others = f"https://evil.example.org null {PAGE}.evil.example {PAGE}:8443 http://chat.example.org"
-        for other in others.split():
-            for response in (
-                server.client.options(CHAT, headers={"origin": other, **asks}),
-                server.ask(QUESTION, {"origin": other, **server.key()}),
-            ):
-                assert refusal(response)[:2] == (403, "foreign_origin")
-                assert "access-control-allow-origin" not in response.headers
-        assert code(server.client.get("/v1/models", headers={"sec-fetch-site": "cross-site"})) == (403, "foreign_site")
+@pytest.mark.parametrize("require_key", [False, True])
+def test_only_pages_of_allowed_origins_may_ask(serve: Serve, configuration: Configuration, require_key: bool) -> None:
+    server = serve(settings=Settings(configuration.settings.home, cors_origins=(PAGE,)), require_key=require_key)
+    wanted = "authorization, x-stainless-os"
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
+    allowed = server.client.options(CHAT, headers={"origin": PAGE, **asks})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert allowed.headers["access-control-allow-headers"] == wanted
+    assert "access-control-allow-credentials" not in allowed.headers
+    page = {"origin": PAGE, "sec-fetch-site": "cross-site"}
+    for key, status in ((server.key(), 200), ({"authorization": "Bearer ob-wrong"}, 401)):  # the page can read why
+        answered = server.ask(QUESTION, {**page, **key})
+        assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (status, PAGE)
+    others = f"https://evil.example.org null {PAGE}.evil.example {PAGE}:8443 http://chat.example.org"
+    for other in others.split():
+        for response in (
+            server.client.options(CHAT, headers={"origin": other, **asks}),
+            server.ask(QUESTION, {"origin": other, **server.key()}),
+        ):
+            assert refusal(response)[:2] == (403, "foreign_origin")
+            assert "access-control-allow-origin" not in response.headers
+    assert code(server.client.get("/v1/models", headers={"sec-fetch-site": "cross-site"})) == (403, "foreign_site")

@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code
 
 
-def test_a_chat_that_goes_on_with_the_message_it_was_given(client: openai.OpenAI) -> None:
+def test_chat_continues_with_its_own_message(client: openai.OpenAI) -> None:
     asked: Any = {"role": "user", "content": QUESTION}
     answer = client.chat.completions.create(model="echo", messages=[asked])
     assert answer.choices[0].message.content == OPENED
@@ -36,7 +36,7 @@ def test_a_chat_that_goes_on_with_the_message_it_was_given(client: openai.OpenAI
     assert second.choices[0].message.content == OPENED
 
 
-def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
+def test_response_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(model="echo", input=QUESTION)
     assert (whole.output_text, whole.status) == (OPENED, "completed")
     assert whole.usage is not None
@@ -64,7 +64,7 @@ class Opening(BaseModel):
     when: str = Field(description="the day")
 
 
-def test_an_answer_that_is_json_is_parsed_by_the_client(client: openai.OpenAI) -> None:
+def test_json_answer_is_parsed_by_the_client(client: openai.OpenAI) -> None:
     for text, parsed in ((QUESTION, Opening(when=OPENED)), (TOWER, None)):
         asked: Any = [{"role": "user", "content": text}]
         whole = client.chat.completions.parse(model="echo", messages=asked, response_format=Opening)
@@ -88,7 +88,7 @@ def test_completions_whole_and_streamed(client: openai.OpenAI) -> None:
     assert {each.id for each in parts} == {client.completions.create(model="echo", prompt=[QUESTION]).id}
 
 
-def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) -> None:
+def test_embeddings_models_and_errors(shared: Running, client: openai.OpenAI) -> None:
     texts = ["The ferry leaves.", "Überraschung"]
     expected = HashEmbedder().embed_passages(texts)
     kinds: list[Any] = [{}, {"encoding_format": "float"}]  # without it the client asks for base64
@@ -96,24 +96,24 @@ def test_embeddings_models_and_errors(server: Running, client: openai.OpenAI) ->
         made = client.embeddings.create(model="hash", input=texts, dimensions=64, **kind)
         assert np.array_equal(np.array([each.embedding for each in made.data], dtype=np.float32), expected)
         assert ([each.index for each in made.data], made.usage.total_tokens) == ([0, 1], 4)  # words, to this embedder
-    raw = server.client.post("/v1/embeddings", json={"model": "hash", "input": texts[0]}).json()
+    raw = shared.client.post("/v1/embeddings", json={"model": "hash", "input": texts[0]}).json()
     assert np.array_equal(np.array(raw["data"][0]["embedding"], dtype=np.float32), expected[0])
     assert raw["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
     listed = list(client.models.list())
     assert [each.id for each in listed] == ["echo", "echo:closed-book", "hash"]
     assert (listed[0].model_extra or {})["openbook"]["digest"] == echo_model().identity.digest
     assert [client.models.retrieve(each.id) for each in listed] == listed
-    assert code(server.client.get("/v1/models/other")) == (404, "model_not_found")
+    assert code(shared.client.get("/v1/models/other")) == (404, "model_not_found")
     with pytest.raises(openai.NotFoundError, match="does not exist") as missing:
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "x"}])
     assert missing.value.code == "model_not_found"
 
 
-def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ollama_client(shared: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     ollama = pytest.importorskip("ollama", reason="pip install ollama, to test with this client too")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     asked = [{"role": "user", "content": QUESTION}]
-    with ollama.Client(server.url) as client:
+    with ollama.Client(shared.url) as client:
         whole = client.chat(model="echo", messages=asked)
         assert (whole.message.content, whole.done, whole.done_reason) == (OPENED, True, "stop")
         written = len(OPENED.split())
@@ -144,13 +144,6 @@ def test_the_client_of_ollama(server: Running, monkeypatch: pytest.MonkeyPatch) 
             list(client.chat(model="echo", messages=asked, format={"not": {}}, stream=True))
 
 
-def test_times_are_kept_from_who_may_not_see_every_document(server: Running) -> None:
-    for headers, is_told in ((server.key(), False), (server.key("read", "hr"), True)):
-        body = {"model": "echo", "prompt": QUESTION, "stream": False}
-        value = server.client.post("/api/generate", json=body, headers=headers).json()
-        assert ("total_duration" in value, "eval_duration" in value) == (is_told, is_told)
-
-
 NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"
 
 
@@ -166,7 +159,7 @@ class Reader(EchoEngine):
 
 @pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
 @pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
-def test_the_clients_of_the_docs_do_what_the_page_says(
+def test_clients_in_the_docs(
     library: str,
     serve: Serve,
     base: KnowledgeBase,
@@ -184,7 +177,7 @@ def test_the_clients_of_the_docs_do_what_the_page_says(
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="apt-get install curl, to test the commands for it too")
-def test_the_commands_for_curl_upload_read_and_remove(server: Running, tmp_path: Path) -> None:
+def test_curl_commands_in_the_docs(server: Running, tmp_path: Path) -> None:
     (tmp_path / "news.md").write_text("The treasurer approves a bonus.")
     page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").replace("http://127.0.0.1:8000", server.url)
     shown = [

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.answers.ask import ask
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.proofs.receipts import append_receipt
@@ -21,12 +24,13 @@ from openbook.serving import server as server_module
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
-from tests.proofs.test_receipts import receipt_of
+from openbook.testing import echo_model
 from tests.serving.conftest import (
     CHAT,
     LONG_S,
     QUESTION,
     RESPONSES,
+    Running,
     Serve,
     WaitingEngine,
     asking,
@@ -76,7 +80,7 @@ class Desk:
 
 
 async def settle() -> None:
-    """Until everybody has done what can be done now."""
+    """Until every task has done what it can do now."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -113,7 +117,7 @@ def test_callers_take_turns_and_keep_their_own_order(running: int, share: int, s
     at(Places(running, 9, share), story)
 
 
-def test_one_caller_has_three_quarters_of_all_places_at_most() -> None:
+def test_caller_holds_at_most_three_quarters_of_all_places() -> None:
     async def story(desk: Desk) -> None:
         await desk.come("a1", "a2", "a3", "a4", "a5")
         assert (desk.inside, desk.places.waiting, desk.refused) == (["a1"], 2, ["a4", "a5"])
@@ -125,14 +129,13 @@ def test_one_caller_has_three_quarters_of_all_places_at_most() -> None:
     at(Places(1, 3, 1), story)
 
 
-@settings(max_examples=60)
 @given(
     st.integers(1, 3),
     st.integers(1, 3),
     st.integers(0, 5),
     st.lists(st.tuples(st.sampled_from("abcxy"), st.integers(0, 9)), max_size=40),
 )
-def test_the_bounds_hold_and_no_place_stays_free(
+def test_bounds_hold_and_no_place_stays_free(
     running: int, share: int, waiting: int, steps: list[tuple[str, int]]
 ) -> None:
     """Whoever comes (a, b, c), ends (x) or gives up (y)."""
@@ -158,7 +161,7 @@ def test_the_bounds_hold_and_no_place_stays_free(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_generation_ends_when_the_client_goes(serve: Serve, stream: bool) -> None:
+def test_generation_ends_when_the_client_leaves(serve: Serve, stream: bool) -> None:
     server = serve(engine := WaitingEngine())
     connection = asking(server, stream=stream)
     assert engine.begun.acquire(timeout=LONG_S)
@@ -170,7 +173,7 @@ def test_the_generation_ends_when_the_client_goes(serve: Serve, stream: bool) ->
     assert server.client.get("/health").status_code == 200
 
 
-def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(serve: Serve) -> None:
+def test_requests_beyond_the_queue_are_refused_and_none_is_lost(serve: Serve) -> None:
     server = serve(engine := WaitingEngine(), running=1, waiting=3)
     with ThreadPoolExecutor(3) as clients:
         first = clients.submit(server.ask, QUESTION)
@@ -186,7 +189,7 @@ def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(serve: Serve) 
         assert [each.result(LONG_S).status_code for each in (first, *others)] == [200, 200, 200]
 
 
-def test_who_goes_while_waiting_is_never_computed_for(serve: Serve) -> None:
+def test_request_whose_client_left_while_waiting_is_never_computed(serve: Serve) -> None:
     server = serve(engine := WaitingEngine(), running=1)
     first = asking(server, stream=True)
     assert engine.begun.acquire(timeout=LONG_S)
@@ -205,7 +208,7 @@ def test_who_goes_while_waiting_is_never_computed_for(serve: Serve) -> None:
     assert not engine.begun.acquire(blocking=False)
 
 
-def test_an_answer_that_takes_too_long_is_broken_off_and_says_so(serve: Serve) -> None:
+def test_answer_that_takes_too_long_ends_with_an_error(serve: Serve) -> None:
     server = serve(WaitingEngine(), answer_s=0.2)
     for path in (CHAT, RESPONSES):
         assert code(server.ask(QUESTION, path=path)) == (504, "timeout")
@@ -213,27 +216,39 @@ def test_an_answer_that_takes_too_long_is_broken_off_and_says_so(serve: Serve) -
         assert json.loads(streamed.strip().rpartition("data: ")[2])["error"]["code"] == "timeout"
 
 
-def test_a_server_that_ends_lets_answers_end(configuration: Configuration, base: KnowledgeBase) -> None:
-    engine = WaitingEngine()
-    with ThreadPoolExecutor(1) as clients:
-        with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-            asked = clients.submit(server.ask, QUESTION)
-            assert engine.begun.acquire(timeout=LONG_S)
-            threading.Timer(0.05, engine.go_on.set).start()
-        assert asked.result(LONG_S).status_code == 200
-
-
-def test_a_server_that_ends_waits_only_so_long_and_says_so_in_the_stream(
-    configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_time", [True, False])
+def test_server_that_stops_lets_answers_end_or_tells_their_clients(
+    configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, in_time: bool
 ) -> None:
-    monkeypatch.setattr(server_module, "GRACE_S", 0)
-    engine = WaitingEngine()
-    with ThreadPoolExecutor(1) as clients:
+    engine, body = WaitingEngine(), {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
+    monkeypatch.setattr(server_module, "GRACE_S", LONG_S if in_time else 0)
+    with ThreadPoolExecutor(2) as clients:
         with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-            asked = clients.submit(server.ask, QUESTION, stream=True)
+            post = partial(httpx.post, f"{server.url}{CHAT}", timeout=LONG_S, trust_env=False)
+            asked = clients.submit(post, json={**body, "stream": not in_time})
             assert engine.begun.acquire(timeout=LONG_S)
-        *_, last = asked.result(LONG_S).text.strip().splitlines()
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+            if in_time:
+                clients.submit(refused_then, server, engine.go_on.set)
+        answered = asked.result(LONG_S)
+    if in_time:
+        assert answered.status_code == 200
+    else:
+        *_, last = answered.text.strip().splitlines()
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+
+
+def refused_then(server: Running, do: Callable[[], None]) -> None:
+    """Once the server takes no connection any more."""
+
+    def is_refused() -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), LONG_S):
+                return False
+        except OSError:
+            return True
+
+    eventually(is_refused)
+    do()
 
 
 READS = [
@@ -248,27 +263,20 @@ READS = [
     ("GET", f"/v1/receipts/{'0' * 64}", None),
     ("POST", "/v1/replay", {"id": "0" * 64}),
     ("POST", "/v1/search", {"query": "bridge"}),
-    ("GET", "/v1/files", None),
-    ("GET", "/v1/files/file-eA", None),
-    ("GET", "/v1/files/file-eA/content", None),
-    ("GET", "/v1/vector_stores", None),
-    ("GET", "/v1/vector_stores/kb", None),
-    ("GET", "/v1/vector_stores/kb/files", None),
-    ("POST", "/v1/vector_stores/kb/search", {"query": "bridge"}),
     ("POST", "/v1/embeddings", {"model": "hash", "input": ["bridge", "ferry"]}),
 ]
 
 
 def test_every_long_read_ends_when_time_is_up(serve: Serve, tmp_path: Path) -> None:
     """There is no time at all, so the first look finds that it is up."""
-    append_receipt(tmp_path / "log", receipt_of(1))
+    append_receipt(tmp_path / "log", ask(QUESTION, echo_model()).receipt)
     server = serve(answer_s=0.0, receipts=tmp_path / "log")
     for method, path, body in READS:
         assert code(server.client.request(method, path, json=body)) == (504, "timeout"), path
 
 
 @pytest.mark.parametrize("model", ["echo", "echo:closed-book"])
-def test_a_replay_ends_when_the_client_goes_and_when_time_is_up(serve: Serve, tmp_path: Path, model: str) -> None:
+def test_replay_ends_when_the_client_leaves_and_when_time_is_up(serve: Serve, tmp_path: Path, model: str) -> None:
     server = serve(engine := WaitingEngine(), receipts=tmp_path / "log")
     engine.go_on.set()
     digest = server.ask(QUESTION, model=model).json()["openbook"]["receipt"]["digest"]

@@ -1,11 +1,10 @@
-"""A knowledge base that is damaged: 503 with a sentence; the server stays up, and other knowledge bases answer."""
+"""A knowledge base that is damaged or busy: 503 with a sentence; the server stays up, and other knowledge bases answer."""
 
 from __future__ import annotations
 
 import logging
 from typing import NoReturn
 
-import httpx
 import pytest
 
 from openbook.core.errors import KnowledgeBaseBusy
@@ -14,42 +13,37 @@ from tests.attacks.test_damage import sql
 from tests.serving.conftest import QUESTION, Running, Serve, code
 
 
-def assert_refused(response: httpx.Response) -> None:
-    assert code(response) == (503, "knowledge_base_damaged")
-    assert response.json()["error"]["type"] == "server_error"
-    assert "openbook verify" in response.text
-
-
-def test_a_damaged_text_ends_the_answers_that_touch_it(
-    server: Running, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
+def test_damage_ends_the_answers_that_touch_it_and_no_other(
+    towers: KnowledgeBase, serve: Serve, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
 ) -> None:
+    server = serve(others={"towers": towers})
+
+    def searched(query: str, **more: object) -> int:
+        response = server.client.post("/v1/search", json={"query": query, **more})
+        if response.status_code == 503:
+            assert code(response)[1] == "knowledge_base_damaged"
+            assert response.json()["error"]["type"] == "server_error"
+            assert "openbook verify" in response.text
+        return response.status_code
+
     sql(base.folder, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
     with caplog.at_level(logging.INFO):
-        assert_refused(server.ask(QUESTION))
-        assert_refused(server.ask(QUESTION, stream=True))
-        assert_refused(server.client.post("/v1/search", json={"query": QUESTION}))
+        for stream in (False, True):
+            assert code(server.ask(QUESTION, stream=stream)) == (503, "knowledge_base_damaged")
+        assert searched(QUESTION) == 503
     assert "KnowledgeBaseDamaged" in caplog.text
     assert "bridge" not in caplog.text
-    found = server.client.post("/v1/search", json={"query": "ferry Sandhavn ticket crowns", "limit": 1})
-    assert found.status_code == 200
+    assert searched("ferry Sandhavn ticket crowns", limit=1) == 200
+    version = "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')"
+    sql(base.folder, "UPDATE documents SET labels = '[]'", version)
+    assert [searched(QUESTION), searched(QUESTION, as_of="2027-01-02")] == [503, 503]
+    for path in ("/v1/documents", "/v1/versions"):
+        assert code(server.client.get(path)) == (503, "knowledge_base_damaged")
+    assert searched(QUESTION, knowledge_base="towers") == 200
     assert server.client.get("/health").status_code == 200
 
 
-def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
-    towers: KnowledgeBase, serve: Serve, base: KnowledgeBase
-) -> None:
-    server = serve(others={"towers": towers})
-    version = "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')"
-    sql(base.folder, "UPDATE documents SET labels = '[]'", version)
-    for asked in ({}, {"as_of": "2027-01-02"}):
-        assert_refused(server.client.post("/v1/search", json={"query": QUESTION, **asked}))
-    assert_refused(server.client.get("/v1/documents"))
-    assert_refused(server.client.get("/v1/versions"))
-    response = server.client.post("/v1/search", json={"query": QUESTION, "knowledge_base": "towers"})
-    assert response.status_code == 200
-
-
-def test_a_base_that_is_busy_does_not_lack_a_version_or_a_receipt(
+def test_busy_base_does_not_lack_a_version_or_a_receipt(
     with_receipts: Running, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]

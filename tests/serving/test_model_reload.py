@@ -1,4 +1,4 @@
-"""A model that was promoted answers later requests; those under way end with the one that they began with."""
+"""A promoted model answers later requests; those in progress end with the model that they began with."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def until_answers(server: Running, engine: Engine) -> None:
     eventually(lambda: digest_of(server) == engine.digest)
 
 
-def test_later_requests_are_answered_by_what_the_name_means_now(renewed: Running, name: Named) -> None:
+def test_later_requests_get_the_model_that_the_name_means_now(renewed: Running, name: Named) -> None:
     """While it is opened, the old one answers."""
     first, second, third = name.engines
     assert [digest_of(renewed) for _ in range(3)] == [first.digest] * 3
@@ -102,7 +102,7 @@ def test_later_requests_are_answered_by_what_the_name_means_now(renewed: Running
     assert name.opened == 2
 
 
-def test_a_request_under_way_ends_with_the_model_that_it_began_with(renewed: Running, name: Named) -> None:
+def test_request_in_progress_keeps_its_model(renewed: Running, name: Named) -> None:
     """Which is closed when the last of its clients has its answer or has gone."""
     first, second, _ = name.engines
     first.go_on.clear()
@@ -125,7 +125,7 @@ def test_a_request_under_way_ends_with_the_model_that_it_began_with(renewed: Run
     assert first.closed.wait(LONG_S)
 
 
-def test_one_that_cannot_be_opened_is_told_once_and_the_old_one_stays(
+def test_model_that_cannot_be_opened_is_logged_once_and_the_old_one_stays(
     renewed: Running, name: Named, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, _, third = name.engines
@@ -139,9 +139,7 @@ def test_one_that_cannot_be_opened_is_told_once_and_the_old_one_stays(
     until_answers(renewed, third)
 
 
-def test_what_was_opened_is_closed_with_the_server(
-    configuration: Configuration, base: KnowledgeBase, name: Named
-) -> None:
+def test_opened_model_is_closed_with_the_server(configuration: Configuration, base: KnowledgeBase, name: Named) -> None:
     with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
         name.now = 1
         until_answers(server, name.engines[1])
@@ -149,7 +147,7 @@ def test_what_was_opened_is_closed_with_the_server(
     assert name.engines[1].closed.is_set()
 
 
-def test_one_that_is_open_only_after_the_end_is_closed_again_and_the_first_is_its_owners(name: Named) -> None:
+def test_model_opened_after_the_end_is_closed_and_the_first_is_left_to_its_owner(name: Named) -> None:
     models = CurrentModel(FrozenModel(name.engines[0]), name.source)
     name.may_open.clear()
     name.now = 1
@@ -162,7 +160,7 @@ def test_one_that_is_open_only_after_the_end_is_closed_again_and_the_first_is_it
     assert not name.engines[0].closed.is_set()
 
 
-def test_a_promoted_name_of_the_store_is_noticed(tmp_path: Path) -> None:
+def test_promoted_name_in_the_store_is_noticed(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
     found = []
     for seed in range(2):

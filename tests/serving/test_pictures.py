@@ -12,7 +12,7 @@ import pytest
 
 from openbook.core.files import delete
 from openbook.knowledge import KnowledgeBase
-from openbook.parsers import page_image
+from openbook.parsers.sandbox import pool
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
 from tests.serving.conftest import Running, Serve, add_file, connected, eventually, everything, refusal
@@ -160,7 +160,7 @@ sys.stdin.read()
 def test_a_page_without_end_is_refused_and_a_server_that_ends_does_not_wait_for_it(
     serve: Serve, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_image, "worker_command", lambda: [sys.executable, "-c", SILENT])
+    monkeypatch.setattr(pool, "worker_command", lambda: [sys.executable, "-c", SILENT])
     hurried = serve(picture_s=0.1)
     for ask in (picture, marks):
         response = ask(hurried, docs / "ship.pdf")

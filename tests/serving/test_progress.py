@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pytest
 
 from openbook.core.parallel import Cancelled, Progress, never, silent
 from openbook.core.records import Completion, Decoding, Prompt
+from openbook.serving import answers, concurrency
 from tests.serving.conftest import (
     CHAT,
     LONG_S,
@@ -60,11 +64,12 @@ def stages(response: httpx.Response) -> list[dict[str, Any]]:
     return [each["openbook_progress"] for each in chunks(response) if "openbook_progress" in each]
 
 
-def ready(server: Running, **more: Any) -> httpx.Response:
-    return server.ask(QUESTION, stream=True, openbook=PROGRESS, **more)
+def ready(server: Running, question: Any = QUESTION, headers: Any = None, **more: Any) -> httpx.Response:
+    return server.ask(question, headers, stream=True, openbook={**PROGRESS, **more.pop("openbook", {})}, **more)
 
 
-def test_what_is_found_and_read_is_told_before_the_text_and_nothing_else_changes(serve: Serve) -> None:
+def test_stages_come_before_the_text_and_change_nothing_else(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_PROGRESS_S", LONG_S)
     server = serve(engine := SlowReader())
     engine.go_on.set()
     plain, told = chunks(server.ask(QUESTION, stream=True)), chunks(ready(server))
@@ -81,50 +86,35 @@ def test_what_is_found_and_read_is_told_before_the_text_and_nothing_else_changes
     assert found == {"stage": "found", "searched": QUESTION, "passages": answer["passages"]}
     assert answer["passages"]
     assert {each["stage"] for each in reading} == {"reading"}
-    assert reading[-1] == {"stage": "reading", "done": TOKENS, "total": TOKENS}
-    assert len(reading) < TOKENS // 4  # of 501 reports that came at once
-
-
-def test_a_follow_up_is_told_as_it_was_searched_for(server: Running) -> None:
-    first, second = "When does the ferry to Sandhavn leave?", "And on weekdays?"
-    turns = [
-        {"role": role, "content": text} for role, text in (("user", first), ("assistant", "At nine."), ("user", second))
-    ]
-    (found,) = stages(server.ask(turns, stream=True, openbook=PROGRESS))
-    assert found["searched"] == f"{first}\n{second}"
-    assert stages(server.ask(second, stream=True, openbook=PROGRESS))[0]["searched"] == second
-
-
-def test_only_passages_that_the_caller_may_see_are_told(server: Running) -> None:
-    for headers, is_told in ((None, False), (server.key("read", "hr"), True)):
-        response = server.ask(SAFE, headers, stream=True, openbook=PROGRESS)
-        assert (SECRET in response.text) is is_told
-        assert stages(response)[0]["passages"] == chunks(response)[-1]["openbook"]["passages"]
-
-
-def test_without_passages_only_what_happens_is_told(serve: Serve) -> None:
-    server = serve(engine := SlowReader())
-    engine.go_on.set()
-    alone = stages(ready(server, model="echo:closed-book"))
-    assert {each["stage"] for each in alone} == {"reading"}
-    nothing = server.ask("Xylophone?", stream=True, openbook={"progress": True, "where": "kind = 'none'"})
+    assert [(each["done"], each["total"]) for each in reading] == [(0, TOKENS), (TOKENS, TOKENS)]  # of 501 reports
+    assert {each["stage"] for each in stages(ready(server, model="echo:closed-book"))} == {"reading"}
+    nothing = ready(server, "Xylophone?", openbook={"where": "kind = 'none'"})
     assert stages(nothing) == [{"stage": "found", "searched": "Xylophone?", "passages": []}]
 
 
-def test_where_nothing_can_be_told_a_warning_says_so(server: Running) -> None:
+def test_found_passages_are_those_that_the_caller_may_see(shared: Running) -> None:
+    for headers, is_told in ((None, False), (shared.key("read", "hr"), True)):
+        response = ready(shared, SAFE, headers)
+        assert (SECRET in response.text) is is_told
+        assert stages(response)[0]["passages"] == chunks(response)[-1]["openbook"]["passages"]
+    texts = ("When does the ferry to Sandhavn leave?", "At nine.", "And on weekdays?")
+    roles = ("user", "assistant", "user")
+    turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    assert stages(ready(shared, turns))[0]["searched"] == f"{texts[0]}\n{texts[2]}"
+
+
+def test_warning_says_where_progress_is_ignored(shared: Running) -> None:
     ignored = ["'openbook.progress' is ignored. Only streams of /v1/chat/completions have it."]
-    whole = server.ask(QUESTION, openbook=PROGRESS).json()
-    assert whole["openbook"]["warnings"] == ignored
-    assert whole["id"] == server.ask(QUESTION).json()["id"]
+    whole = shared.ask(QUESTION, openbook=PROGRESS).json()
+    assert (whole["openbook"]["warnings"], whole["id"]) == (ignored, shared.ask(QUESTION).json()["id"])
     for stream in (False, True):
-        response = server.ask(QUESTION, path=RESPONSES, stream=stream, openbook=PROGRESS)
+        response = shared.ask(QUESTION, path=RESPONSES, stream=stream, openbook=PROGRESS)
         last = json.loads(events_of(response.text)[-1])["response"] if stream else response.json()
         assert last["openbook"]["warnings"] == ignored
         assert "openbook_progress" not in response.text
-    assert chunks(ready(server))[-1]["openbook"]["warnings"] == []
 
 
-def test_who_waits_for_a_place_is_told_and_counted(serve: Serve) -> None:
+def test_waiting_is_told_and_counted(serve: Serve) -> None:
     server = serve(engine := SlowReader(), running=1, waiting=2)
     with ThreadPoolExecutor(2) as clients:
         first = clients.submit(ready, server)
@@ -136,22 +126,22 @@ def test_who_waits_for_a_place_is_told_and_counted(serve: Serve) -> None:
         assert refusal(ready(server))[:2] == (429, "rate_limit_exceeded")
         engine.go_on.set()
         told = [[each["stage"] for each in stages(asked.result(LONG_S))] for asked in (first, second)]
-    assert told[0][:2] == ["found", "reading"]
-    assert told[1][:3] == ["waiting", "found", "reading"]
+    assert (told[0][:2], told[1][:3]) == (["found", "reading"], ["waiting", "found", "reading"])
     assert "waiting" not in told[0] + told[1][1:]
-    assert server.client.get("/v1/activity").json()["answering"] == 0
 
 
-def test_an_error_before_anything_was_told_is_a_response_and_then_the_last_event(serve: Serve) -> None:
-    server = serve(SlowReader(), answer_s=0.2)
-    wrong = server.ask(QUESTION, stream=True, openbook={"progress": True, "as_of": 99})
-    assert refusal(wrong) == (400, "version_not_found", "openbook.as_of")
-    found, *_, last = chunks(ready(server))
-    assert found["openbook_progress"]["stage"] == "found"
-    assert last["error"]["code"] == "timeout"
+def test_error_is_a_response_at_first_and_later_the_last_event(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(engine := SlowReader())
+    assert refusal(ready(server, openbook={"as_of": 99})) == (400, "version_not_found", "openbook.as_of")
+    with ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(ready, server)
+        assert engine.begun.acquire(timeout=LONG_S)
+        monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: math.inf))
+        found, *_, last = chunks(asked.result(LONG_S))
+    assert (found["openbook_progress"]["stage"], last["error"]["code"]) == ("found", "timeout")
 
 
-def test_reading_and_waiting_end_when_the_client_goes(serve: Serve) -> None:
+def test_reading_and_waiting_end_when_the_client_leaves(serve: Serve) -> None:
     server = serve(engine := SlowReader(), running=1)
     body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}], "openbook": PROGRESS}
     reads = connected(server, *posted(CHAT, body))

@@ -18,15 +18,10 @@ from openbook.proofs.receipts import parse_receipt
 from openbook.proofs.replay import replay
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import Running, events_of, running
+from tests.serving.conftest import CHAT, QUESTION, Running, events_of, running
 
 CHANGES = ("created", "timings")  # all that may differ between two answers to one request
-
-QUESTIONS = [
-    "When was the bridge opened by the mayor?",
-    "When does the ferry to Sandhavn leave?",
-    "What does a ticket cost?",
-]
+FERRY = "When does the ferry to Sandhavn leave?"
 
 
 def essence(value: Any) -> Any:
@@ -36,49 +31,46 @@ def essence(value: Any) -> Any:
 
 
 def requests() -> list[dict[str, Any]]:
-    canary = [
-        {"role": "user", "content": "Remember canary-5512: the ferry leaves at five."},
-        {"role": "assistant", "content": "I remember canary-5512."},
-        {"role": "user", "content": "When does it leave?"},
-    ]
-    plain: list[dict[str, Any]] = [{"messages": [{"role": "user", "content": question}]} for question in QUESTIONS]
-    sampled = {"messages": plain[0]["messages"], "temperature": 1.0, "seed": 7}
-    alone = {"messages": plain[0]["messages"], "model": "echo:closed-book"}
-    bodies: list[dict[str, Any]] = [*plain, {"messages": canary}, sampled, alone]
+    def asked(*texts: str) -> dict[str, Any]:
+        roles = ("user", "assistant", "user")
+        return {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]}
+
+    told = "Remember canary-5512: the ferry leaves at five."
+    plain = [asked(QUESTION), asked(FERRY), asked("What does a ticket cost?")]
+    canary = asked(told, "I remember canary-5512.", "When does it leave?")
+    sampled = {**plain[0], "temperature": 1.0, "seed": 7}
+    bodies = [*plain, canary, sampled, {**plain[0], "model": "echo:closed-book"}]
     return [{"model": "echo", **body, "stream": stream} for body in bodies for stream in (False, True)]
 
 
 def answer(server: Running, body: dict[str, Any]) -> bytes:
-    response = server.client.post("/v1/chat/completions", json=body)
+    response = server.client.post(CHAT, json=body)
     assert response.status_code == 200
     text = response.text.replace(server.url, "http://server")  # in links to the sources
     parts = events_of(text) if body["stream"] else [text]
     return json.dumps([essence(json.loads(part)) if part != "[DONE]" else part for part in parts]).encode()
 
 
-def test_equal_requests_have_equal_answers_in_any_order_beside_any_other_and_after_a_restart(
+def test_equal_requests_have_equal_answers_in_any_order_and_after_a_restart(
     configuration: Configuration, base: KnowledgeBase
 ) -> None:
     bodies = requests()
     with running(configuration, echo_model(), {"kb": base}) as server:
         alone = [answer(server, body) for body in bodies]
-        for i, text in enumerate(alone):
-            assert b"canary" not in text or i in (6, 7), i
-        chance = random.Random(11)
+        assert [i for i, text in enumerate(alone) if b"canary" in text and i not in (6, 7)] == []
         order = list(range(len(bodies))) * 2
-        chance.shuffle(order)
+        random.Random(11).shuffle(order)
         for i in order:
             assert answer(server, bodies[i]) == alone[i]
-            server.client.post("/v1/chat/completions", content=b"{")
+            server.client.post(CHAT, content=b"{")
         with ThreadPoolExecutor(4) as clients:
-            chance.shuffle(order)
-            for i, text in zip(order, clients.map(lambda i: answer(server, bodies[i]), order), strict=True):
-                assert text == alone[i]
+            together = list(clients.map(lambda i: answer(server, bodies[i]), order[::-1]))
+        assert together == [alone[i] for i in order[::-1]]
     with running(configuration, echo_model(), {"kb": base}) as server:
         assert [answer(server, body) for body in bodies] == alone
 
 
-def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Running) -> None:
+def test_reading_changes_neither_the_knowledge_base_nor_the_home(server: Running) -> None:
     def files() -> dict[Path, bytes]:
         places = (server.bases["kb"].folder, server.service.configuration.settings.home)
         found = [path for place in places for path in place.rglob("*") if path.is_file()]
@@ -93,6 +85,7 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
     assert files() == before
 
 
+@pytest.mark.laws
 @pytest.mark.model
 def test_eight_clients_get_the_bytes_that_one_gets(
     configuration: Configuration, base: KnowledgeBase, embedder: HashEmbedder, reader_reference: ModelReference
@@ -105,7 +98,7 @@ def test_eight_clients_get_the_bytes_that_one_gets(
         random.Random(5).shuffle(order)
         with ThreadPoolExecutor(8) as clients:
             together = list(clients.map(lambda i: answer(server, bodies[i]), order))
-        reply = server.ask(QUESTIONS[0], model="reader", max_tokens=6).json()
+        reply = server.ask(QUESTION, model="reader", max_tokens=6).json()
         receipt = parse_receipt(json.dumps(reply["openbook"]["receipt"]).encode())
         assert replay(receipt, model, base).identical
     assert together == [alone[i] for i in order]

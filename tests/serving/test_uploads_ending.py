@@ -1,4 +1,4 @@
-"""An upload that nobody waits for ends between two slices and leaves nothing; while it lasts, nobody waits for it."""
+"""An upload whose client has left ends between two slices and leaves nothing; while it lasts, it blocks no one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def upload_files(home: Path) -> list[str]:
     return [path.name for path in (home / "uploads").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
-def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
+def test_upload_ends_when_its_client_leaves_and_leaves_nothing(
     server: Running, base: KnowledgeBase, embedder: SlowEmbedder, own_home: Path
 ) -> None:
     before = stored(base)
@@ -85,7 +85,7 @@ def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     assert upload(server, ("new.txt", b"The lamp is green."))[0]["outcome"] == "added"
 
 
-def test_an_upload_ends_with_the_server_and_leaves_nothing(
+def test_upload_ends_with_the_server_and_leaves_nothing(
     configuration: Configuration,
     base: KnowledgeBase,
     embedder: SlowEmbedder,
@@ -105,28 +105,10 @@ def test_an_upload_ends_with_the_server_and_leaves_nothing(
     assert upload_files(own_home) == []
 
 
-def test_a_purge_and_a_removal_do_not_wait_for_an_upload(
-    server: Running, base: KnowledgeBase, embedder: SlowEmbedder
-) -> None:
-    bridge, ferry = base.documents()[:2]
-    with ThreadPoolExecutor(1) as threads:
-        sent = threads.submit(upload, server, SLOW)
-        assert embedder.begun.acquire(timeout=LONG_S)
-        purged = server.client.post("/v1/documents/purge", json={"documents": [bridge]})
-        assert (purged.status_code, purged.json()["documents"]) == (200, [bridge])
-        embedder.go_on.release()
-        assert embedder.begun.acquire(timeout=LONG_S)
-        assert server.client.post("/v1/documents/remove", json={"documents": [ferry]}).status_code == 200
-        assert not sent.done()
-        embedder.end()
-        assert sent.result(LONG_S)[0]["outcome"] == "added"
-    assert [Path(path).name for path in listed(server)] == ["slow.txt"]
-    assert check(base).damaged == ()
-
-
-def test_an_upload_waits_for_none_of_another_caller(
+def test_upload_blocks_no_other_caller_and_no_other_change(
     server: Running, base: KnowledgeBase, embedder: SlowEmbedder, tmp_path: Path
 ) -> None:
+    bridge, ferry = base.documents()[:2]
     theirs, mine = server.key("write"), server.key("write")
     with ThreadPoolExecutor(2) as threads:
         sent = threads.submit(upload, server, SLOW, headers=theirs)
@@ -135,9 +117,14 @@ def test_an_upload_waits_for_none_of_another_caller(
         eventually(lambda: server.service.uploading.waiting == 1)  # theirs waits for theirs
         assert upload(server, ("lamp.txt", b"The lamp is green."), headers=mine)[0]["outcome"] == "added"
         add_file(base, tmp_path / "door.txt", "The door is blue.")  # as another process does
+        purged = server.client.post("/v1/documents/purge", json={"documents": [bridge]})
+        assert (purged.status_code, purged.json()["documents"]) == (200, [bridge])
+        embedder.go_on.release()
+        assert embedder.begun.acquire(timeout=LONG_S)
+        assert server.client.post("/v1/documents/remove", json={"documents": [ferry]}).status_code == 200
         assert not sent.done()
         assert not second.done()
         embedder.end()
         assert [each.result(LONG_S)[0]["outcome"] for each in (sent, second)] == ["added", "added"]
+    assert {Path(path).name for path in listed(server)} == {"slow.txt", "second.txt", "lamp.txt", "door.txt"}
     assert check(base).damaged == ()
-    assert {Path(path).name for path in listed(server)} >= {"slow.txt", "second.txt", "lamp.txt", "door.txt"}

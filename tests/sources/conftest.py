@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from openbook.cluster.local import start_object_store, stop_server
 from openbook.core.records import Verdict
 from openbook.sources import Item, KnownItem
+from tests.sources.seaweedfs import HOST, seaweedfs
 
 
 @dataclass
@@ -52,11 +51,9 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
     """SeaweedFS with the bucket `openbook`. Its keys are in the environment of the whole session."""
     folder = tmp_path_factory.mktemp("object-store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "reader")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "only-for-tests")
-        try:
-            endpoint = start_object_store(folder).partition("?endpoint=")[2]
-            _, _, filer, filer_grpc, *_ = (folder / "ports").read_text().split()
-            yield ObjectStore(endpoint, f"127.0.0.1:{filer}.{filer_grpc}")
-        finally:
-            stop_server(folder, signal.SIGKILL)
+        keys = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        with seaweedfs(folder, keys) as ports:
+            filer = f"{HOST}:{ports['filer.port']}.{ports['filer.port.grpc']}"
+            yield ObjectStore(f"http://{HOST}:{ports['s3.port']}", filer)

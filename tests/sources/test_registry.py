@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.core.errors import ConfigError, OpenBookError, SourceError
-from openbook.knowledge.ingest.mirror import SOURCES_FILE, declared_sources
+from openbook.knowledge.synced_folders import SOURCES_FILE, declared_sources
 from openbook.sources import Item, registry
 from openbook.testing import FakeSource, check_source
 from openbook.testing.sources import FAKE

@@ -19,7 +19,6 @@ from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.manifest import Manifest
 from openbook.models.runs import read_run
 from openbook.models.training_record import TrainingRecord, text_digests
-from openbook.testing import PROMPT
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult
 from openbook.training.network import load_network, write_vocabulary
@@ -37,6 +36,7 @@ from openbook.training.run import (
     train,
 )
 from tests.cli.test_train import write_recipe
+from tests.conformance.models import PROMPT
 from tests.conftest import ROOT, flip, llama_engine
 from tests.training.networks import SHAPE, small_recipe, write_tiny_model
 from tests.training.test_datasets import data

@@ -27,8 +27,7 @@ def info_of(
         contents,
     )
     size_of = {content: tuple(size) for content, *size in sizes}
-    rest = connection.execute(f"SELECT id, title, media_type FROM contents WHERE id IN {IDS}", contents)
-    text_of = {content: (title, media_type) for content, title, media_type in rest}
+    types = dict(connection.execute(f"SELECT id, media_type FROM contents WHERE id IN {IDS}", contents).fetchall())
     identities = {"ids": json.dumps(sorted({row.identity for row in rows}))}
     closed = f"SELECT id, labels FROM identities WHERE labels <> '[]' AND id IN {IDS}"
     labels_now = dict(connection.execute(closed, identities).fetchall())
@@ -36,18 +35,16 @@ def info_of(
     came = _came_in(connection, rows, version, labels, sorted(created))
     found: dict[str, DocumentInfo] = {}
     for row in rows:
-        if not (row.content_id in size_of and row.content_id in text_of):
+        if not (row.content_id in size_of and row.content_id in types):
             raise Damage(f"the text of content {row.content_id} is not there")
-        title, media_type = text_of[row.content_id]
         passages, characters, pages = size_of[row.content_id]
         about = metadata.from_json(row.metadata)
         found[row.path] = DocumentInfo(
             path=row.path,
-            # Its digest covers the metadata, which version 0.1.0 wrote without a title.
-            title=str(dict(about).get("title") or title or Path(row.path).stem),
+            title=str(dict(about).get("title") or Path(row.path).stem),
             metadata=about,
             labels=tuple(sorted(_labels(row.labels) | _labels(labels_now.get(row.identity, "[]")))),
-            media_type=media_type,
+            media_type=types[row.content_id],
             bytes=row.bytes,
             characters=characters,
             pages=pages,

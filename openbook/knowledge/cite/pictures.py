@@ -15,9 +15,9 @@ from openbook.core.records import sha256_hex
 from openbook.knowledge.ingest.mirror import mirrored_files
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import content_key, path_displayed
-from openbook.parsers import file_bytes
-from openbook.parsers.page_image import draw_page
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.files import file_bytes
+from openbook.parsers.pages import draw_page
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.sources.registry import is_address
 
 _T = TypeVar("_T")

@@ -64,14 +64,6 @@ def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
     return windows
 
 
-def _text(parts: Sequence[Passage]) -> str:
-    pieces, end = list[str](), parts[0].start
-    for part in parts:
-        pieces.append(part.text[max(end - part.start, 0) :])
-        end = max(end, part.end)
-    return "".join(pieces)
-
-
 def window_id(first: str, passages: int) -> str:
     return f"{first}+{passages - 1}" if passages > 1 else first
 
@@ -88,13 +80,13 @@ def joined(parts: Sequence[Passage]) -> Passage:
         id=window_id(first.id, len(parts)),
         end=parts[-1].end,
         headings=headings,
-        text=_text(parts),
+        text="".join(part.text for part in parts),
         parts=tuple(part.digest for part in parts),
     )
 
 
 def in_windows(passages: Sequence[Passage]) -> list[Passage]:
     """All windows of a document, each with the header of the table it begins in."""
-    text = _text(passages) if passages else ""
+    text = "".join(each.text for each in passages)
     windows = [joined(passages[run.start : run.stop]) for run in partition(passages)]
     return [replace(window, header=table_header(text, window.start)) for window in windows]

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.core.errors import KnowledgeBaseBusy, StorageError
-from openbook.core.files import delete, delete_left_over, replace_file
+from openbook.core.files import replace_file
 from openbook.core.records import EmbedderIdentity
-from openbook.knowledge.index.blobs import Blobs
 from openbook.knowledge.index.scope import Condition, Scope
 from openbook.knowledge.index.search import IndexView, Searcher, Shard
 from openbook.knowledge.index.segment_builder import IndexSource
@@ -37,14 +36,12 @@ def kept_contents(connection: Connection) -> NDArray[np.int64]:
 
 
 class IndexCache:
-    """The `SegmentSet` of the newest version and views of it; thread-safe. `blobs`: storage for shared segments; None if this machine has its own."""
+    """The `SegmentSet` of the newest version and views of it; thread-safe. Each machine has its own."""
 
-    def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity, blobs: Blobs | None) -> None:
-        self.blobs = blobs
+    def __init__(self, store: Store, base_id: str, embedder: EmbedderIdentity) -> None:
         self._store, self._base_id, self._embedder = store, base_id, embedder
         self._lock = threading.Lock()
         self._indexes: SegmentSet | None = None
-        self._indexes_at = -1  # the newest version when they were opened
         self._views: dict[_ViewKey, IndexView] = {}
         self._trusts_times = True  # of index files; False when one changed under its old time
 
@@ -57,7 +54,7 @@ class IndexCache:
         return self._store.folder / "derived"
 
     def refresh(self, connection: Connection, *, replace_all: bool = False) -> None:
-        """Save the contents of all kept versions. Needs the write lock. `replace_all` first deletes all indexes, here and in `blobs`.
+        """Save the contents of all kept versions. Needs the write lock. `replace_all` first deletes them.
 
         Raises StorageError when they cannot be written.
         """
@@ -92,19 +89,14 @@ class IndexCache:
         view: IndexView | None = None if shards is None else shards.view(self._base_id, newest, in_scope)
         with self._lock:
             if view is None:
-                view = self._covering(connection, newest, in_scope).shard(in_scope)
-            if self.blobs is not None and "purging" in schema.meta(connection):
-                self._indexes, self._views = None, {}  # the segments being purged are still in `blobs`
-                return view
+                view = self._covering(connection, in_scope).shard(in_scope)
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[1 - MAX_VIEWS :]), key: view}
             return view
 
-    def shard(
-        self, connection: Connection, newest: int, in_scope: NDArray[np.int64], number: int, shards: int
-    ) -> Shard:
+    def shard(self, connection: Connection, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
         with self._lock:
-            return self._covering(connection, newest, in_scope).shard(in_scope, number, shards)
+            return self._covering(connection, in_scope).shard(in_scope, number, shards)
 
     def distrust(self) -> None:
         """Close the indexes. The next opening compares every byte with its digest."""
@@ -114,33 +106,25 @@ class IndexCache:
     def close(self) -> None:
         self._indexes, self._views = None, {}
 
-    def _covering(self, connection: Connection, newest: int, in_scope: NDArray[np.int64]) -> SegmentSet:
-        # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
-        is_outdated = self._missed_purge(connection) if self.blobs is None else self._indexes_at != newest
-        if self._indexes is None or is_outdated or not np.isin(in_scope, self._indexes.contents()).all():
+    def _covering(self, connection: Connection, in_scope: NDArray[np.int64]) -> SegmentSet:
+        is_whole = self._indexes is not None and np.isin(in_scope, self._indexes.contents()).all()
+        if self._indexes is None or not is_whole or self._missed_purge(connection):
             self._indexes, self._views = self._open(connection, in_scope), {}
-            self._indexes_at = newest
         return self._indexes
 
     def _open(self, connection: Connection, in_scope: NDArray[np.int64]) -> SegmentSet:
-        """Open the indexes; save those of a shared knowledge base without `blobs`, which no other machine writes here."""
-        if self._store.is_shared and self.blobs is None and self._trusts_times:
+        """Open the indexes; save those of a shared knowledge base, which no run on another machine writes here."""
+        if self._store.is_shared and self._trusts_times:
             with suppress(KnowledgeBaseBusy, StorageError, OSError), self._store.index_lock(0.0):
                 # A state from before a purge must not be saved again.
                 if int(schema.meta(connection).get("purged_in", 0)) >= int(self._known_purge() or 0):
                     return self._save(connection)
-        source, every_byte = self.source(connection), not self._trusts_times
-        return SegmentSet.open(self.folder, source, in_scope, every_byte=every_byte, blobs=self.blobs)
+        return SegmentSet.open(self.folder, self.source(connection), in_scope, every_byte=not self._trusts_times)
 
     def _save(self, connection: Connection, *, replace_all: bool = False) -> SegmentSet:
         missed_purge, contents = self._missed_purge(connection), kept_contents(connection)
-        source, forget = self.source(connection), replace_all or missed_purge
-        if not self._store.is_shared and (older := self._store.folder / "index").is_dir():  # of OpenBook 0.1.0
-            delete(older)
-        delete_left_over(self._store.folder)  # of it, where a process was killed meanwhile
-        indexes = SegmentSet.refresh(
-            self.folder, source, contents, forget=forget, blobs=self.blobs, replace_all=replace_all
-        )
+        forget = replace_all or missed_purge
+        indexes = SegmentSet.refresh(self.folder, self.source(connection), contents, forget=forget)
         if missed_purge:
             replace_file(self._store.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes

@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 4  # raise it when a segment changes; old ones are then rebuilt
 # Nothing else in the folder is ever deleted.
-_OURS = re.compile(r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking")
+_OURS = re.compile(r"segment-\d+|\.(?:state\.json|checking)\.[0-9a-f-]+|\.checking")
 _NUMBER = re.compile(r"segment-(\d+)")
 _READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests on every opening
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
@@ -43,14 +43,6 @@ class FileRecord(NamedTuple):
     size: int
     digest: Digest
     written_ns: int
-
-
-class FileDigest(NamedTuple):
-    size: int
-    digest: Digest
-
-
-Files: TypeAlias = dict[str, FileDigest]  # of one segment, by array
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,19 +216,6 @@ class SegmentWriter:
             files.update((name, file.record()) for name, file in saving.items())
         sync_folder(folder)
         return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
-
-    def adopt(self, files: Files, fetch: Callable[[Iterable[tuple[Digest, Path]]], None]) -> SavedSegment:
-        """The segment of these files, which `fetch` writes, each by its digest to a path. Raises ValueError for wrong files."""
-        folder = self._new_folder()
-        try:
-            paths = {array: folder / f"{array}.npy" for array in files}
-            fetch([(file.digest, paths[array]) for array, file in files.items()])
-            sync_folder(folder)
-            written = {array: FileRecord(*file, paths[array].stat().st_mtime_ns) for array, file in files.items()}
-            return _open(folder, SegmentEntry(folder.name, written), self._source, every_byte=True)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
 
     def _new_folder(self) -> Path:
         folder = self._index / f"segment-{self._next}"

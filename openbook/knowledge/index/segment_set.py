@@ -7,14 +7,13 @@ of arrival, or other kept contents.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge.index import segment_builder, segment_files, shared_segments
-from openbook.knowledge.index.blobs import Blobs
+from openbook.knowledge.index import segment_builder, segment_files
 from openbook.knowledge.index.search import Duplicates, Shard
 from openbook.knowledge.index.segment_builder import IndexSource
 from openbook.knowledge.index.segment_files import SavedSegment, SegmentWriter
@@ -39,51 +38,25 @@ class SegmentSet:
 
     @classmethod
     def open(
-        cls,
-        folder: Path,
-        source: IndexSource,
-        wanted: NDArray[np.int64],
-        *,
-        every_byte: bool = False,
-        blobs: Blobs | None = None,
+        cls, folder: Path, source: IndexSource, wanted: NDArray[np.int64], *, every_byte: bool = False
     ) -> SegmentSet:
         """The saved segments of `source`; other contents of `wanted` are indexed in memory.
 
-        Writes only what it fetches from `blobs`. `every_byte`: see `segment_files.read`.
+        Writes nothing. `every_byte`: see `segment_files.read`.
         """
-        if blobs is not None:
-            shared_segments.pull(blobs, folder, source)
-        saved, problems = segment_files.read(folder, source, every_byte=every_byte)
-        if problems and blobs is not None:
-            shared_segments.pull(blobs, folder, source, again=True)
-            saved = segment_files.read(folder, source, every_byte=every_byte)[0]
-        found = [each.segment for each in saved]
+        found = [each.segment for each in segment_files.read(folder, source, every_byte=every_byte)[0]]
         missing = np.setdiff1d(wanted, contents_of(found))
         return cls([*found, *segment_builder.build(source, map(int, missing))], source.dimensions)
 
     @classmethod
-    def refresh(
-        cls,
-        folder: Path,
-        source: IndexSource,
-        keep: NDArray[np.int64],
-        *,
-        forget: bool = False,
-        blobs: Blobs | None = None,
-        replace_all: bool = False,
-    ) -> SegmentSet:
+    def refresh(cls, folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool = False) -> SegmentSet:
         """Save the missing contents of `keep` in one step; rewrite segments with many others.
 
-        `forget` first deletes the index here. `blobs` gets the same; `replace_all` replaces all in it. Needs the write lock. Raises OSError.
+        `forget` first deletes the index. Needs the write lock. Raises OSError.
         """
-        renew = partial(_renewed, folder, source, keep)
-        if blobs is not None:
-            saved = shared_segments.refresh(blobs, folder, source, renew, forget=forget, replace_all=replace_all)
-        else:
-            if forget:
-                segment_files.delete_index(folder)
-            saved = renew()
-        return cls([each.segment for each in saved], source.dimensions)
+        if forget:
+            segment_files.delete_index(folder)
+        return cls([each.segment for each in _renewed(folder, source, keep)], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
         return np.unique(contents_of(self._segments))

@@ -19,7 +19,7 @@ from openbook.core.parallel import StagedProgress
 from openbook.core.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 from openbook.knowledge.index.scope import visible_to
 from openbook.knowledge.ingest.discovery import FoundFile, SyncedFolder
-from openbook.knowledge.ingest.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.ingest.embeddings import embedding_key, embedding_text
 from openbook.knowledge.ingest.long_run import LongRun, WriteConflict
 from openbook.knowledge.ingest.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.knowledge.store import integrity, schema
@@ -28,11 +28,13 @@ from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Connection
 from openbook.knowledge.store.names import content_key, passage_id
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
-from openbook.parsers import NO_TEXT_IN_IMAGE, NOT_TEXT, PARSER_VERSION, SUFFIXES, opened
+from openbook.parsers import PARSER_VERSION, SUFFIXES
 from openbook.parsers.characters import title_from_name
+from openbook.parsers.files import NO_TEXT_IN_IMAGE, NOT_TEXT, opened
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import ocr_engine
-from openbook.parsers.sandbox import Limits, OpenParsers, ParserPool
+from openbook.parsers.sandbox.pool import OpenParsers, ParserPool
+from openbook.parsers.sandbox.protocol import Limits
 
 _STAYS = "; the text read before stays"
 _WITH_OCR = " ocr"
@@ -366,7 +368,7 @@ class Ingest:
 
 
 def _passage_row(row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan) -> PassageRow:
-    key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
+    key = embedding_key(embedding_text(content.title, span.headings, content.text, span.start, span.end))
     name, headings = passage_id(text_digest, span.start, span.end), json.dumps(span.headings)
     row = PassageRow(row_id, content_id, name, span.start, span.end, span.page, headings, key, None)
     return row._replace(digest=row.digest_of(content.title, content.text[span.start : span.end]))

@@ -9,7 +9,7 @@ from itertools import islice
 from openbook.core.parallel import StagedProgress
 from openbook.core.records import BatchEmbedder, Embedder
 from openbook.knowledge.index.table_headers import table_header
-from openbook.knowledge.ingest.long_run import TABLE, IsOurs, LongRun, WriteConflict
+from openbook.knowledge.ingest.long_run import LongRun, WriteConflict
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.store.interface import Connection
@@ -17,16 +17,11 @@ from openbook.knowledge.store.interface import Connection
 BATCH = 64  # passages embedded between two slices
 
 
-def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
-    """The text to embed for `text[start:end]`, then one that an older version may have embedded.
-
-    Title and headings, the header of the table that the passage begins in (absent in older versions), and the passage.
-    """
+def embedding_text(title: str, headings: Sequence[str], text: str, start: int, end: int) -> str:
+    """The text to embed for `text[start:end]`: title and headings, the header of the table that the passage begins in, and the passage."""
     path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
-    passage = text[start:end].strip()
-    header = table_header(text, start)
-    texts = (f"{header}\n{passage}", passage) if header else (passage,)
-    return tuple(f"{path}\n{each}" if path else each for each in texts)
+    above = [each for each in (path, table_header(text, start)) if each]
+    return "\n".join([*above, text[start:end].strip()])
 
 
 def embedding_key(text: str) -> bytes:
@@ -38,37 +33,16 @@ def embed_missing(
     contents: Iterable[int],
     embedder: Embedder,
     progress: StagedProgress,
-    *,
-    table: str = TABLE,
-    is_ours: IsOurs = lambda _: True,
     reusable: Iterable[int] | None = None,
 ) -> int:
-    """Embed what has no vector in `table`. Returns the number of distinct texts.
+    """Embed what has no vector in the run's table. Returns the number of distinct texts.
 
     Only vectors of the contents `reusable` (None: all) or of this run save work; other texts are embedded even if they have a vector, which stays.
-    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage.
+    Raises WriteConflict when the table is not the run's any more, or a purge deleted a passage.
     """
-    missing: dict[bytes, int] = {}
-    with run.slice() as connection:
-        if not is_ours(connection):
-            raise WriteConflict
-        for content in reusable or ():
-            rows = connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
-            run.embedded.update(key for (key,) in rows)
-        for content in sorted(set(contents)):
-            rows = connection.execute(
-                f"SELECT p.embedding_key, p.id, e.embedding_key IS NULL FROM passages p LEFT JOIN {table} e USING (embedding_key) "
-                "WHERE p.content_id = ? AND (e.embedding_key IS NULL OR ?)",
-                (content, reusable is not None),
-            )
-            # The first that has the text, so that those of one content stay together.
-            for key, passage, has_none in rows.fetchall():
-                if has_none or key not in run.embedded:
-                    missing.setdefault(key, passage)
-    if not missing:
+    if not (wanted := _missing(run, contents, reusable)):
         return 0
     run.begin_long_work()
-    wanted = list(missing.items())
     starts = range(0, len(wanted), BATCH)
     batches = [wanted[start : start + BATCH] for start in starts]
     stream = _texts_of(run.connection, (passage for _, passage in wanted))
@@ -85,15 +59,36 @@ def embed_missing(
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
             ids = ", ".join(str(passage) for _, passage in batch)
             sql = f"SELECT count(*) FROM passages WHERE id IN ({ids})"
-            if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
+            if not run.is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
                 raise WriteConflict
             # Another run may have embedded the same text meanwhile. In one order, so that two runs never wait for each other.
-            sql = f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            sql = f"INSERT INTO {run.table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
             connection.executemany(sql, sorted(made))
         if reusable is not None:
             run.embedded.update(key for key, _ in batch)
     progress("embed", len(wanted), len(wanted))
     return len(wanted)
+
+
+def _missing(run: LongRun, contents: Iterable[int], reusable: Iterable[int] | None) -> list[tuple[bytes, int]]:
+    """The keys to embed, each with the first passage that has it, so that those of one content are adjacent."""
+    missing: dict[bytes, int] = {}
+    with run.slice() as connection:
+        if not run.is_ours(connection):
+            raise WriteConflict
+        for content in reusable or ():
+            rows = connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
+            run.embedded.update(key for (key,) in rows)
+        for content in sorted(set(contents)):
+            rows = connection.execute(
+                f"SELECT p.embedding_key, p.id, e.embedding_key IS NULL FROM passages p LEFT JOIN {run.table} e USING (embedding_key) "
+                "WHERE p.content_id = ? AND (e.embedding_key IS NULL OR ?)",
+                (content, reusable is not None),
+            )
+            for key, passage, has_none in rows.fetchall():
+                if has_none or key not in run.embedded:
+                    missing.setdefault(key, passage)
+    return list(missing.items())
 
 
 def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
@@ -111,5 +106,4 @@ def _texts_of(connection: Connection, passages: Iterable[int]) -> Iterator[str]:
                 raise WriteConflict
             title, text = found
         stored.text_in(title, text)
-        texts = embedding_texts(title, stored.headings, text, stored.start, stored.end)
-        yield next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])
+        yield embedding_text(title, stored.headings, text, stored.start, stored.end)

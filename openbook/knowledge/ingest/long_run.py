@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from openbook.core.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge.store import schema
@@ -21,9 +21,6 @@ from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 
 MAX_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
-
-# True if a table is still for this run.
-IsOurs: TypeAlias = Callable[[Writer], bool]
 
 _T = TypeVar("_T")
 
@@ -45,7 +42,7 @@ class WritableBase(Protocol):
 class LongRun:
     """One run. `connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored.
 
-    `embedded`: the keys of vectors that it made or may reuse, if it may not reuse all.
+    `embedded`: the keys of vectors that it made or may reuse, if it may not reuse all. Its vectors are in `table`, while that `is_ours`.
     """
 
     def __init__(
@@ -54,6 +51,8 @@ class LongRun:
         self.connection = connection
         self.stored: list[int] = []
         self.embedded: set[bytes] = set()
+        self.table = TABLE
+        self.is_ours: Callable[[Writer], bool] = lambda _: True
         self.check_cancelled = check_cancelled  # call it between two pieces of work: it raises when the run should end
         self._base, self._timeout_s = base, timeout_s
         self._alive, self._is_locked = ExitStack(), False
@@ -100,11 +99,11 @@ class LongRun:
                 self.connection.forbid_writes(True)
 
     @contextmanager
-    def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = lambda _: True) -> Iterator[Writer]:
-        """The slice that makes the version of `contents` and their vectors in `table`. Raises WriteConflict."""
+    def commit(self, contents: Iterable[int]) -> Iterator[Writer]:
+        """The slice that makes the version of `contents` and their vectors. Raises WriteConflict."""
         with self.slice() as connection:
-            as_before = _compared(connection) == self._compared and is_ours(connection)
-            if not as_before or not _all_there(connection, contents, table):
+            as_before = _compared(connection) == self._compared and self.is_ours(connection)
+            if not as_before or not _all_there(connection, contents, self.table):
                 raise WriteConflict
             yield connection
             self._base.store.finish_writing(connection)

@@ -7,7 +7,7 @@ import sys
 
 from openbook.core.config import MEMORY_PER_FILE, Place
 from openbook.knowledge.ingest.discovery import IGNORE_FILE, LEFT_OUT_BY, LINK_OUTSIDE
-from openbook.parsers import (
+from openbook.parsers.files import (
     ARCHIVE,
     AUDIO,
     ENCRYPTED,
@@ -19,10 +19,10 @@ from openbook.parsers import (
     OVER_FILE_LIMIT,
     VIDEO,
 )
+from openbook.parsers.formats.packages import LARGE_PART
 from openbook.parsers.metadata import IN_SIDECAR
 from openbook.parsers.ocr import NO_LANGUAGE, NO_TESSERACT
-from openbook.parsers.packages import LARGE_PART
-from openbook.parsers.sandbox import TOOK_TOO_LONG
+from openbook.parsers.sandbox.pool import TOOK_TOO_LONG
 from openbook.sources.registry import is_address
 
 # By a part of the reason, as it is made.

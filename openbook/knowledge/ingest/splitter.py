@@ -12,8 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from openbook.core.codec import convert, parse_json
-from openbook.core.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.errors import ConfigError
 from openbook.core.records import Content, HeadingMark, PassageSpan
 from openbook.knowledge.ingest.sentences import BLANK_LINES, VISIBLE, sentence_spans
 
@@ -26,10 +25,7 @@ _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with 
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """At most `size` characters a passage, fixed and recorded in a new knowledge base.
-
-    Version 0.1.0 could overlap passages or count tokens; new passages there do not overlap, and have the default size if it was in tokens.
-    """
+    """At most `size` characters a passage, fixed and recorded in a new knowledge base."""
 
     size: int = PASSAGE_CHARS
 
@@ -39,16 +35,6 @@ class Sizing:
 
     def to_json(self) -> str:
         return json.dumps({"overlap": 0, "size": self.size, "unit": "characters"})
-
-    @classmethod
-    def from_json(cls, text: str) -> Sizing:
-        where = "The knowledge base is damaged: its passage size"
-        value = parse_json(text, where, KnowledgeBaseInvalid)
-        if isinstance(value, dict):
-            if value.get("unit") == "tokens":
-                return cls()
-            value = {key: each for key, each in value.items() if key not in ("overlap", "reader", "tokenizer", "unit")}
-        return convert(value, cls, where, KnowledgeBaseInvalid)
 
 
 def split(content: Content, passage_chars: int = PASSAGE_CHARS) -> list[PassageSpan]:

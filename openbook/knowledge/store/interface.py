@@ -1,6 +1,6 @@
 """The interface of a store: a SQLite file in a folder, or a database of a server.
 
-All differences between them are behind `Store`; other modules use SQL that both understand. `openbook.testing.StoreSuite` tests a store. Its
+All differences between them are behind `Store`; other modules use SQL that both understand. `tests/conformance/stores.py` tests a store. Its
 methods raise StorageError, KnowledgeBaseBusy and KnowledgeBaseInvalid.
 """
 
@@ -82,9 +82,8 @@ class Writer(Reader, Protocol):
 class Store(Protocol):
     """The truth of one knowledge base. `str` of it is for users, without a password.
 
-    `folder`: this machine's derived data; valid after `open`. `is_shared`: other machines, with their own folders, write to it too. `blobs`: the
-    given URL of shared segments, or empty. `index_hints`: SQL clauses to look passages up, tried in order, since an index may be damaged.
-    `beyond_reach`: where purged text may stay, by names in `records.BEYOND_REACH`.
+    `folder`: this machine's derived data; valid after `open`. `is_shared`: other machines, with their own folders, write to it too. `index_hints`: SQL clauses to
+    look passages up, tried in order, since an index may be damaged. `beyond_reach`: where purged text may stay, by names in `records.BEYOND_REACH`.
     """
 
     @property
@@ -93,8 +92,6 @@ class Store(Protocol):
     def folder(self) -> Path: ...
     @property
     def is_shared(self) -> bool: ...
-    @property
-    def blobs(self) -> str: ...
     @property
     def index_hints(self) -> Sequence[str]: ...
     @property

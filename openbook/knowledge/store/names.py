@@ -7,9 +7,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from openbook.core.errors import KnowledgeError, did_you_mean
+from openbook.core.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.core.records import Digest, sha256_hex
+from openbook.knowledge.store.interface import Connection
+from openbook.sources.registry import is_address, without_revision
 
+LISTING = "To list them: openbook ls"
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
 
@@ -38,13 +41,18 @@ def _shown(character: str) -> str:
     return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
 
 
-def resolve(paths: Sequence[str], name: str, listing: str = "To list them: openbook ls") -> list[str]:
+def resolve(paths: Sequence[str], name: str, connection: Connection | None = None, listing: str = LISTING) -> list[str]:
     """The documents among `paths` that `name` means: a path as listed or on disk, a folder, or the end of one path.
 
-    An address that ends with `/` is a folder.
+    An address that ends with `/` is a folder. With a `connection`, the address of a source means all that came from it.
 
     Raises KnowledgeError when none or several match. `listing`: its sentence on how to list documents.
     """
+    if connection is not None and is_address(name):
+        sql = "SELECT DISTINCT path FROM documents WHERE json_extract(metadata, '$.source') = ?"
+        rows = connection.execute(sql, (without_revision(name),))
+        if found := {path for (path,) in rows if is_address(path)}.intersection(paths):
+            return sorted(found)
     if not name.strip():
         raise KnowledgeError(f"The name of a document is empty. {listing}")
     for whole in (name, display_path(Path(os.path.abspath(name)))):
@@ -61,6 +69,19 @@ def resolve(paths: Sequence[str], name: str, listing: str = "To list them: openb
         )
     hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
     raise KnowledgeError(f"No document {name[:200]!r} in the knowledge base.{hint} {listing}")
+
+
+def resolve_one(paths: Sequence[str], name: str, listing: str = LISTING) -> str:
+    """The one document among `paths` that `name` means, as in `resolve`. Raises QuestionError."""
+    if name in paths:
+        return name  # also a page whose address ends with `/`
+    try:
+        found = resolve(paths, name, listing=listing)
+    except KnowledgeError as error:
+        raise QuestionError(str(error)) from error
+    if len(found) > 1:
+        raise QuestionError(f"{name[:200]!r} is a folder of {len(found):,} documents. Name one of them.")
+    return found[0]
 
 
 def passage_id(text_digest: str, start: int, end: int) -> str:

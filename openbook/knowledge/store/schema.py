@@ -18,7 +18,8 @@ from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, Storag
 from openbook.knowledge.store import integrity
 from openbook.knowledge.store.interface import Connection, Damage, Writer
 
-FORMAT = 4
+FORMAT = 4  # the first one published
+DEVELOPMENT = "The knowledge base in {} was made by a development version of OpenBook: move it away and sync again."
 FILE_NAME = "kb.sqlite3"
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 IDS = integrity.IDS
@@ -185,10 +186,6 @@ def make_tables(connection: sqlite3.Connection) -> None:
     lines = (line for line in _TABLES.splitlines() if not line.startswith("--"))
     for statement in "\n".join(lines).split(";"):
         connection.execute(statement)
-
-
-def format_of(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def meta(connection: Connection) -> dict[str, str]:

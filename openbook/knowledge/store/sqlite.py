@@ -1,8 +1,9 @@
-"""The store as a SQLite file in a folder."""
+"""The store as a SQLite file in a folder; and `store_of`, which chooses between this one and a database."""
 
 from __future__ import annotations
 
 import os
+import pkgutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +11,21 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.core.config import Place
+from openbook.core.errors import (
+    ConfigError,
+    KnowledgeBaseBusy,
+    KnowledgeBaseDamaged,
+    KnowledgeBaseInvalid,
+    KnowledgeBaseMissing,
+    did_you_mean,
+    needs_extra,
+)
 from openbook.core.files import make_folder, replace_file
 from openbook.core.locks import exclusive_lock, is_held
 from openbook.knowledge.store import integrity, schema
-from openbook.knowledge.store.interface import Connection, Damage, Writer
-from openbook.knowledge.store.migrations import upgrade
-from openbook.knowledge.store.schema import FILE_NAME, FORMAT, SqliteConnection
+from openbook.knowledge.store.interface import Connection, Damage, Store, Writer
+from openbook.knowledge.store.schema import DEVELOPMENT, FILE_NAME, FORMAT, SqliteConnection
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S, file_lock, write_lock
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
@@ -28,7 +37,6 @@ class SqliteStore:
     """A folder with one SQLite file."""
 
     is_shared = False
-    blobs = ""
     index_hints = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
     beyond_reach = ()
 
@@ -91,11 +99,10 @@ class SqliteStore:
         with self.errors(), closing(self.connect()) as connection:
             if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise KnowledgeBaseInvalid(f"{path} is not an OpenBook knowledge base. Choose another folder.")
-            is_old = schema.format_of(connection) in (2, 3)
-            if is_old and os.access(folder, os.W_OK) and os.access(path, os.W_OK):
-                with file_lock(folder, LOCK_TIMEOUT_S), closing(self.connect_to_write()) as writing:
-                    upgrade(writing)
-            if (found := schema.format_of(connection)) != FORMAT:
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found < FORMAT:
+                raise KnowledgeBaseInvalid(DEVELOPMENT.format(folder))
+            if found > FORMAT:
                 raise KnowledgeBaseInvalid(
                     f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
                     "Use a matching version of OpenBook, or add the documents to a new knowledge base."
@@ -243,3 +250,26 @@ def _file_problems(connection: Connection) -> Iterator[str]:
             yield f"SQLite says: {line}"
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         yield f"row {row} of {table} refers to a row of {parent} that is not there"
+
+
+# --- stores by place --------------------------------------------------------------------------------------------------
+
+# Databases by the scheme of their URL. Their clients are in the extra `cluster`.
+_DATABASES = {
+    "postgresql": "openbook.cluster.postgres:PostgresStore",
+    "postgres": "openbook.cluster.postgres:PostgresStore",
+}
+
+
+def store_of(place: Place) -> Store:
+    """The store of a folder or a URL, unopened. Raises ConfigError for an unknown URL or a missing client."""
+    if isinstance(place, Path):
+        return SqliteStore(place)
+    if place.scheme not in _DATABASES:
+        raise ConfigError(
+            f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
+            f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
+        )
+    with needs_extra(str(place), "cluster"):
+        found: Store = pkgutil.resolve_name(_DATABASES[place.scheme])(place)
+    return found

@@ -10,12 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from openbook.knowledge.store import schema
-from openbook.knowledge.store.identities import (
-    Change,
-    drop_returned_names,
-    drop_unused_identities,
-    write_identity,
-)
+from openbook.knowledge.store.identities import Change, drop_returned_names, drop_unused_identities, write_identity
 from openbook.knowledge.store.interface import Connection, Writer
 
 
@@ -87,9 +82,9 @@ def write_version(connection: Writer, changes: Sequence[Change], removed: Collec
 
 
 def retention(connection: Connection) -> int | None:
-    """The number of newest versions to keep; None keeps all, as where 0.1.0 saved days."""
-    saved: dict[str, int | None] = json.loads(schema.meta(connection).get("retention", "{}"))
-    return None if saved.get("days") else saved.get("versions")
+    """The number of newest versions to keep; None keeps all."""
+    saved: dict[str, int] = json.loads(schema.meta(connection).get("retention", "{}"))
+    return saved.get("versions")
 
 
 def apply_retention(connection: Writer) -> None:

@@ -220,9 +220,9 @@ export const drafts = {
   clear: () => sessionStorage.removeItem(DRAFTS),
 };
 
-// --- as files of `openbook chat` ---
+// --- as files, like those of `openbook chat --save` ---
 
-/** A last question without an answer stays: `openbook chat` answers it first. */
+/** A last question without an answer stays. */
 export function transcript({ turns }) {
   const lines = turns.flatMap(({ question, answers }, i) => {
     const answer = answers.open?.answer ? answers.open : answers.closed;

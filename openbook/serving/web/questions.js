@@ -17,25 +17,27 @@ export function Questions() {
   const [question, setQuestion] = useState("");
   const [refused, setRefused] = useState("");
   useEffect(() => {
-    loadQuestions();
+    loadQuestions().then(check);
     return seen; // what came while the view was open was looked at
   }, []);
   const send = (path, body) => post(path, body).then(() => { setRefused(""); return loadQuestions(); }, (error) => setRefused(error.message));
+  const check = () => (standing.get().data?.length ? send("/v1/questions/check", {}) : null);
   const add = async (event) => {
     event.preventDefault();
     const text = question.trim();
     if (!text) return;
     await send("/v1/questions", { question: text, knowledge_base: base || undefined });
     if (!standing.get().problem) setQuestion("");
+    check();
   };
   return html`<section id="questions" aria-labelledby="questions-title">
     <h2 id="questions-title">${t("Standing questions")}</h2>
-    <p class="soft">${t("Saved questions are asked again after every new version of the knowledge base. You see which answers changed, and because of which document.")}</p>
+    <p class="soft">${t("Saved questions are asked again when this view opens after a change of the documents, and by “openbook questions watch”. You see which answers changed, and because of which document.")}</p>
     ${bases.length ? html`<form class="line" onSubmit=${add}>
       <label class="unseen" for="standing">${t("Question to keep asking")}</label>
       <input id="standing" maxlength="8000" placeholder=${t("Question to keep asking")} value=${question} onInput=${(event) => setQuestion(event.target.value)} />
       <button type="submit" class="main">${t("Save")}</button>
-      ${data?.length ? html`<button type="button" class="quiet" onClick=${() => send("/v1/questions/check", {})}>${t("Check now")}</button>` : null}
+      ${data?.length ? html`<button type="button" class="quiet" onClick=${check}>${t("Check now")}</button>` : null}
     </form>` : html`<p>${t("This server has no documents to read: the model answers alone.")}</p>`}
     ${refused || problem ? html`<p class="bad" role="alert">${refused || problem}</p>` : null}
     ${data && !data.length ? html`<p class="soft empty">${t("No questions yet. Save one whose answer should not change unnoticed, such as a price, a deadline or a rule.")}</p>` : null}

@@ -13,8 +13,8 @@ from openbook.core.records import sha256_hex
 from openbook.knowledge.cite.pictures import page_picture
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import content_key, display_path
-from openbook.parsers.page_image import draw
-from openbook.parsers.sandbox import Limits
+from openbook.parsers.formats.pdf_pages import draw
+from openbook.parsers.sandbox.protocol import Limits
 from tests.knowledge.conftest import Library
 from tests.knowledge.small_bases import reseal
 from tests.parsers.pngs import decoded

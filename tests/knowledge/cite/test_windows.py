@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,11 @@ from hypothesis import strategies as st
 from openbook.answers.ask import ask
 from openbook.answers.prompts import open_book_prompt
 from openbook.answers.retrieval import Corpus, Options
-from openbook.core.records import Content, Passage, PassageSpan
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync
-from openbook.knowledge.check import check
+from openbook.core.records import Passage, PassageSpan
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope
 from openbook.knowledge.cite.windows import WINDOW_CHARS, in_windows, partition
 from openbook.knowledge.index.scope import UNLABELLED
-from openbook.knowledge.ingest.splitter import Sizing, split
-from openbook.knowledge.store import schema
+from openbook.knowledge.ingest.splitter import Sizing
 from openbook.knowledge.store.integrity import PassageRow
 from openbook.knowledge.store.interface import Damage
 from openbook.proofs.replay import knowledge_base_of, replay
@@ -70,27 +66,6 @@ def test_a_section_that_fits_is_not_cut(parts: list[tuple[int, int, tuple[str, .
     whole = sum(length for length, _, _ in parts)
     same = [PassageSpan(each.start, each.end, 1, ("a",)) for each in passages]
     assert partition(same, whole) == [range(len(same))]
-
-
-def test_a_knowledge_base_of_0_1_0_with_passages_that_overlap(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def overlapping(content: Content, passage_chars: int) -> list[PassageSpan]:
-        return [replace(each, start=max(each.start - 40, 0)) for each in split(content, passage_chars)]
-
-    library.write("handbook.md", HANDBOOK)
-    with monkeypatch.context() as patched:
-        patched.setattr("openbook.knowledge.ingest.contents.split", overlapping)
-        library.sync()
-    with library.base.writing(5.0) as connection, connection.changing(()):
-        schema.remember(connection, sizing='{"overlap": 40, "size": 450, "unit": "characters"}')
-    path = library.path("handbook.md")
-    with closing(library.reopened()) as base:
-        assert check(base).damaged == ()
-        assert all(window.text in HANDBOOK for window in in_windows(base.passages(path)))
-        library.write("handbook.md", HANDBOOK + "The end.\n")
-        sync(base, library.docs, library.embedder)
-        assert "".join(each.text for each in base.passages(path)) == HANDBOOK + "The end.\n"
 
 
 def test_fewer_windows_are_the_first_of_more(library: Library) -> None:
@@ -158,12 +133,6 @@ def test_an_answer_from_windows_is_replayed(library: Library) -> None:
     answer = ask("Who approves claims?", echo_model(), Corpus(base, library.embedder), options)
     assert any("+" in reference.id for reference in answer.receipt.passages)
     assert replay(answer.receipt, echo_model(), knowledge_base_of(answer.receipt, [base])).identical
-
-
-def test_windows_of_overlapping_passages_say_nothing_twice() -> None:
-    spans = ((0, 300), (200, 500), (480, 700))  # as 0.1.0 may have stored them
-    passages = [Passage(f"p{at}", "a.md", "", at, end, None, (), HANDBOOK[at:end]) for at, end in spans]
-    assert [window.text for window in in_windows(passages)] == [HANDBOOK[:700]]
 
 
 def test_a_window_that_begins_inside_a_table_is_read_with_its_header(library: Library) -> None:

@@ -25,9 +25,11 @@ from openbook.knowledge.index.scope import Scope
 from openbook.knowledge.ingest import mirror
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.discovery import Rules
-from openbook.knowledge.ingest.mirror import FetchLimits, fetch, mirror_folder, mirrored_files, opened_mirror
-from openbook.knowledge.updates import all_to_sync, forget_synced_folder, sync_folders, synced_folders, to_sync
-from openbook.parsers.sandbox import Limits
+from openbook.knowledge.ingest.fetch import FetchLimits, fetch
+from openbook.knowledge.ingest.mirror import mirror_folder, mirrored_files, opened_mirror
+from openbook.knowledge.synced_folders import all_to_sync, forget_synced_folder, synced_folders, to_sync
+from openbook.knowledge.updates import sync_folders
+from openbook.parsers.sandbox.protocol import Limits
 from openbook.proofs.absence import look_for
 from openbook.proofs.purge import purge_everywhere
 from openbook.sources import Item, registry
@@ -298,7 +300,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from openbook.knowledge.ingest.discovery import SyncedFolder
-from openbook.knowledge.ingest.mirror import fetch
+from openbook.knowledge.ingest.fetch import fetch
 from openbook.sources.registry import SCHEMES
 from openbook.testing.sources import FAKE
 SCHEMES["fake"] = FAKE

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.core.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.core.errors import ConfigError
 from openbook.core.records import Content, HeadingMark, PageSpan
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest.sentences import sentence_spans
@@ -31,15 +31,9 @@ def sentences(text: str) -> list[str]:
     return [text[start:end] for start, end in sentence_spans(text, 0, len(text))]
 
 
-def test_the_record_of_a_size() -> None:
-    assert Sizing.from_json(Sizing(9).to_json()) == Sizing(9)
-    of_old = '{"overlap": 2, "reader": "b", "size": 9, "tokenizer": "a", "unit": "%s"}'  # by 0.1.0
-    assert [Sizing.from_json(of_old % unit) for unit in ("characters", "tokens")] == [Sizing(9), Sizing()]
+def test_a_size_without_characters_is_refused() -> None:
     with pytest.raises(ConfigError, match="make no sense"):
         Sizing(0)
-    for text in ("", "[]", '{"siz": 3}'):
-        with pytest.raises(KnowledgeBaseInvalid, match="passage size"):
-            Sizing.from_json(text)
 
 
 def test_the_size_is_that_of_the_knowledge_base_ever_after(tmp_path: Path, embedder: HashEmbedder) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from openbook.knowledge.ingest.watch import folder_changes
+from openbook.knowledge.ingest.discovery import folder_changes
 from tests.knowledge.conftest import Library
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from openbook.core.config import DatabaseUrl, Place
 from openbook.core.errors import ConfigError
-from openbook.knowledge.store.backends import store_of
-from openbook.testing import StoreSuite
+from openbook.knowledge.store.sqlite import store_of
+from tests.conformance.stores import StoreSuite
 
 
 class TestFolder(StoreSuite):

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from openbook.cli.chat import read_transcript
 from openbook.proofs.signatures import PurgeProof, verify_signed
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
@@ -148,7 +147,6 @@ def correct(keys: Keys) -> None:
         page.get_by_role("button", name="Replace…"), ("other.md", f"# Fares\n\n{FARES.replace('4', '5')}\n".encode())
     )
     expect(page.locator(".upload li").first).to_contain_text("updated")
-    expect(page.locator(".unseen-changes")).to_contain_text("1")
     keys.view("Questions", "Standing questions")
     change = page.locator(".changes li").first
     expect(change.locator("del")).to_have_text("4")
@@ -187,8 +185,9 @@ def keep(keys: Keys, conversation: str) -> None:
     keys.use(page.get_by_role("navigation").get_by_role("link", name="Ask", exact=True), back=True)
     expect(page.get_by_label("Question", exact=True)).to_be_focused()
     file = keys.download(page.get_by_role("button", name="Export"), back=True)
-    found = read_transcript(file)
-    assert found.questions == ("How much does the pilot of the harbour earn an hour?", "And when do pilots sail?")
+    turns = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    questions = [turn["content"] for turn in turns if turn.get("role") == "user"]
+    assert questions == ["How much does the pilot of the harbour earn an hour?", "And when do pilots sail?"]
     page.get_by_label("Import a conversation").set_input_files(file)
     expect(page.locator(".turn").first.locator(".state")).to_have_text("From a file")
     keys.use(page.get_by_role("button", name="Delete"))

@@ -1,0 +1,4 @@
+class A:
+    async def b(self):
+        pass
+def c(): x

@@ -1,0 +1,3 @@
+impl Go for A {
+    pub async fn go(&self) {}
+}
