@@ -160,7 +160,7 @@ sys.stdin.read()
 def test_a_page_without_end_is_refused_and_a_server_that_ends_does_not_wait_for_it(
     serve: Serve, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "worker_command", lambda: [sys.executable, "-c", SILENT])
+    monkeypatch.setattr(pool, "_worker_command", lambda: [sys.executable, "-c", SILENT])
     hurried = serve(picture_s=0.1)
     for ask in (picture, marks):
         response = ask(hurried, docs / "ship.pdf")
