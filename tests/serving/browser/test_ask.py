@@ -101,7 +101,7 @@ def test_each_sentence_has_the_number_of_its_source(server: Running, open_page: 
     chunk = {"choices": [{"delta": {"content": text}}], "openbook": given}
     page.route("**/completions", lambda r: r.fulfill(body=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"))
     turn = ask(page)
-    expect(turn.locator(".text")).to_have_text("It was opened1. It has four lanes2. Lund.?")
+    expect(turn.locator(".text")).to_have_text("It was opened.1 It has four lanes.2 Lund.?")
     expect(turn.locator(".source .support")).to_have_text(["backs the answer", "only resembles the answer"])
     turn.get_by_role("button", name="Source 2").click()
     expect(turn.locator(".source.lit a")).to_be_focused()

@@ -272,11 +272,7 @@ def test_a_hostile_document_runs_and_loads_nothing_and_a_long_line_fits(
         expect(reader.get_by_role("heading", level=2)).to_have_text(path.name)
         assert reader.locator("img, script, style, a[href^=javascript]").count() == 0
         page.keyboard.press("Escape")
-    strange = {
-        "line.txt": "word" * 50_000,
-        "deep.md": "> " * 5000 + "deep\n\n" + "- " * 5000 + "[" * 3000,
-        "right.txt": "שלום",
-    }
+    strange = {"line.txt": "word" * 50_000, "right.txt": "שלום עולם"}
     for name, content in strange.items():
         path = add_file(base, docs / name, content)
         shown = open_document(page, path, start=0, end=4).locator("#reader-text")
