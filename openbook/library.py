@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from openbook.core.records import Answer, Embedder, Hit, Receipt
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase, Report, RunOptions, Scope
+    from openbook.knowledge.ingest.discovery import SyncedFolder
     from openbook.knowledge.lookup import Heading, Matches, Part
+    from openbook.knowledge.store.version_rows import PruneResult
     from openbook.knowledge.versions import Difference, Version
     from openbook.proofs.purge import PurgedEverywhere
     from openbook.proofs.replay import ReplayResult
@@ -38,12 +40,24 @@ if TYPE_CHECKING:
 PathOrPaths: TypeAlias = "str | Path | Sequence[str | Path]"
 Documents: TypeAlias = PathOrPaths  # by the names that `documents` gives, or the ends of them
 Labels: TypeAlias = "str | Sequence[str]"
+Workers: TypeAlias = "Callable[[Embedder, RunOptions], AbstractContextManager[tuple[Embedder, RunOptions]]]"
 
 _log = logging.getLogger("openbook")
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     """Shows no progress."""
+
+
+def _here(embedder: Embedder, options: RunOptions) -> AbstractContextManager[tuple[Embedder, RunOptions]]:
+    """Parses and embeds in this process."""
+    return nullcontext((embedder, options))
+
+
+def _labels(labels: Labels) -> frozenset[str]:
+    from openbook.knowledge.index.scope import checked_labels
+
+    return checked_labels([labels] if isinstance(labels, str) else labels)
 
 
 def each_path(paths: PathOrPaths) -> list[Path]:
@@ -335,15 +349,11 @@ class Library(View):
         """The knowledge base itself, for what this class does not offer."""
         return self.resources.base()
 
-    def _to_write(self, labels: Labels, progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
-        from openbook.knowledge.index.scope import checked_labels
-
+    def _to_write(self, progress: StagedProgress) -> tuple[KnowledgeBase, Embedder, RunOptions]:
         resources = self.resources
         self._check_may_change()
         base = resources.base(create=True)
-        labels = [labels] if isinstance(labels, str) else labels
-        options = replace(run_options(resources.settings), labels=checked_labels(labels), progress=progress)
-        return base, resources.embedder(), options
+        return base, resources.embedder(), replace(run_options(resources.settings), progress=progress)
 
     def _check_may_change(self) -> None:
         if self.resources.docs is not None:
@@ -359,19 +369,30 @@ class Library(View):
             raise KnowledgeError("No document is named; name at least one.")
         return self.base, named
 
-    def add(self, paths: PathOrPaths, *, require_labels: Labels = (), progress: StagedProgress = _silent) -> Report:
+    def add(
+        self,
+        paths: PathOrPaths,
+        *,
+        require_labels: Labels = (),
+        unlabel: Labels = (),
+        progress: StagedProgress = _silent,
+        workers: Workers = _here,
+    ) -> Report:
         """Add files, and all files below folders.
 
-        `require_labels`: access labels that a reader must hold. `progress` gets (stage, done, total).
+        `require_labels`: access labels that a reader must hold. `unlabel`: labels to take away. `progress` gets (stage,
+        done, total). `workers`: what parses and embeds.
         """
         from openbook.knowledge import add
 
-        base, embedder, options = self._to_write(require_labels, progress)
-        return add(base, each_path(paths), embedder, replace(options, retry=True))
+        base, embedder, options = self._to_write(progress)
+        options = replace(options, labels=_labels(require_labels), unlabel=_labels(unlabel), retry=True)
+        with workers(embedder, options) as (embedder, options):
+            return add(base, each_path(paths), embedder, options)
 
     def sync(
         self,
-        folder: str | Path,
+        folder: str | Path | None = None,
         *,
         require_labels: Labels = (),
         reset: bool = False,
@@ -379,17 +400,59 @@ class Library(View):
     ) -> Report:
         """Make the documents below `folder`, or of the source at that address, equal to what is there: new, changed, renamed and gone.
 
-        The labels that it was synced with before hold until others are given, or `reset`. Other arguments as of `add`.
+        None: all that was synced before. The labels that it was synced with before hold until others are given, or
+        `reset`. Other arguments as of `add`.
 
         >>> kb.sync("docs").version  # nothing changed, so there is no new version
         3
         """
-        from openbook.knowledge.synced_folders import to_sync
+        return self.sync_folders(self.to_sync(folder, require_labels=require_labels, reset=reset), progress=progress)
+
+    def to_sync(
+        self,
+        folder: str | Path | None = None,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        require_labels: Labels = (),
+        reset: bool = False,
+    ) -> list[SyncedFolder]:
+        """Folders and sources for `sync_folders`. None: all that was synced before, and all in `sources.toml`.
+
+        `include` and `exclude`: globs as in .gitignore. Raises KnowledgeError if there are none.
+        """
+        from openbook.knowledge.ingest.discovery import Rules, check_exists
+        from openbook.knowledge.synced_folders import SOURCES_FILE, all_to_sync, to_sync
+        from openbook.sources.registry import is_address
+
+        settings = self.resources.settings
+        if folder is None:
+            self._check_may_change()
+            base = self.resources.base(create=Path(str(settings.kb_place), SOURCES_FILE).exists())
+            if not (known := all_to_sync(base, settings.ocr)):
+                raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
+            return known
+        if not is_address(str(folder)):
+            check_exists(Path(folder))  # before a knowledge base is made
+        base, rules = self._to_write(_silent)[0], Rules(tuple(include), tuple(exclude))
+        return [to_sync(base, folder, rules, _labels(require_labels), settings.ocr, reset=reset)]
+
+    def sync_folders(
+        self, folders: Sequence[SyncedFolder], *, progress: StagedProgress = _silent, workers: Workers = _here
+    ) -> Report:
+        """Sync folders of `to_sync` as one new version."""
         from openbook.knowledge.updates import sync_folders
 
-        base, embedder, options = self._to_write(require_labels, progress)
-        wanted = to_sync(base, folder, labels=options.labels, ocr=options.ocr, reset=reset)
-        return sync_folders(base, [wanted], embedder, options)
+        base, embedder, options = self._to_write(progress)
+        with workers(embedder, options) as (embedder, options):
+            return sync_folders(base, folders, embedder, options)
+
+    def forget(self, folder: str | Path) -> None:
+        """Stop syncing a folder or source; its documents stay. Raises KnowledgeError if it was not synced."""
+        from openbook.knowledge.synced_folders import forget_synced_folder
+
+        self._check_may_change()
+        forget_synced_folder(self.base, folder)
 
     def remove(self, documents: Documents) -> Report:
         """Remove documents from the newest version; older versions keep them."""
@@ -418,6 +481,33 @@ class Library(View):
 
         self._check_may_change()
         return restore(self.base, resolve_version(self.base, str(version)))
+
+    def prune(self, keep: int | None = None, *, save: bool = False) -> PruneResult:
+        """Delete all but the `keep` newest versions and the tagged ones. None: as many as were saved.
+
+        `save`: do the same after each later change. Raises ConfigError if nothing says what to keep.
+        """
+        from openbook.knowledge import versions
+        from openbook.knowledge.store.version_rows import retention
+
+        self._check_may_change()
+        keep = retention(self.base.connection) if keep is None else keep
+        if keep is None:
+            raise ConfigError("Say what to keep: give --keep N.")
+        pruned = versions.prune(self.base, keep)
+        if save:
+            versions.set_retention(self.base, keep)
+        return pruned
+
+    def reembed(self, embedder: str, *, progress: StagedProgress = _silent) -> tuple[int, int] | None:
+        """Embed all passages again with the named embedder. Returns (new version, texts embedded); None if nothing changed."""
+        from openbook.answers.opening import open_embedder
+        from openbook.knowledge.embedder_change import reembed
+
+        self._check_may_change()
+        base, resources = self.base, self.resources
+        opened = open_embedder(resources.settings, embedder, resources.fetch)
+        return None if opened.identity == base.embedder else reembed(base, opened, progress=progress)
 
     def history(self) -> list[Version]:
         """The kept versions, newest first."""

@@ -24,13 +24,14 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from openbook.core.config import available_cores
+from openbook.core.config import Place, available_cores
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.inference import FrozenModel, load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models.catalogue import KNOWN_FILES
 from openbook.parsers import ocr
 from openbook.parsers.sandbox import tasks
 from openbook.parsers.sandbox.pool import ParserPool
@@ -157,7 +158,7 @@ class DecliningEngine(EchoEngine):
 
 
 def base_with(
-    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Path | None = None
+    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Place | None = None
 ) -> KnowledgeBase:
     """A knowledge base, in `folder`/kb if no `place` is named, of files that are written into `folder`: path there -> text."""
     for name, text in files.items():
@@ -241,6 +242,28 @@ def engine(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     engine = open_engine(model_reference)
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def small_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelReference]:
+    """A reader of random numbers, its base, and both merged: what holds for bits holds for these, in milliseconds."""
+    from tests.models.gguf_files import store_small_reader
+
+    reference = store_small_reader(tmp_path_factory.mktemp("small"))
+    parts = [each for each in (reference, reference.base, reference.merged) if each is not None]
+    files = {each.manifest.files[each.manifest.main_file].sha256 for each in parts}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("openbook.inference.trial.KNOWN_FILES", KNOWN_FILES | files)  # they need no trial
+        yield reference
+
+
+@pytest.fixture(params=["small", pytest.param("trained", marks=[pytest.mark.model, pytest.mark.laws])])
+def reader(request: pytest.FixtureRequest) -> ModelReference:
+    """A reader of random numbers; among the laws, the trained one too."""
+    found: ModelReference = request.getfixturevalue(
+        {"small": "small_reader", "trained": "reader_reference"}[request.param]
+    )
+    return found
 
 
 def open_engine(reference: ModelReference, context_tokens: int = 2048, **options: Any) -> LlamaCppEngine:

@@ -198,5 +198,5 @@ def _print_running(found: RunningCluster) -> None:
         processes = f"process {', '.join(map(str, numbers))}" if numbers else "does not run"
         display.say(f"{name:<13} {processes}", "" if numbers else "red")
     for number, process in enumerate(found.workers, start=1):
-        display.say(f"{f'worker {number}':<13} process {process} (to see what happens without it: kill -9 {process})")
+        display.say(f"{f'worker {number}':<13} process {process} (to test its failure: kill -9 {process})")
     display.say(f"{'data':<13} {found.state.folder}", "dim")

@@ -72,12 +72,6 @@ def open_base(settings: Settings) -> KnowledgeBase:
     return library(settings).base
 
 
-def ensure_base(settings: Settings) -> tuple[KnowledgeBase, Embedder]:
-    """The configured knowledge base, created if missing, and its embedder."""
-    resources = library(settings).resources
-    return resources.base(create=True), resources.embedder()
-
-
 def prepared(library: Library, as_of: str | None = None, *, closed_book: bool = False, model: bool = True) -> Library:
     """The library after `View.prepare` for that version. Shows which files could not be read."""
     (library if as_of is None else library.as_of(as_of)).prepare(closed_book=closed_book, model=model)

@@ -142,14 +142,14 @@ def _proxy() -> Check:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script with which a shell completes commands.
+    """Print the completion script of a shell.
 
     \b
     bash:  openbook completion bash >> ~/.bashrc
     zsh:   openbook completion zsh >> ~/.zshrc      (after compinit)
     fish:  openbook completion fish > ~/.config/fish/completions/openbook.fish
 
-    New shells complete from then on.
+    Then start a new shell.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from click.shell_completion import shell_complete
 

@@ -9,14 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from openbook.answers import opening
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES, cluster_option
 from openbook.core.config import Place
@@ -45,7 +45,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_REQUIRE_LABEL
-@click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
+@click.option("--unlabel", multiple=True, help="Remove this label from the documents (repeatable).")
 @_OCR
 @_CLUSTER
 @_LENIENT
@@ -60,25 +60,17 @@ def add(
     lenient: bool,
     as_json: bool,
 ) -> None:
-    """Put files into the knowledge base, as one new version.
+    """Add files to the knowledge base, as one new version.
 
-    PATHS are files, or folders for all files below. To take out what is gone, too: openbook sync
+    PATHS are files or folders. To also remove documents whose files are gone: openbook sync
     """
-    from openbook import knowledge
-    from openbook.knowledge.index.scope import checked_labels
-
     settings = context.read_settings(kb=kb, ocr=ocr)
-    base, embedder = context.ensure_base(settings)
-    options = replace(opening.run_options(settings), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
-    with (
-        context.joined(cluster),
-        context.workers(cluster, embedder, options) as (embedder, options),
-        display.stages() as progress,
-    ):
-        report = knowledge.add(base, paths, embedder, replace(options, retry=True, progress=progress))
+    library, workers = context.library(settings), partial(context.workers, cluster)
+    with context.joined(cluster), display.stages() as progress:
+        report = library.add(paths, require_labels=labels, unlabel=unlabel, progress=progress, workers=workers)
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
-        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
+        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document was added.")
     _refuse_failed(report, lenient=lenient)
 
 
@@ -165,49 +157,33 @@ def sync(
 ) -> None:
     """Update the documents of a folder, web site or other source.
 
-    Documents that are new, changed or renamed go in, and those that are gone go out, as one new version. An ADDRESS is
-    a web site such as https://docs.example.org/, a mailbox, a bucket and more: see docs/sources.md. The folder or
-    address is remembered with its globs, labels and OCR, which hold until you give others, or --reset. Without it, all
-    that is remembered, and all in the file sources.toml in the knowledge base's folder, is updated together.
+    Adds new, changed and renamed documents and removes those that are gone, as one new version. An ADDRESS is a web
+    site such as https://docs.example.org/, a mailbox, a bucket and more: see docs/sources.md. The command remembers the
+    folder or address with its globs, labels and OCR until you give others, or --reset. Without FOLDER, it updates all
+    that it remembers, and all in the file sources.toml in the knowledge base's folder.
     """
-    from openbook.knowledge.index.scope import checked_labels
-    from openbook.knowledge.ingest.discovery import Rules, check_exists
-    from openbook.knowledge.synced_folders import SOURCES_FILE, all_to_sync, forget_synced_folder, to_sync
-    from openbook.knowledge.updates import sync_folders
-
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
         raise ConfigError(
             "--include, --exclude, --require-label, --ocr, --reset and --forget need a folder: openbook sync FOLDER ..."
         )
+    library, workers = context.library(settings), partial(context.workers, cluster)
     if folder is not None and forget:
-        forget_synced_folder(context.open_base(settings), folder)
+        library.forget(folder)
         said = f"{folder} is no longer synced. To remove its documents: openbook remove {folder}"
         display.show(as_json, {"forgotten": str(folder)}, click.echo, said)
         return
-    if isinstance(folder, Path):
-        check_exists(folder)  # before a knowledge base is made
-    if folder is None and not Path(str(settings.kb_place), SOURCES_FILE).exists():
-        context.open_base(settings)  # creates none; only what is named does
-    base, embedder = context.ensure_base(settings)
 
-    def find() -> list[SyncedFolder]:
-        if folder is None:
-            return all_to_sync(base, settings.ocr)
-        return [to_sync(base, folder, Rules(include, exclude), checked_labels(labels), settings.ocr, reset=reset)]
+    def run(folders: list[SyncedFolder]) -> None:
+        with display.stages() as progress:
+            report = library.sync_folders(folders, progress=progress, workers=workers)
+        _show(report, settings.kb_place, as_json)
+        _refuse_failed(report, {each.name for each in folders}, lenient=lenient or watch or bool(every))
 
-    if not (folders := find()):
-        raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
+    find = partial(library.to_sync, folder, include=include, exclude=exclude, require_labels=labels, reset=reset)
+    folders = find()
     if watch and not every and all(each.address for each in folders):
         raise ConfigError("--watch follows folders. To fetch addresses again and again: --every 10m")
-
-    def run(which: list[SyncedFolder]) -> None:
-        options = opening.run_options(settings)
-        with context.workers(cluster, embedder, options) as (at_work, options), display.stages() as progress:
-            report = sync_folders(base, which, at_work, replace(options, progress=progress))
-        _show(report, settings.kb_place, as_json)
-        _refuse_failed(report, {each.name for each in which}, lenient=lenient or watch or bool(every))
-
     with context.joined(cluster):
         if watch or every:
             with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
@@ -264,18 +240,17 @@ def _keep_syncing(
 @KB
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
-    """Take documents out; older versions keep them.
+    """Remove documents; older versions keep them.
 
-    DOCUMENTS are paths, or folders for all below. The result is one new version. To delete for good: openbook purge
+    DOCUMENTS are paths of documents or folders. The result is one new version. To delete for good: openbook purge
     """
     from openbook.knowledge.ingest.mirror import mirrored_files
     from openbook.knowledge.store.names import path_displayed
     from openbook.knowledge.synced_folders import synced_folders
-    from openbook.knowledge.updates import remove as remove_documents
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
-    report = remove_documents(base, documents)
+    library = context.library(settings)
+    base, report = library.base, library.remove(documents)
     _show(report, settings.kb_place, as_json)
     folders = tuple(each.prefix for each in synced_folders(base))
     fetched = mirrored_files(base.folder, [each.path for each in report.verdicts])
@@ -287,8 +262,7 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     back = [each.path for each in report.verdicts if is_there(each.path)]
     if back and not as_json:
         display.say(
-            f"Still where it is synced from: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
-            "not to."
+            f"Still at its source: {display.short_paths(back)}. The next sync adds it again unless you --exclude it."
         )
 
 
@@ -313,8 +287,8 @@ def purge(
 ) -> None:
     """Delete documents from all versions, and prove it.
 
-    DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
-    Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
+    DOCUMENTS are paths of documents or folders. Deletes them from all versions, indexes and caches, then scans for
+    traces. Exits with 4 if the documents are purged but a file in the home folder may still hold traces, and names it.
     """
     from openbook.answers.standing_questions import recorded_changes
     from openbook.knowledge.erasure import resolve_in_all_versions

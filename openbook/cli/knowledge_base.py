@@ -33,7 +33,7 @@ _MAX_VERSIONS = 20
 @KB
 @JSON
 def status(kb: Place | None, as_json: bool) -> None:
-    """Show what is in the knowledge base, and which files are not."""
+    """Show what the knowledge base holds, and what it does not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
 
@@ -164,12 +164,9 @@ def restore(version: str, kb: Place | None) -> None:
 
     The new version holds exactly these documents. VERSION is a number, a tag or a time.
     """
-    from openbook.knowledge import versions
-
-    base = context.open_base(context.read_settings(kb=kb))
-    before, wanted = base.version, versions.resolve_version(base, version)
-    number = versions.restore(base, wanted)
-    click.echo(f"Version {number} has the documents of version {wanted}{' already' if number == before else ''}.")
+    library = context.library(context.read_settings(kb=kb))
+    before, number = library.base.version, library.restore(version)
+    click.echo(f"Version {number} has the documents of version {version}{' already' if number == before else ''}.")
 
 
 @click.command()
@@ -179,16 +176,9 @@ def restore(version: str, kb: Place | None) -> None:
 @JSON
 def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
-    from openbook.knowledge import versions
-    from openbook.knowledge.store.version_rows import retention, version_ranges
+    from openbook.knowledge.store.version_rows import version_ranges
 
-    base = context.open_base(context.read_settings(kb=kb))
-    keep = keep or retention(base.connection)
-    if keep is None:
-        raise ConfigError("Say what to keep: give --keep N.")
-    pruned = versions.prune(base, keep)
-    if save:
-        versions.set_retention(base, keep)
+    pruned = context.library(context.read_settings(kb=kb)).prune(keep, save=save)
     value = {"pruned": pruned.versions, "texts_deleted": pruned.contents, "kept": pruned.kept}
     deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
     said = f"{deleted}. Kept: {version_ranges(pruned.kept)}."
@@ -203,17 +193,13 @@ def reembed(embedder: str, kb: Place | None) -> None:
 
     EMBEDDER is a name from `openbook models list --available`. Search uses the old vectors until the new ones are complete.
     """
-    from openbook.knowledge.embedder_change import reembed as embed_again
-
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
-    opened = context.open_embedder(settings, embedder)
-    if opened.identity == base.embedder:
-        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
-        return
     with display.stages() as progress:
-        version, count = embed_again(base, opened, progress=progress)
-    click.echo(f"{count:,} texts embedded with {embedder}. {settings.kb_place} is at version {version}.")
+        done = context.library(settings).reembed(embedder, progress=progress)
+    if done is None:
+        click.echo(f"{settings.kb_place} has the embedder {embedder} already.")
+    else:
+        click.echo(f"{done[1]:,} texts embedded with {embedder}. {settings.kb_place} is at version {done[0]}.")
 
 
 @click.command()
@@ -225,10 +211,10 @@ def reembed(embedder: str, kb: Place | None) -> None:
 def precompute(
     kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
 ) -> None:
-    """Read passages ahead, so that first answers are fast.
+    """Precompute passages so that first answers are fast.
 
-    What the model computed is kept on disk, up to the setting kv_disk; passages for which there is no room are skipped, and so
-    are documents with access labels. After an interruption, run the same command again. With --cluster, results are
+    The results are kept on disk, up to the setting kv_disk. Passages that do not fit are skipped, and so are documents
+    with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
     from openbook.answers.reading import strategy_of
@@ -251,7 +237,7 @@ def precompute(
         by_passage = strategy_of(settings.strategy, opened, Decoding()) == "each"  # otherwise it reads windows
         tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
-    said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
+    said = f"{read:,} of {len(tokens):,} passages are precomputed ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
         kept = states.kept()
         said += f"; {kept.states:,} states of {kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new"
@@ -262,7 +248,7 @@ def precompute(
         click.echo(f"Not all could be kept: {states.problem}.")
     elif left:
         room = "on the machines of the replicas" if cluster else f"(now {settings.kv_disk:,} MB)"
-        click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
+        click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to precompute them too.")
 
 
 def _read_ahead(

@@ -92,7 +92,7 @@ def pull(name: str) -> None:
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model.
 
-    Before that, a separate process loads it and runs a prompt.
+    A separate process first loads it and runs a prompt.
     """
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
@@ -126,7 +126,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @click.argument("name")
 @YES
 def remove(name: str, yes: bool) -> None:
-    """Drop NAME, and delete the model if no other name means it."""
+    """Remove NAME, and delete its model if it has no other name."""
     store = _store()
     store.check_removable(name)
     display.confirm(f"Remove the model {name!r}?", yes=yes)
@@ -169,10 +169,10 @@ def promote(
     about = {"name": name, "model": found.model, "holder": found.holder}
     value = {**about, "passed": found.passed, "checks": found.checks}
     compared = f"{len(found.checks)} checks passed" if found.checks else "nothing to compare it with"
-    means = f"{name} now means {found.model} ({'without a gate' if without_gate else compared})."
+    means = f"{name} now points to {found.model} ({'without a gate' if without_gate else compared})."
     display.show(as_json, value, _print_checks, found.checks, means if found.passed else "")
     if not found.passed:
-        raise ModelError(f"{found.model[:12]} does not pass the gate, so {name!r} keeps its meaning.")
+        raise ModelError(f"{found.model[:12]} does not pass the gate, so {name!r} is not changed.")
 
 
 def _print_checks(checks: Sequence[Check], means: str) -> None:
@@ -234,15 +234,15 @@ def export(name: str, folder: Path) -> None:
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Make NAME mean what it meant before. Repeat it to go back further."""
-    display.say(f"{name} now means {_store().rollback(name).digest}.")
+    """Point NAME at its previous model. Repeat to go back further."""
+    display.say(f"{name} now points to {_store().rollback(name).digest}.")
 
 
 @models.command()
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show what NAME was trained from, and what from NAME."""
+    """Show the ancestors and descendants of NAME."""
     from openbook.models.lineage import tree_of
 
     store = _store()

@@ -54,8 +54,8 @@ def train(
 ) -> None:
     """Train the model that RECIPE describes, and store it.
 
-    RECIPE is a TOML file. --kb implies --from-kb. The base is never changed: what comes out is a new model with its own
-    digest and its lineage.
+    RECIPE is a TOML file. --kb implies --from-kb. The base never changes: the result is a new model with its own
+    digest and lineage.
     """
     check_installed()
     settings = context.read_settings(kb=kb)
@@ -107,7 +107,7 @@ def _run_apart(request: RunRequest) -> dict[str, Any]:
     if code < 0:
         memory = " If you did not stop it, it ran out of memory: lower loop.call_tokens in the recipe, or close other programs."
         said = f"Error: The training process was ended by signal {-code}.{memory if -code == signal.SIGKILL else ''}"
-        click.echo(f"{said}{'' if request.dry_run else ' Go on with --resume.'}", err=True)
+        click.echo(f"{said}{'' if request.dry_run else ' Continue with --resume.'}", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
     found: dict[str, Any] = json.loads(output)

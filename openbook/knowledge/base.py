@@ -140,13 +140,7 @@ class KnowledgeBase:
         return self.kept_version()
 
     def search(
-        self,
-        query: str,
-        embedder: Embedder,
-        limit: int = 10,
-        scope: Scope = UNLABELLED,
-        *,
-        windows: bool = False,
+        self, query: str, embedder: Embedder, limit: int = 10, scope: Scope = UNLABELLED, *, windows: bool = False
     ) -> tuple[int, list[Hit]]:
         """Return (version searched, hits best first), by fused dense and BM25 scores.
 

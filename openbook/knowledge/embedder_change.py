@@ -16,10 +16,7 @@ from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 
 
 def reembed(
-    base: KnowledgeBase,
-    embedder: Embedder,
-    *,
-    progress: StagedProgress = lambda stage, done, total: None,
+    base: KnowledgeBase, embedder: Embedder, *, progress: StagedProgress = lambda stage, done, total: None
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
 

@@ -72,11 +72,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
 
 
 def sync(
-    base: KnowledgeBase,
-    folder: Path,
-    embedder: Embedder,
-    rules: Rules = Rules(),
-    options: RunOptions = RunOptions(),
+    base: KnowledgeBase, folder: Path, embedder: Embedder, rules: Rules = Rules(), options: RunOptions = RunOptions()
 ) -> Report:
     """Make the documents below `folder` equal to the folder, as one new version.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from openbook.core.errors import OpenBookError, SourceError, first_line
 from openbook.core.records import Verdict
+
+PIECE_BYTES = 1 << 20
+_LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +63,45 @@ class Source(Protocol):
         source cannot be listed: then nothing is removed. Credentials come from the environment or the keyring, are never in `url`, errors or names.
         """
         ...
+
+
+# --- what several sources share ------------------------------------------------------------------------------------------
+
+
+def is_left_out(path: str) -> bool:
+    """True if a part of `path` (with `/`) begins with a dot, or is a folder of caches or packages; as in a synced folder."""
+    return any(part.startswith(".") or part in _LEFT_OUT for part in path.split("/"))
+
+
+def pieces(opened: Callable[[], AbstractContextManager[Any]]) -> Iterator[bytes]:
+    """The bytes of the file that `opened` opens."""
+    with opened() as stream:
+        while piece := stream.read(PIECE_BYTES):
+            yield piece
+
+
+@contextmanager
+def source_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Turn an error of any library into a SourceError: `<what>: <why>. <advice>`."""
+    try:
+        yield
+    except OpenBookError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{what}: {first_line(error)[:300]}. {advice}".rstrip()) from error
+
+
+def password(variable: str, host: str, user: str) -> str:
+    """Of the environment's `variable`, else the keyring's entry of the service `host`; empty if neither is there."""
+    found = os.environ.get(variable, "")
+    if found or not user:
+        return found
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        return ""
+    try:
+        return keyring.get_password(host, user) or ""
+    except KeyringError:  # a server without a keyring, or one that is locked
+        return ""

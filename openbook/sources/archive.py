@@ -19,8 +19,7 @@ import msgspec
 
 from openbook.core.errors import SourceError, first_line
 from openbook.core.records import Verdict
-from openbook.sources import Item, KnownItem
-from openbook.sources.files import PIECE_BYTES, is_left_out, pieces, source_errors
+from openbook.sources import PIECE_BYTES, Item, KnownItem, is_left_out, pieces, source_errors
 
 _MAX_MEMBERS = 100_000
 _MAX_DIRECTORY_BYTES = 32 << 20  # an entry takes 46 bytes and its name

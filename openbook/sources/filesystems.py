@@ -19,8 +19,7 @@ import msgspec
 
 from openbook.core.errors import SourceError, first_line, needs_extra
 from openbook.core.records import Verdict
-from openbook.sources import Item, KnownItem
-from openbook.sources.files import is_left_out, pieces, source_errors
+from openbook.sources import Item, KnownItem, is_left_out, pieces, source_errors
 
 _BLOCK_BYTES = 5 << 20  # of a file, for one request
 _MAX_PREFETCH_BYTES = 1 << 30

@@ -16,8 +16,7 @@ import msgspec
 
 from openbook.core.errors import SourceError
 from openbook.core.records import Verdict
-from openbook.sources import Item, KnownItem
-from openbook.sources.files import PIECE_BYTES, is_left_out
+from openbook.sources import PIECE_BYTES, Item, KnownItem, is_left_out
 
 _FETCH_S = 3600
 _ADDRESS = re.compile(  # what begins with a dash would be an option

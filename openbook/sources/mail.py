@@ -28,8 +28,7 @@ import msgspec
 
 from openbook.core.errors import ConfigError, SourceError, did_you_mean
 from openbook.core.records import Verdict
-from openbook.sources import Item, KnownItem
-from openbook.sources.credentials import password
+from openbook.sources import Item, KnownItem, password
 
 TIMEOUT_S = 45  # without a byte
 MAX_COMMAND_S = 600

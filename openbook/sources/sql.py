@@ -22,8 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from openbook.core.errors import ConfigError, SourceError, did_you_mean, first_line
 from openbook.core.records import Verdict, canonical_json, sha256_hex
-from openbook.sources import Item, KnownItem
-from openbook.sources.credentials import password
+from openbook.sources import Item, KnownItem, password
 
 TIMEOUT_S = 45  # without a row
 ROWS = 100  # at once

@@ -36,6 +36,7 @@ _TRUST_S = 7 * 86_400
 _MIN_CHARS = 30  # with less text in a page, its scripts would write it
 _MIN_EXTRACT = 300  # characters; trafilatura keeps no structure of less
 _MAX_TAGS, _MAX_CHARS = 12_000, 1_000_000  # 37,500 tags took trafilatura half a minute
+_MAX_LINKS = 20_000  # looked at in a page
 _GIANT_TAG = re.compile(rb"<[A-Za-z][^<>]{20000}")  # 40,000 attributes took libxml2 17 seconds
 _UNREADABLE = (etree.LxmlError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 _OFFICE, _OPEN = "application/vnd.openxmlformats-officedocument.", "application/vnd.oasis.opendocument."
@@ -217,7 +218,8 @@ class _Crawl:
         site, links, base = self._site, dict[str, None](), address
         if stated := _BASE.search(text[:50_000]):
             base = urljoin(address, html.unescape(stated[stated.lastindex or 0]))
-        for match in itertools.chain(_REFRESH.finditer(text[:4096]), _LINK.finditer(text)):
+        found = itertools.chain(_REFRESH.finditer(text[:4096]), _LINK.finditer(text))
+        for match in itertools.islice(found, _MAX_LINKS):
             there = site.address(html.unescape(match[match.lastindex or 0]), base)
             if there and site.is_inside(there) and _may_be_document(there):
                 links[there.removeprefix(site.prefix)] = None

@@ -19,8 +19,7 @@ import msgspec
 
 from openbook.core.errors import SourceError
 from openbook.core.records import Verdict, sha256_hex
-from openbook.sources import Item, KnownItem
-from openbook.sources.files import pieces, source_errors
+from openbook.sources import Item, KnownItem, pieces, source_errors
 
 _TRIES = 3
 # Link modes: 3 is a page that is not stored, 4 a picture of a note.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,10 @@ from openbook.core.errors import OpenBookError
 from openbook.core.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
+from openbook.testing import HashEmbedder
 from tests.conformance.models import PROMPT
 from tests.conftest import ROOT, base_with, open_engine, printed
-
-pytestmark = pytest.mark.model
 
 QUESTIONS = ["Who opened the bridge?", "When is the library closed?", "How many books are there?", "What colour is it?"]
 FAST = Options(passages=2, decoding=Decoding(max_tokens=10, stop=("\n",)))
@@ -35,13 +34,10 @@ def folder_digest(folder: Path) -> str:
     return sha256_hex(canonical_json([files, modes]))
 
 
-@pytest.fixture
-def base(tmp_path: Path, real_embedder: Embedder) -> KnowledgeBase:
-    texts = {
-        "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
-        "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
-    }
-    return base_with(tmp_path, texts, real_embedder)
+TEXTS = {
+    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+    "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
+}
 
 
 def essence(answer: Answer) -> bytes:
@@ -85,10 +81,14 @@ def a_request(chance: random.Random, engine: LlamaCppEngine) -> str:
     return "dropped"
 
 
-@pytest.mark.slow
-def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelReference, model_store: ModelStore) -> None:
-    engine = open_engine(model_reference, context_tokens=1024)
-    files, logits = folder_digest(model_reference.path), engine.logits_digest(PROMPT)
+TRAINED = pytest.param("trained", marks=[pytest.mark.model, pytest.mark.slow])
+
+
+@pytest.mark.parametrize("reader", ["small", TRAINED], indirect=True)
+def test_200_mixed_requests_leave_the_model_as_it_was(reader: ModelReference) -> None:
+    model = reader.needed_base
+    engine = open_engine(model)
+    files, logits = folder_digest(model.path), engine.logits_digest(PROMPT)
     chance = random.Random(20261125)
     ends = [a_request(chance, engine) for _ in range(140)]
 
@@ -103,17 +103,18 @@ def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelRefe
     assert {"cancelled", "refused", "dropped"} <= set(ends)
     assert engine.logits_digest(PROMPT) == logits
     engine.close()
-    assert folder_digest(model_reference.path) == files
-    assert model_store.findings(model_reference) == ()
+    assert folder_digest(model.path) == files
+    assert ModelStore(model.path.parent).findings(model) == ()
 
 
 def test_a_request_gives_the_same_bytes_after_any_others_and_while_others_run(
-    engine: LlamaCppEngine, base: KnowledgeBase, real_embedder: Embedder
+    reader: ModelReference, tmp_path: Path
 ) -> None:
-    model = FrozenModel(engine)
+    engine = open_engine(reader.needed_base)
+    model, base = FrozenModel(engine), base_with(tmp_path, TEXTS)
 
     def answer(question: str) -> bytes:
-        return essence(ask(question, model, Corpus(base, real_embedder), FAST))
+        return essence(ask(question, model, Corpus(base, HashEmbedder()), FAST))
 
     alone = {question: answer(question) for question in QUESTIONS}
     reading = model.complete(LONG, Decoding(max_tokens=4))
@@ -125,30 +126,34 @@ def test_a_request_gives_the_same_bytes_after_any_others_and_while_others_run(
     order = [*QUESTIONS, *QUESTIONS[2:], *QUESTIONS[:2]]
     with ThreadPoolExecutor(3) as clients:
         assert list(clients.map(answer, order)) == [alone[question] for question in order]
+    model.close()
 
 
 IN_A_NEW_PROCESS = """
 import sys
-from tests.conftest import open_engine
-from openbook.models import ModelStore
-from tests.conformance.models import PROMPT
 from pathlib import Path
-engine = open_engine(ModelStore(Path(sys.argv[1])).resolve("smollm2-135m-instruct"))
+from openbook.core.records import ModelIdentity
+from openbook.inference.llamacpp import LlamaCppEngine
+from tests.conformance.models import PROMPT
+engine = LlamaCppEngine(Path(sys.argv[1]), identity=ModelIdentity("", "", "verified"), context_tokens=2048, threads=1)
 print(engine.logits_digest(PROMPT))
 """
 
 
-def test_the_probe_gives_the_same_logits_in_new_processes_side_by_side(
-    engine: LlamaCppEngine, model_store: ModelStore
-) -> None:
+def test_the_probe_gives_the_same_logits_in_new_processes(reader: ModelReference) -> None:
+    base = reader.needed_base
     with ThreadPoolExecutor(2) as pool:
-        digests = list(pool.map(lambda _: printed(IN_A_NEW_PROCESS, model_store.root), range(2)))
-    assert digests == [[engine.logits_digest(PROMPT)]] * 2
+        digests = list(pool.map(lambda _: printed(IN_A_NEW_PROCESS, base.main_file), range(2)))
+    with closing(open_engine(base, threads=1)) as engine:
+        assert digests == [[engine.logits_digest(PROMPT)]] * 2
 
 
+@pytest.mark.laws
+@pytest.mark.model
 def test_the_answer_json_is_the_same_in_a_new_process(
-    base: KnowledgeBase, model_store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    real_embedder: Embedder, model_store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    base = base_with(tmp_path, TEXTS, real_embedder)
     monkeypatch.setenv("OPENBOOK_HOME", str(model_store.root.parent))
     command = [sys.executable, "-m", "openbook", "ask", QUESTIONS[0], "--kb", str(base.folder), "--json"]
     outputs = [json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout) for _ in range(2)]

@@ -23,18 +23,23 @@ from openbook.models.catalogue import KNOWN_FILES
 from tests.conformance.models import PROMPT
 from tests.conftest import open_engine
 
-WIDTH = 576  # of SmolLM2-135M
+WIDTH = 64  # of the small model
 FIRST = Decoding(max_tokens=4)
 
 
 @pytest.fixture(scope="module")
 def probe() -> AnswerabilityProbe:
-    return AnswerabilityProbe(17, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()), 0.3)
+    return AnswerabilityProbe(1, 0.1, tuple(np.random.default_rng(0).normal(0, 0.01, WIDTH).tolist()), 0.3)
 
 
 @pytest.fixture(scope="module")
-def probing(model_reference: ModelReference, probe: AnswerabilityProbe) -> Iterator[LlamaCppEngine]:
-    with closing(open_engine(model_reference, probe=probe)) as engine:
+def base(small_reader: ModelReference) -> ModelReference:
+    return small_reader.needed_base
+
+
+@pytest.fixture(scope="module")
+def probing(base: ModelReference, probe: AnswerabilityProbe) -> Iterator[LlamaCppEngine]:
+    with closing(open_engine(base, probe=probe)) as engine:
         yield engine
 
 
@@ -54,35 +59,33 @@ def test_the_probes_are_those_of_models_of_the_catalogue() -> None:
         assert math.isfinite(sum(probe.weights))
 
 
-@pytest.mark.model
-def test_looking_changes_no_bit(engine: LlamaCppEngine, probing: LlamaCppEngine) -> None:
-    assert np.array_equal(engine.logits(PROMPT, 8), probing.logits(PROMPT, 8))
-    assert probing.numeric_class.startswith(engine.numeric_class + "; answerability by layer 17, ")
-    assert FrozenModel(engine).complete(PROMPT, FIRST).stated is None
+def test_looking_changes_no_bit(base: ModelReference, probing: LlamaCppEngine) -> None:
+    with closing(open_engine(base)) as engine:
+        assert np.array_equal(engine.logits(PROMPT, 8), probing.logits(PROMPT, 8))
+        assert probing.numeric_class.startswith(engine.numeric_class + "; answerability by layer 1, ")
+        assert FrozenModel(engine).complete(PROMPT, FIRST).stated is None
 
 
-@pytest.mark.model
 def test_the_state_is_the_same_cold_and_warm_and_in_another_engine(
-    model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
+    base: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     other = replace(PROMPT, question="Why?")
     found = [probing.hidden_state(each) for each in (PROMPT, other, PROMPT)]
     assert np.array_equal(found[0], found[2])
     assert not np.array_equal(found[0], found[1])
-    with closing(open_engine(model_reference, probe=probe)) as fresh:
+    with closing(open_engine(base, probe=probe)) as fresh:
         assert FrozenModel(fresh).complete(PROMPT, FIRST).stated == probe.probability(found[0])
         assert np.array_equal(fresh.hidden_state(PROMPT), found[0])
     assert FrozenModel(probing).complete(replace(PROMPT, passages=()), FIRST).stated is None
 
 
-@pytest.mark.model
-def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_allows_to_decline(
-    model_reference: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
+def test_a_prompt_that_may_decline_gets_no_answer_below_the_threshold(
+    base: ModelReference, probe: AnswerabilityProbe, probing: LlamaCppEngine
 ) -> None:
     likely = probe.probability(probing.hidden_state(PROMPT))
     for declines_below in (0.0, likely, math.nextafter(likely, 1.0)):
         limited = replace(probe, declines_below=declines_below)
-        with closing(FrozenModel(open_engine(model_reference, probe=limited))) as model:
+        with closing(FrozenModel(open_engine(base, probe=limited))) as model:
             written, declining = (model.complete(replace(PROMPT, declines=each), FIRST) for each in (False, True))
         assert written.stated == declining.stated == likely
         assert written.answer_tokens
@@ -93,19 +96,15 @@ def test_nothing_is_written_where_the_answer_is_hardly_stated_and_the_prompt_all
             assert declining == written
 
 
-@pytest.mark.model
-def test_a_layer_that_is_not_shown_is_an_error_and_no_answer(
-    model_reference: ModelReference, probe: AnswerabilityProbe
-) -> None:
-    with closing(FrozenModel(open_engine(model_reference, probe=replace(probe, layer=99)))) as model:
+def test_a_missing_layer_is_an_error_and_no_answer(base: ModelReference, probe: AnswerabilityProbe) -> None:
+    with closing(FrozenModel(open_engine(base, probe=replace(probe, layer=99)))) as model:
         for _ in range(2):
             with pytest.raises(EngineError, match="no numbers of layer 99"):
                 model.complete(PROMPT, FIRST)
         assert model.complete(replace(PROMPT, passages=()), FIRST).answer_tokens
 
 
-@pytest.mark.model
-def test_an_interrupt_that_arrives_while_it_looks_ends_the_request_and_nothing_else(
+def test_an_interrupt_during_the_probe_ends_only_its_request(
     probing: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = FrozenModel(probing).complete(PROMPT, FIRST)
@@ -120,12 +119,11 @@ def test_an_interrupt_that_arrives_while_it_looks_ends_the_request_and_nothing_e
     assert FrozenModel(probing).complete(PROMPT, FIRST) == before
 
 
-@pytest.mark.model
 def test_a_stored_model_is_opened_with_its_probe(
-    model_reference: ModelReference, probe: AnswerabilityProbe, monkeypatch: pytest.MonkeyPatch
+    base: ModelReference, probe: AnswerabilityProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "answerability" not in load_model(model_reference).engine.numeric_class
-    assert probe_of(model_reference) is None
-    weights = model_reference.manifest.files["model.gguf"].sha256
+    assert "answerability" not in load_model(base).engine.numeric_class
+    assert probe_of(base) is None
+    weights = base.manifest.files["model.gguf"].sha256
     monkeypatch.setattr("openbook.inference.answerability.probes", lambda: {weights: probe})
-    assert probe.digest[:12] in load_model(model_reference).engine.numeric_class
+    assert probe.digest[:12] in load_model(base).engine.numeric_class

@@ -10,7 +10,6 @@ import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from openbook.answers.ask import ask
@@ -94,7 +93,6 @@ def written(schema: str, seed: int, max_tokens: int = 2000) -> AnswerDecoder:
     ),
     st.integers(0, 99),
 )
-@hypothesis_settings(max_examples=60)
 def test_an_answer_is_json_that_its_schema_accepts(schema: dict[str, Any], seed: int) -> None:
     text = checked_schema(schema)
     decoder = written(text, seed)
@@ -173,26 +171,30 @@ PERSON = {
 
 
 @pytest.mark.model
+@pytest.mark.laws
 @pytest.mark.parametrize("schema", [PERSON, {"enum": ["yes", "no"]}, {"type": "array", "items": PERSON, "maxItems": 2}])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_real_model_keeps_to_the_schema(engine: LlamaCppEngine, schema: dict[str, Any], temperature: float) -> None:
     decoding = Decoding(temperature=temperature, max_tokens=200, schema=checked_schema(schema))
-
-    def answer() -> str:
-        return "".join(engine.generate(PROMPT, decoding))
-
-    found = answer()
+    found, again = ("".join(engine.generate(PROMPT, decoding)) for _ in range(2))
     jsonschema.validate(json.loads(found), schema)
-    assert answer() == found
+    assert again == found
 
 
-@pytest.mark.model
-def test_an_answer_in_json_is_replayed_by_another_engine(model_reference: ModelReference, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("reader", "schema"),
+    [("small", {"enum": ["yes", "no"]}), pytest.param("trained", PERSON, marks=[pytest.mark.model, pytest.mark.laws])],
+    indirect=["reader"],
+)
+def test_an_answer_in_json_is_replayed_by_another_engine(
+    reader: ModelReference, schema: dict[str, Any], tmp_path: Path
+) -> None:
     texts = {"bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."}
-    options = Options(decoding=Decoding(max_tokens=120, temperature=0.8, seed=7, schema=checked_schema(PERSON)))
-    with closing(base_with(tmp_path / "docs", texts)) as base, closing(open_engine(model_reference)) as engine:
+    model = reader.needed_base
+    options = Options(decoding=Decoding(max_tokens=120, temperature=0.8, seed=7, schema=checked_schema(schema)))
+    with closing(base_with(tmp_path / "docs", texts)) as base, closing(open_engine(model)) as engine:
         answer = ask("Who opened the bridge?", FrozenModel(engine), Corpus(base, HashEmbedder()), options)
-        with closing(open_engine(model_reference)) as other:
+        with closing(open_engine(model)) as other:
             assert replay(answer.receipt, FrozenModel(other), base).identical
-    jsonschema.validate(json.loads(answer.answer), PERSON)
-    assert [each.quote for each in answer.citations]
+    jsonschema.validate(json.loads(answer.answer), schema)
+    assert [each.quote for each in answer.citations] or schema is not PERSON

@@ -17,24 +17,22 @@ from openbook.proofs.replay import replay
 from tests.conformance.models import PROMPT
 from tests.conftest import llama_engine
 
-pytestmark = pytest.mark.model
 MEMORY = Prompt("", (), "What is the capital of France?")
 
 
-def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_reference: ModelReference) -> None:
-    assert reader_reference.base is not None
-    assert reader_reference.merged is not None
-    assert reader_reference.merged.manifest.lineage == reader_reference.digest
+def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader: ModelReference) -> None:
+    assert reader.base is not None
+    assert reader.merged is not None
+    assert reader.merged.manifest.lineage == reader.digest
     whole, base, merged = (
-        load_model(reference, context_tokens=1024)
-        for reference in (reader_reference, reader_reference.base, reader_reference.merged)
+        load_model(reference, context_tokens=1024) for reference in (reader, reader.base, reader.merged)
     )
     engines = [llama_engine(model) for model in (whole, base, merged)]
     assert engines[0].logits_digest(MEMORY) == engines[1].logits_digest(MEMORY) != engines[2].logits_digest(MEMORY)
     assert engines[0].logits_digest(PROMPT) == engines[2].logits_digest(PROMPT) != engines[1].logits_digest(PROMPT)
     assert whole.reader == merged.reader is not None
-    assert whole.identity.digest == reader_reference.digest
-    assert reader_reference.merged.digest[:12] in whole.engine.numeric_class
+    assert whole.identity.digest == reader.digest
+    assert reader.merged.digest[:12] in whole.engine.numeric_class
     # In each answer stands how it was computed.
     read, remembered = (whole.complete(prompt, Decoding(max_tokens=2)) for prompt in (PROMPT, MEMORY))
     assert read.numeric_class == whole.engine.numeric_class
@@ -43,8 +41,8 @@ def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_referenc
         model.close()
 
 
-def test_what_either_of_its_files_answered_replays_as_identical(reader_reference: ModelReference) -> None:
-    model = load_model(reader_reference, context_tokens=1024)
+def test_answers_of_both_files_replay_as_identical(reader: ModelReference) -> None:
+    model = load_model(reader, context_tokens=1024)
     answer = ask("What is the capital of France?", model)
     assert answer.receipt.numeric_class != model.engine.numeric_class
     assert replay(answer.receipt, model, None).differences == ()
@@ -53,8 +51,8 @@ def test_what_either_of_its_files_answered_replays_as_identical(reader_reference
     model.close()
 
 
-def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference: ModelReference) -> None:
-    engine, unopened = (llama_engine(load_model(reader_reference, context_tokens=512)) for _ in range(2))
+def test_the_base_is_opened_once_and_never_after_close(reader: ModelReference) -> None:
+    engine, unopened = (llama_engine(load_model(reader, context_tokens=512)) for _ in range(2))
     opened: list[LlamaCppEngine] = []
     open_base = engine._open_base
     assert open_base is not None

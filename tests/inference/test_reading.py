@@ -1,4 +1,4 @@
-"""Passages that are read once: whatever was kept, evicted, restarted or asked in between, the bits are the same."""
+"""Passages are read once: whatever was kept, evicted, restarted or asked in between, the bits are the same."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from openbook.core.errors import ContextOverflow, EngineError
 from openbook.core.parallel import Cancelled, Progress, never
 from openbook.core.records import Decoding, Embedder, Prompt, passage_block
 from openbook.inference import FrozenModel, load_model
+from openbook.inference.decoding import choose, enough
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
-from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
 from tests.conftest import ROOT, flip, llama_engine
-
-pytestmark = pytest.mark.model
 
 DECODING = Decoding(max_tokens=6)
 # Small, since every token is evaluated many times. `LONG` and the last question are longer than a call.
@@ -48,16 +46,20 @@ Opened: TypeAlias = Callable[..., LlamaCppEngine]
 
 
 @pytest.fixture
-def opened(reader_reference: ModelReference) -> Iterator[Opened]:
+def opened(reader: ModelReference) -> Iterator[Opened]:
     models: list[FrozenModel] = []
 
     def make(states: KVCache) -> LlamaCppEngine:
-        models.append(load_model(reader_reference, context_tokens=1024, states=states))
+        models.append(load_model(reader, context_tokens=4096, states=states))
         return llama_engine(models[-1])
 
     yield make
     for model in models:
         model.close()
+
+
+TRAINED = pytest.param("trained", marks=[pytest.mark.model, pytest.mark.laws])
+needs_trained = pytest.mark.parametrize("reader", [TRAINED], indirect=True)
 
 
 def prompts(passages: list[str], question: str) -> list[Prompt]:
@@ -110,7 +112,7 @@ def bits(engine: LlamaCppEngine, asked: list[Prompt], by: Choose | None = None, 
     return b"".join(row.tobytes() for row in rows)
 
 
-def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened) -> None:
+def test_a_state_under_a_label_serves_no_request_without_it(opened: Opened) -> None:
     asked: list[tuple[bytes, bool]] = []
 
     class Watched(KVCache):
@@ -135,7 +137,7 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened
     assert is_found()
 
 
-def test_nothing_is_kept_of_what_was_purged_since_it_was_looked_up(opened: Opened, tmp_path: Path) -> None:
+def test_nothing_is_kept_of_a_passage_purged_since_its_lookup(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     prompt = Prompt("Answer.", (PASSAGES[0],), QUESTIONS[0])
@@ -149,14 +151,14 @@ def test_nothing_is_kept_of_what_was_purged_since_it_was_looked_up(opened: Opene
     assert states.kept().states > 0
 
 
-def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
+def test_passages_side_by_side_give_the_same_bits_from_kept_states(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(5)
     asked = [Prompt("Answer.", tuple(chance.sample(PASSAGES, n)), QUESTIONS[n % 2], side_by_side=True) for n in (1, 3)]
     asked.append(Prompt("Answer.", (PASSAGES[0], LONG), QUESTIONS[0], side_by_side=True))
     kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
     expected = [cold.logits(prompt, 2).tobytes() for prompt in asked]
-    # What each passage alone is, is kept for reading it alone and beside others.
+    # A passage's state serves reading it alone and with others.
     bits(warm, prompts(PASSAGES, QUESTIONS[1]), choose)
     for engine in (warm, opened(KVCache(tmp_path / "kept"))):
         for prompt, found in zip(asked, expected, strict=True):
@@ -169,7 +171,9 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp
     assert len(digests) == 2
 
 
-def test_what_cannot_lie_side_by_side_is_refused(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_passages_or_a_recurrent_model_are_refused_side_by_side(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = opened(nothing_kept())
     short = Prompt("Answer.", ("Passage:\nIt rains.\n\n",) * (SIDE_BY_SIDE + 1), "Why?", side_by_side=True)
     with pytest.raises(EngineError, match="At most 8 passages can lie side by side, not 9"):
@@ -183,11 +187,15 @@ def test_what_cannot_lie_side_by_side_is_refused(opened: Opened, monkeypatch: py
     behind = engine.count_prompt_tokens(replace(whole, side_by_side=False))
     assert engine.count_prompt_tokens(whole) == behind + (SIDE_BY_SIDE - 1) * system
     with pytest.raises(ContextOverflow):
-        engine.logits(replace(whole, passages=("Passage:\n" + "It rains. " * 150,) * 3))
+        engine.logits(replace(whole, passages=("Passage:\n" + "It rains. " * 500,) * 3))
 
 
-@pytest.mark.parametrize("chosen", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path, chosen: int) -> None:
+@pytest.mark.parametrize(
+    ("reader", "chosen"),
+    [("small", 4), pytest.param("trained", 1, marks=TRAINED.marks), pytest.param("trained", 4, marks=pytest.mark.slow)],
+    indirect=["reader"],
+)
+def test_kept_states_give_the_same_bits(opened: Opened, tmp_path: Path, chosen: int) -> None:
     chance = random.Random(7)
     requests = [
         (chance.sample(PASSAGES, chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
@@ -196,7 +204,10 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp
     long = [([PASSAGES[2], LONG], QUESTIONS[1]), (PASSAGES[:1], QUESTIONS[2])]
     requests += [(*each, together) for each in long for together in (True, False)[:chosen]]
     count = len(requests)
-    small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
+    one = KVCache(tmp_path / "one")
+    opened(one).read_ahead(prompts(PASSAGES[1:2], "?")[0])
+    room = 2 * one.kept().bytes
+    small = KVCache(tmp_path / "small", memory_bytes=room, disk_bytes=2 * room)
     engines = [opened(s) for s in (nothing_kept(), KVCache(tmp_path / "kept"), small)]
 
     def answer(engine: LlamaCppEngine, passages: list[str], question: str, together: bool) -> list[bytes]:
@@ -220,26 +231,26 @@ def test_a_reading_is_of_all_that_decides(opened: Opened) -> None:
     first = read(FrozenModel(engine), prompts(PASSAGES[:1], QUESTIONS[1]), number(0)).completion
     assert replace(first, prompt_digest=alone.prompt_digest) == alone
     asked = prompts(PASSAGES, QUESTIONS[1])
-    found = bits(engine, asked)
-    assert found == bits(engine, asked)
+    found = bits(engine, asked, number(1))
+    assert found == bits(engine, asked, number(1))
     others = [
-        bits(engine, asked[:2]),
-        bits(engine, [*asked[1:], asked[0]]),
-        bits(engine, asked, steps=1),
-        bits(engine, prompts(PASSAGES, QUESTIONS[0])),
+        bits(engine, asked[:2], number(1)),
+        bits(engine, [*asked[1:], asked[0]], number(1)),
+        bits(engine, asked, number(1), steps=1),
+        bits(engine, prompts(PASSAGES, QUESTIONS[0]), number(1)),
         bits(engine, asked, number(0)),
     ]
     assert len({found, *others}) == 6
 
 
 def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
-    reader_reference: ModelReference, tmp_path: Path
+    reader: ModelReference, tmp_path: Path
 ) -> None:
-    """The merged reader, its adapter beside the base, and the base alone, in turns on one folder and one memory; the same
+    """The merged reader, its adapter on the base, and the base alone, in turns on one folder and one memory; the same
     passage under another instruction; and blocks whose texts would become other tokens if they were joined.
     """
-    assert reader_reference.base is not None
-    forms = [reader_reference, replace(reader_reference, merged=None), reader_reference.base]
+    assert reader.base is not None
+    forms = [reader, replace(reader, merged=None), reader.base]
     asked = [
         Prompt(system, passages, QUESTIONS[0])
         for system, passages in (
@@ -267,9 +278,8 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_the_passage_that_holds_the_answer_is_chosen_and_when_it_is_sure_no_further_one_is_read(
-    opened: Opened, tmp_path: Path
-) -> None:
+@needs_trained
+def test_the_passage_with_the_answer_is_chosen_and_if_sure_no_other_is_read(opened: Opened, tmp_path: Path) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
     assert height.chosen == 2
@@ -289,7 +299,8 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_when_it_is_sure_no_furt
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
 
 
-def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Opened) -> None:
+@needs_trained
+def test_a_quote_stands_in_the_passage_not_in_its_heading(opened: Opened) -> None:
     model = FrozenModel(opened(KVCache()))
     text = "The ferry to Sandhavn leaves at noon."
     for question in ("What is the title of the passage?", "When does it leave?"):
@@ -331,9 +342,7 @@ def test_requests_side_by_side_do_not_meet(opened: Opened, tmp_path: Path) -> No
         assert list(pool.map(lambda request: each(engine, *request), requests)) == alone
 
 
-def test_a_state_that_is_damaged_is_read_anew_and_one_that_the_library_refuses_goes(
-    opened: Opened, tmp_path: Path
-) -> None:
+def test_a_damaged_state_is_computed_again_and_a_rejected_one_deleted(opened: Opened, tmp_path: Path) -> None:
     expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], choose)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
@@ -354,11 +363,11 @@ def appended(told: list[tuple[int, int]]) -> Progress:
     return lambda done, total: told.append((done, total))
 
 
-def test_reading_is_told_call_by_call_and_changes_no_bit(opened: Opened) -> None:
+def test_progress_is_told_call_by_call_and_changes_no_bit(opened: Opened) -> None:
     together = Prompt("Answer.", (LONG, PASSAGES[0]), QUESTIONS[2])
-    beside = replace(together, side_by_side=True)
+    side_by_side = replace(together, side_by_side=True)
     engine = opened(KVCache())
-    for prompt in (together, beside, replace(together, passages=())):
+    for prompt in (together, side_by_side, replace(together, passages=())):
         told: list[tuple[int, int]] = []
         expected = opened(nothing_kept()).logits(prompt)
         for times in range(2):
@@ -374,7 +383,7 @@ def test_reading_is_told_call_by_call_and_changes_no_bit(opened: Opened) -> None
             told.clear()
 
 
-def test_of_passages_that_need_not_be_read_nothing_is_told(opened: Opened) -> None:
+def test_progress_counts_no_passage_that_is_not_read(opened: Opened) -> None:
     model, told = FrozenModel(opened(KVCache())), list[tuple[int, int]]()
     asked = prompts([PASSAGES[2], *PASSAGES[:2]], QUESTIONS[1])
     sizes = list(map(model.count_prompt_tokens, asked))
@@ -411,6 +420,7 @@ def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.model
 def test_windows_give_a_model_that_is_no_reader_the_same_bits_cold_warm_and_restarted(
     instruct_reference: ModelReference, real_embedder: Embedder, tmp_path: Path
 ) -> None:

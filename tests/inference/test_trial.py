@@ -1,8 +1,9 @@
-"""A model file is loaded in a process of its own before it is loaded here, once for each file and engine."""
+"""A model file is loaded in a separate process first, once for each file and engine."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from openbook.inference.llamalib import library
 from openbook.inference.trial import check_usable, trial_of
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.verify_cache import Trial, read_cached, trial_path
+from openbook.models.verify import Trial, read_cached, trial_path
 from tests.conformance.models import PROMPT
 from tests.conftest import printed
 from tests.models.gguf_files import llama
@@ -25,9 +26,16 @@ TEMPLATE = ("<s>system\n", "<s>\n<s>user\n", "<s>\n<s>assistant\n")
 ABORTS = ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0)
 
 
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> ModelReference:
+    folder = tmp_path_factory.mktemp("tried")
+    return import_gguf(ModelStore(folder / "models"), llama().write(folder / "small.gguf"), try_out=check_usable)
+
+
 @pytest.fixture
-def small(store: ModelStore, tmp_path: Path) -> ModelReference:
-    return import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=check_usable)
+def small(store: ModelStore, tried: ModelReference) -> ModelReference:
+    shutil.copytree(tried.path.parent, store.root)
+    return store.resolve("small")
 
 
 def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
@@ -39,9 +47,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no such program")
 
 
-def test_what_was_tried_is_on_record_and_not_tried_again(
-    store: ModelStore, small: ModelReference, no_process: None
-) -> None:
+def test_a_trial_is_recorded_and_not_repeated(store: ModelStore, small: ModelReference, no_process: None) -> None:
     sha256 = small.manifest.files["model.gguf"].sha256
     found = Trial(library().build, (sha256,), TEMPLATE)
     assert trial_of(small) == record_of(store, small) == found
@@ -51,7 +57,7 @@ def test_what_was_tried_is_on_record_and_not_tried_again(
     assert record_of(store, small) is None
 
 
-def test_what_is_not_on_record_is_tried_when_it_is_opened(
+def test_a_model_without_a_record_is_tried_when_opened(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = import_gguf(store, llama().write(tmp_path / "small.gguf"))
@@ -76,8 +82,10 @@ def test_another_engine_or_file_or_a_damaged_record_is_another_trial(
             trial_of(small)
 
 
-def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelStore, tmp_path: Path) -> None:
-    first = import_gguf(store, llama().write(tmp_path / "small.gguf"), try_out=check_usable)
+def test_a_file_that_differs_outside_the_digest_is_another_file(
+    store: ModelStore, small: ModelReference, tmp_path: Path
+) -> None:
+    first = small
     store.remove("small")
     again = llama().with_value("general.quantization_version", ValueType.STRING, "x").write(tmp_path / "small.gguf")
     second = import_gguf(store, again)
@@ -88,7 +96,7 @@ def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelS
     assert found.files == (second.manifest.files["model.gguf"].sha256,) != (first.manifest.files["model.gguf"].sha256,)
 
 
-def test_a_model_that_ends_the_process_that_tries_it_gets_no_name_and_ends_no_other(
+def test_a_model_that_crashes_its_trial_gets_no_name_and_ends_no_other_process(
     store: ModelStore, tmp_path: Path
 ) -> None:
     path = llama().with_value(*ABORTS).write(tmp_path / "small.gguf")
@@ -103,9 +111,7 @@ def test_a_model_that_ends_the_process_that_tries_it_gets_no_name_and_ends_no_ot
             load_model(untried)
 
 
-def test_numbers_that_are_none_and_a_vocabulary_that_cannot_spell_a_character_are_refused(
-    store: ModelStore, tmp_path: Path
-) -> None:
+def test_weights_that_are_not_finite_and_a_vocabulary_with_gaps_are_refused(store: ModelStore, tmp_path: Path) -> None:
     recipe = llama()
     tensors = tuple(replace(each, data=b"\xff" * len(each.data)) for each in recipe.tensors)
     with pytest.raises(EngineError, match="they are not finite"):
@@ -169,7 +175,7 @@ def test_a_template_is_rendered_in_the_trial_alone(
         ("exec sleep 1000", "not loaded and asked within [0-3] s"),
     ],
 )
-def test_what_the_process_does_and_says_is_looked_at(
+def test_what_the_process_does_and_says_is_checked(
     small: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, match: str
 ) -> None:
     program = tmp_path / "program"
@@ -192,15 +198,12 @@ def test_files_of_the_catalogue_need_no_trial(
     load_model(reader_reference).close()
 
 
-@pytest.mark.model
-def test_an_adapter_is_tried_on_its_base(
-    reader_reference: ModelReference, store: ModelStore, tmp_path: Path, model_reference: ModelReference
-) -> None:
+def test_an_adapter_is_tried_on_its_base(small_reader: ModelReference, store: ModelStore, tmp_path: Path) -> None:
     copy = tmp_path / "reader-copy.gguf"
-    copy.write_bytes(reader_reference.main_file.read_bytes() + b"\0")  # not the file that the package knows
+    copy.write_bytes(small_reader.main_file.read_bytes() + b"\0")  # not the file that is known
     without = import_gguf(store, copy, try_out=check_usable)
     assert record_of(store, without) is None
-    import_gguf(store, model_reference.main_file, name="base", try_out=check_usable)
+    import_gguf(store, small_reader.needed_base.main_file, name="base", try_out=check_usable)
     adapter = import_gguf(store, copy, try_out=check_usable)
     found = record_of(store, adapter)
     assert found is not None

@@ -1,4 +1,4 @@
-"""A knowledge base in a folder. The laws of every store stand in `StoreSuite`."""
+"""A knowledge base in a folder. The laws of every store stand in `tests/conformance/stores.py`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def library(library: Library) -> Library:
     return library
 
 
-def test_a_hit_says_where_it_stands_and_the_passages_of_a_document_cover_it(library: Library) -> None:
+def test_a_hit_has_its_place_and_passages_cover_their_document(library: Library) -> None:
     base = library.base
     library.write("copy.md", LEAVE)
     library.add()
@@ -65,7 +65,7 @@ def test_another_embedder_is_refused_by_name(library: Library) -> None:
         KnowledgeBase.open(library.base.folder, EmbedderIdentity("other", "ff" * 32, 64))
 
 
-def test_a_folder_without_one_is_not_opened_and_one_with_other_files_is_not_made_into_one(library: Library) -> None:
+def test_a_folder_without_a_base_is_refused_and_so_is_one_with_other_files(library: Library) -> None:
     with pytest.raises(KnowledgeBaseMissing, match="openbook add"):
         KnowledgeBase.open(library.docs / "nothing")
     with pytest.raises(KnowledgeBaseInvalid, match=r"leave\.md"):
@@ -81,7 +81,7 @@ def test_a_folder_without_one_is_not_opened_and_one_with_other_files_is_not_made
         ("UPDATE meta SET value = '{}' WHERE key = 'embedder'", "its embedder lacks the key"),
     ],
 )
-def test_a_file_that_is_none_of_ours_is_refused(library: Library, damage: str, words: str) -> None:
+def test_a_foreign_file_is_refused(library: Library, damage: str, words: str) -> None:
     library.base.close()
     with closing(sqlite3.connect(library.base.folder / schema.FILE_NAME, isolation_level=None)) as connection:
         connection.execute(damage)
@@ -89,7 +89,7 @@ def test_a_file_that_is_none_of_ours_is_refused(library: Library, damage: str, w
         library.reopened()
 
 
-def test_a_folder_in_the_place_of_the_file_is_said_to_be_the_trouble(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / schema.FILE_NAME).mkdir()
     with pytest.raises(
         StorageError, match=r"Check that kb\.sqlite3 is a file, and that you may read and write it .*or choose another"
@@ -97,13 +97,13 @@ def test_a_folder_in_the_place_of_the_file_is_said_to_be_the_trouble(tmp_path: P
         KnowledgeBase.open(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_storage_error(tmp_path: Path) -> None:
     found = pytest.raises(StorageError, match=r"^Cannot read or write .*nothing: No such file")
     with found, schema.database_errors(tmp_path):
         (tmp_path / "nothing").read_bytes()
 
 
-def test_the_size_on_disk_passes_over_what_is_gone(library: Library) -> None:
+def test_the_size_on_disk_skips_broken_links(library: Library) -> None:
     before = library.base.status().bytes_on_disk
     (library.base.folder / "gone").symlink_to("nothing")
     (library.base.folder / "four").write_bytes(b"four")
@@ -121,7 +121,7 @@ def test_a_check_that_cannot_write_the_indexes_says_why(library: Library, monkey
     assert found.index_problems[-1] == "The disk is full."
 
 
-def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: Library) -> None:
+def test_threads_read_during_a_write_and_a_second_writer_is_refused(library: Library) -> None:
     expected = library.base.search("annual leave", library.embedder)
     assert Path(expected[1][0].passage.document).name == "leave.md"
     shutil.rmtree(library.base.indexes.folder / "index")
@@ -135,14 +135,14 @@ def test_while_one_writes_threads_read_and_a_second_writer_is_refused(library: L
             library.add(options=RunOptions(lock_timeout_s=0.0))
 
 
-def test_a_connection_that_is_dropped_is_closed_in_any_thread(tmp_path: Path) -> None:
+def test_a_dropped_connection_is_closed_in_any_thread(tmp_path: Path) -> None:
     path = tmp_path / schema.FILE_NAME
     connections = [schema.SqliteConnection(path)]
-    connections[0].begin()  # so that nobody else can write
+    connections[0].begin()  # so that no one else can write
     connections.clear()
     with ThreadPoolExecutor(1) as another:
         another.submit(gc.collect).result()
     with closing(schema.SqliteConnection(path)) as connection:
         connection.begin()
-    with pytest.raises(sqlite3.OperationalError, match="unable to open"):  # and nothing is said beside it
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):  # and no other warning
         schema.SqliteConnection(tmp_path)

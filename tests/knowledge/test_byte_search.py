@@ -25,7 +25,7 @@ def find(needles: Needles, data: bytes, folder: Path, run: int = WINDOW) -> int 
     return needles.find_in(path, run)[0]
 
 
-def test_what_is_not_there_is_not_found_and_runs_of_one_byte_are_no_evidence(tmp_path: Path) -> None:
+def test_absent_text_is_not_found_and_runs_of_one_byte_are_no_evidence(tmp_path: Path) -> None:
     assert find(needles_of(), TEXT.upper() + bytes(1000) + TEXT[::-1], tmp_path) is None
     assert find(needles_of(), b"", tmp_path) is None
     assert find(Needles(), TEXT, tmp_path) is None
@@ -40,7 +40,7 @@ def test_a_window_across_two_blocks_is_found_at_its_offset(tmp_path: Path) -> No
         assert find(needles, data, tmp_path) == at
 
 
-def test_what_others_hold_too_is_dropped(tmp_path: Path) -> None:
+def test_windows_that_others_hold_are_dropped(tmp_path: Path) -> None:
     needles = needles_of()
     needles.drop_found_in(b"x" + TEXT[:400])
     assert find(needles, TEXT[:400], tmp_path) is None
@@ -48,7 +48,7 @@ def test_what_others_hold_too_is_dropped(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, len(TEXT) - 79), st.binary(max_size=40), st.binary(max_size=40))
-def test_every_run_of_79_bytes_is_a_telling_one(start: int, before: bytes, after: bytes) -> None:
+def test_every_run_of_79_bytes_is_found(start: int, before: bytes, after: bytes) -> None:
     with TemporaryDirectory() as folder:
         assert find(needles_of(), before + TEXT[start : start + 79] + after, Path(folder), TELLING) is not None
 
@@ -62,7 +62,7 @@ def test_a_run_across_two_blocks_is_found_and_a_phrase_is_not(tmp_path: Path, sh
     assert find(needles_of(), before + phrase + bytes(99), tmp_path) is not None
 
 
-def test_what_is_shorter_than_a_run_is_found_whole(tmp_path: Path) -> None:
+def test_a_needle_shorter_than_a_run_is_found_whole(tmp_path: Path) -> None:
     needles = Needles()
     needles.add_end(b"/docs/very-secret.txt")
     assert find(needles, b'"/docs/very-secret.txt"', tmp_path, TELLING) == 6

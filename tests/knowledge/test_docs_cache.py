@@ -36,7 +36,7 @@ def built(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> Built:
     return build
 
 
-def test_it_is_found_again_by_paths_and_contents(
+def test_a_cached_base_is_found_by_paths_and_contents(
     built: Built, docs: Path, tmp_path: Path, embedder: HashEmbedder
 ) -> None:
     first, report = built()
@@ -63,7 +63,7 @@ def test_it_is_found_again_by_paths_and_contents(
     assert base.search("topic 49", small)[1]
 
 
-def test_vectors_of_files_that_are_gone_are_not_borrowed(built: Built, docs: Path) -> None:
+def test_vectors_of_deleted_files_are_not_borrowed(built: Built, docs: Path) -> None:
     first, _ = built()
     gone = vectors_of(first, "Document 3")
     assert gone
@@ -72,7 +72,7 @@ def test_vectors_of_files_that_are_gone_are_not_borrowed(built: Built, docs: Pat
     assert not any(vector in bytes_below(again.folder) for vector in gone)
 
 
-def test_old_ones_are_dropped(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_bases_are_dropped(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openbook.knowledge.docs_cache.KEPT", 2)
     bases: list[KnowledgeBase] = []
     for i in range(4):
@@ -81,7 +81,7 @@ def test_old_ones_are_dropped(built: Built, tmp_path: Path, monkeypatch: pytest.
     assert [b.folder.exists() for b in bases] == [False, False, True, True]
 
 
-def test_unfinished_or_damaged_ones_are_never_taken_for_whole(built: Built, docs: Path) -> None:
+def test_unfinished_or_damaged_bases_are_rebuilt(built: Built, docs: Path) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "embed":
             raise KeyboardInterrupt
@@ -98,9 +98,7 @@ def test_unfinished_or_damaged_ones_are_never_taken_for_whole(built: Built, docs
     assert len(built()[0].documents()) == 11
 
 
-def test_a_file_that_changes_while_it_is_read_never_stands_under_the_old_key(
-    built: Built, docs: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_changes_while_it_is_read_gets_a_new_key(built: Built, docs: Path, tmp_path: Path) -> None:
     def save(stage: str, done: int, total: int) -> None:
         if stage == "read" and done == 0:
             (tmp_path / "new.txt").write_text("Version B.")

@@ -1,4 +1,4 @@
-"""Details, outlines, histories and examples of documents, and files that are none. That stores agree is in `StoreSuite`."""
+"""Details, outlines, histories and examples of documents, and files that are none. That stores agree is in `tests/conformance/stores.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def came(library: Library, name: str, scope: Scope = UNLABELLED) -> int:
     return library.base.document_info([library.path(name)], scope)[library.path(name)].version
 
 
-def test_details_say_what_was_read(library: Library) -> None:
+def test_details_of_a_document(library: Library) -> None:
     library.write("a.md", "---\nstatus: final\nauthors: [Ann, Bo]\n---\n# Leave\n\nTwenty days.")
     library.write("b.pdf", make_pdf(["One page.", "Another page."]))
     library.add()
@@ -37,7 +37,7 @@ def test_details_say_what_was_read(library: Library) -> None:
     assert list(library.base.document_info(None, Scope(where="type = 'md'"))) == [about.path]
 
 
-def test_a_text_came_when_the_caller_could_first_read_it_without_a_break(library: Library) -> None:
+def test_a_text_dates_from_when_the_caller_could_first_read_it(library: Library) -> None:
     library.write("a.txt", "One.")
     library.write("b.txt", "Two.")
     library.sync()  # 1
@@ -68,7 +68,7 @@ def test_a_later_label_closes_the_history_too(library: Library) -> None:
     assert history(library, "a.txt") == []
 
 
-def test_an_outline_has_the_headings_and_pages_that_passages_know(library: Library) -> None:
+def test_an_outline_has_the_headings_and_pages_of_the_passages(library: Library) -> None:
     long = "The ferry leaves at nine and comes back at ten. " * 12
     text = f"# Ferry\n\n{long}\n\n## Times of the ferry\n\n{long}\n\n### 2. Winter\n\n{long}\n\n# Harbour\n\n{long}"
     library.write("a.md", text)
@@ -114,7 +114,7 @@ def test_examples_are_headings_of_different_documents_from_all_over(library: Lib
     assert examples(library.base, Scope(where="type = 'txt'"), 4) == [(library.path("plain.txt"), "")]
 
 
-def test_refused_files_name_nothing_that_is_closed(library: Library) -> None:
+def test_refused_files_name_no_closed_document(library: Library) -> None:
     for name in ("open.txt", "closed.txt", "was.txt"):
         library.write(name, f"The text of {name}.")
     library.add("open.txt")

@@ -10,7 +10,7 @@ import pytest
 from openbook.cli import run
 from openbook.core.errors import QuestionError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, lookup, remove
-from openbook.knowledge.lookup import Match, entries, find, grep, outline, read
+from openbook.knowledge.lookup import Match, compare, entries, find, grep, outline, read
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf
@@ -52,16 +52,13 @@ def test_words_are_found_across_lines_with_their_place(base: KnowledgeBase) -> N
     ]
     assert [GUIDE[each.start : each.end] for each in found] == ["Per diem", "PER\nDIEM"]
     assert len(grep(base, NEWEST, "Per diem", case=True).matches) == 1
-    assert names([each.document for each in grep(base, EVERYTHING, "per diem").matches]) == [
-        "guide.md",
-        "guide.md",
-        "pay.txt",
-    ]
+    everywhere = [each.document for each in grep(base, EVERYTHING, "per diem").matches]
+    assert names(everywhere) == ["guide.md", "guide.md", "pay.txt"]
     (fee,) = grep(base, NEWEST, r"^fee: \d+", expression=True).matches
     assert (fee.page, fee.line) == (2, "Fee: 5 euros")
 
 
-def test_what_is_cut_can_be_continued(base: KnowledgeBase) -> None:
+def test_the_rest_of_the_matches_can_be_skipped_to(base: KnowledgeBase) -> None:
     whole = grep(base, NEWEST, "euros")
     assert (len(whole.matches), whole.more) == (3, False)
     parts = [grep(base, NEWEST, "euros", limit=2, skip=skip) for skip in (0, 2)]
@@ -69,7 +66,7 @@ def test_what_is_cut_can_be_continued(base: KnowledgeBase) -> None:
     assert parts[0].matches + parts[1].matches == whole.matches
 
 
-def test_older_versions_answer_as_then(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_older_versions_can_be_searched_and_read(base: KnowledgeBase, tmp_path: Path) -> None:
     version = base.version
     remove(base, [str(tmp_path / "docs" / "guide.md")])
     assert grep(base, NEWEST, "per diem").matches == ()
@@ -80,7 +77,7 @@ def test_older_versions_answer_as_then(base: KnowledgeBase, tmp_path: Path) -> N
         read(base, NEWEST, "guide.md")
 
 
-def test_a_hidden_document_is_as_one_that_does_not_exist(base: KnowledgeBase) -> None:
+def test_a_hidden_document_does_not_exist(base: KnowledgeBase) -> None:
     messages = []
     for name in ("pay.txt", "pax.txt"):
         for look in (read, outline):
@@ -104,6 +101,23 @@ def test_a_document_is_read_by_characters_or_by_page(base: KnowledgeBase) -> Non
         read(base, NEWEST, "guide.md", page=1)
     with pytest.raises(QuestionError, match="is a folder of 3 documents"):
         read(base, NEWEST, str(Path(find(base, NEWEST, "guide")[0]).parent))
+
+
+def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: Path) -> None:
+    version = base.version
+    (tmp_path / "docs" / "guide.md").write_text(GUIDE.replace("28", "30"))
+    add(base, [tmp_path / "docs" / "guide.md"], HashEmbedder())
+
+    def changed(name: str, before: int, scope: Scope | None = NEWEST) -> list[tuple[str, str]]:
+        _, pieces = compare(base, name, before, version + 1, scope)
+        return [(each.kind, each.text) for each in pieces if each.kind in ("removed", "added")]
+
+    assert changed("guide.md", version) == [("removed", "28"), ("added", "30")]
+    assert changed("pay.txt", 0, EVERYTHING) == [("added", "The per diem of board members is 300 euros.")]
+    assert changed(str(tmp_path / "docs" / "pay.txt"), 0, None) == changed("pay.txt", 0, EVERYTHING)
+    for name in ("pay.txt", "pax.txt"):
+        with pytest.raises(QuestionError, match=f"No document '{name}'"):
+            changed(name, 0)
 
 
 def test_an_outline_is_headings_or_pages(base: KnowledgeBase) -> None:

@@ -1,4 +1,4 @@
-"""What is stored saves work only for those who may see a document that has it, so that time does not tell what others have."""
+"""Stored data saves work only for callers who may see a document that has it: timing must not reveal what others have."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def office(tmp_path: Path) -> Office:
     return Office(tmp_path, HashEmbedder())
 
 
-def test_what_a_caller_may_not_see_saves_it_no_work(office: Office) -> None:
+def test_hidden_documents_save_no_work(office: Office) -> None:
     office.work("hidden.txt", LONG, HR, "hr")
     assert office.work("guess.txt", LONG, NOBODY) == office.work("unknown.txt", OTHER, NOBODY) == [1, 3, 1, 3]
     assert office.work("part.txt", PARTS[0], NOBODY) == [1, 1, 1, 1]  # hr has it, and this caller's own file is another
@@ -64,7 +64,7 @@ def test_what_a_caller_may_not_see_saves_it_no_work(office: Office) -> None:
     assert (found.document, *found.also_in) == (*map(office.path, ("again.txt", "guess.txt", "hidden.txt")),)
 
 
-def test_what_a_caller_saw_before_saves_it_work_until_a_label_closes_it(office: Office) -> None:
+def test_documents_seen_before_save_work_until_a_label_closes_them(office: Office) -> None:
     office.work("mine.txt", LONG, NOBODY)
     remove(office.base, [office.path("mine.txt")])
     assert office.work("mine.txt", LONG, NOBODY) == [0, 0, 0, 0]  # an older version shows it
@@ -73,7 +73,7 @@ def test_what_a_caller_saw_before_saves_it_work_until_a_label_closes_it(office: 
     assert office.work("other.txt", LONG, NOBODY) == [1, 3, 1, 3]
 
 
-def test_the_owner_reuses_all_vectors_and_is_told_of_open_copies(office: Office) -> None:
+def test_the_owner_reuses_all_vectors_and_learns_of_open_copies(office: Office) -> None:
     office.work("hidden.txt", LONG, None, "hr")
     office.work("guess.txt", LONG, NOBODY)
     assert office.work("copy.txt", LONG, None) == [0, 0, 0, 0]
@@ -88,7 +88,7 @@ def test_the_owner_reuses_all_vectors_and_is_told_of_open_copies(office: Office)
     assert b"The safe 1" not in office.all_bytes()
 
 
-def test_a_run_that_begins_again_does_no_work_twice(office: Office) -> None:
+def test_a_repeated_run_does_no_work_twice(office: Office) -> None:
     office.work("hidden.txt", LONG, HR, "hr")
     with closing(office.reopened()) as other:
         more = [office.write("more.txt", "The pier is long.")]
@@ -96,7 +96,7 @@ def test_a_run_that_begins_again_does_no_work_twice(office: Office) -> None:
         assert office.work("guess.txt", LONG, NOBODY)[:2] == [1, 3]
 
 
-def test_that_a_document_is_hidden_takes_no_work_to_find_out(library: Library) -> None:
+def test_a_hidden_document_takes_as_little_work_as_none(library: Library) -> None:
     for number in range(200):
         library.write(f"{number}.txt", f"Text {number}.")
     library.sync(options=RunOptions(labels=HR))

@@ -37,7 +37,7 @@ def test_each_usual_writer_writes_one_of_the_forms(text: str) -> None:
         assert any(form in each for form in forms(text)), each
 
 
-def test_each_is_found_where_the_plain_text_is_not_and_dropped_where_others_hold_it(tmp_path: Path) -> None:
+def test_written_forms_are_found_and_dropped_where_others_hold_them(tmp_path: Path) -> None:
     base = base_with(tmp_path, {"one.txt": DENSE + "And mine.", "other.txt": DENSE + "And theirs."})
     plain, needles = Needles(), Needles()
     plain.add(DENSE.encode())

@@ -1,4 +1,4 @@
-"""Versions in detail. That each can be searched, tagged, compared, restored and pruned is in `StoreSuite`."""
+"""Versions in detail. That each can be searched, tagged, compared, restored and pruned is in `tests/conformance/stores.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from openbook.core.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Scope, versions
-from openbook.knowledge.versions import diff, drop_tag, history, prune, resolve_version, restore, set_retention, tag
+from openbook.knowledge.versions import diff, drop_tag, history, prune, resolve_version, set_retention, tag
 from tests.knowledge.conftest import Library
 
 
@@ -39,7 +39,7 @@ def texts(library: Library, version: int | None = None) -> set[str]:
     return library.texts("ferries harbours lighthouses", Scope(version))
 
 
-def test_versions_are_named_by_number_tag_and_time(base: KnowledgeBase) -> None:
+def test_a_version_is_named_by_number_tag_or_time(base: KnowledgeBase) -> None:
     for _ in range(2):
         tag(base, "spring", 2)
     soon = datetime.now(UTC) + timedelta(minutes=1)
@@ -77,7 +77,7 @@ def test_the_clock_may_go_back(library: Library, monkeypatch: pytest.MonkeyPatch
     assert resolve_version(library.base, datetime.now(UTC).isoformat()) == 5
 
 
-def test_diff_tells_documents_and_passages_and_can_be_ended_between_two(library: Library) -> None:
+def test_diff_lists_documents_and_passages_and_can_be_cancelled(library: Library) -> None:
     found = diff(library.base, 2, 4)
     changes = [library.path(f"{name}.txt") for name in "cab"]
     assert [*found.added, *found.changed, *found.removed] == changes
@@ -96,7 +96,7 @@ def test_diff_tells_documents_and_passages_and_can_be_ended_between_two(library:
         diff(library.base, 2, 4, check=check)
 
 
-def test_what_is_pruned_while_it_is_compared_is_not_kept_and_no_damage(library: Library) -> None:
+def test_a_version_pruned_during_a_diff_is_not_damage(library: Library) -> None:
     def check() -> None:
         prune(other, 1)
 
@@ -107,18 +107,7 @@ def test_what_is_pruned_while_it_is_compared_is_not_kept_and_no_damage(library: 
         diff(library.base, 2, 4, check=check)
 
 
-def test_restore_makes_a_new_version_with_the_old_documents(library: Library) -> None:
-    before, newest = library.embedder.texts_embedded, {"Ferries leave at ten.", "Lighthouses shine."}
-    for _ in range(2):
-        assert restore(library.base, 2) == 5
-    assert texts(library) == texts(library, 2)
-    assert texts(library, 4) == newest
-    assert library.embedder.texts_embedded == before
-    library.sync()  # the disk wins again
-    assert texts(library) == newest
-
-
-def test_prune_keeps_the_newest_the_tagged_and_what_they_hold(library: Library) -> None:
+def test_prune_keeps_the_newest_and_tagged_versions(library: Library) -> None:
     tag(library.base, "spring", 2)
     kept = {version: texts(library, version) for version in (2, 4)}
     pruned = prune(library.base, 1)
@@ -132,7 +121,7 @@ def test_prune_keeps_the_newest_the_tagged_and_what_they_hold(library: Library) 
     assert texts(library) == kept[4]
 
 
-def test_a_time_of_versions_that_are_gone_is_refused(base: KnowledgeBase) -> None:
+def test_a_time_of_pruned_versions_is_refused(base: KnowledgeBase) -> None:
     with base.writing(5.0) as connection:
         connection.execute(
             "UPDATE versions SET created_at = '2026-01-0' || version || 'T12:00:00+00:00' WHERE version > 0"
@@ -144,7 +133,7 @@ def test_a_time_of_versions_that_are_gone_is_refused(base: KnowledgeBase) -> Non
         resolve_version(base, "2026-01-03T18:00")
 
 
-def test_a_saved_policy_is_applied_after_every_change(library: Library) -> None:
+def test_retention_is_applied_after_every_change(library: Library) -> None:
     set_retention(library.base, 2)
     library.write("a.txt", "Ferries leave at eleven.")
     library.sync()

@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf import GGMLQuantizationType
 
+from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
 
 FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -178,6 +179,21 @@ def llama() -> Recipe:
             tensor(f"blk.{block}.ffn_down.weight", _FORWARD, _WIDTH),
         ]
     return Recipe(_LLAMA, tuple(tensors))
+
+
+def store_small_reader(folder: Path) -> ModelReference:
+    """A reader on that model, with the model and both merged, in a new store in the folder."""
+    chance, rank, store = random.Random(8), 4, ModelStore(folder / "models")
+
+    def part(name: str, *shape: int) -> Tensor:
+        numbers = [chance.gauss(0, 0.3) for _ in range(math.prod(shape))]
+        return Tensor(f"blk.1.attn_q.weight.lora_{name}", struct.pack(f"<{len(numbers)}f", *numbers), shape=shape)
+
+    base = llama().with_value("llama.context_length", ValueType.UINT32, 4096).write(folder / "small.gguf")
+    updates = part("a", _WIDTH, rank), part("b", rank, _WIDTH)
+    reader = lora(import_gguf(store, base).digest, *updates, reader=("Answer.", "Not stated."))
+    import_gguf(store, reader.write(folder / "small-reader.gguf"))
+    return ensure(store, "small-reader")
 
 
 _LLAMA: tuple[Row, ...] = (

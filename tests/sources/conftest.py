@@ -25,8 +25,8 @@ class Fetched:
         return {name: KnownItem(item.fingerprint, item.kept, Path()) for name, item in self.items.items()}
 
 
-def fetch(source: Any, known: Mapping[str, KnownItem] | None = None) -> Fetched:
-    """As the mirror does: an item is read at once, and only if its fingerprint is new."""
+def fetch(source: Any, known: Mapping[str, KnownItem] | None = None, most: int = 1 << 30) -> Fetched:
+    """As the mirror does: an item is read at once, and only if its fingerprint is new. `most`: bytes of one, about."""
     known, fetched = known or {}, Fetched()
     for each in source.items(known):
         if isinstance(each, Verdict):
@@ -36,7 +36,12 @@ def fetch(source: Any, known: Mapping[str, KnownItem] | None = None) -> Fetched:
         assert each.name not in fetched.items
         fetched.items[each.name] = each
         if each.name not in known or known[each.name].fingerprint != each.fingerprint or not each.fingerprint:
-            fetched.read[each.name] = b"".join(each.read())
+            data = bytearray()
+            for piece in each.read():
+                data += piece
+                if len(data) > most:
+                    break
+            fetched.read[each.name] = bytes(data)
     return fetched
 
 

@@ -1,9 +1,7 @@
-"""IMAP servers for tests: pymap, a whole server; TLS in front of it; and one that says what a test wants."""
+"""IMAP servers for tests: pymap, a whole server; and one that says what a test wants."""
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import socket
 import socketserver
 import ssl
@@ -12,8 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import trustme
 
 USER, PASSWORD = "ann@example.org", "sesame öpen"
 
@@ -32,92 +33,40 @@ def pymap(*options: str) -> Iterator[int]:
     user = ["dict", "--demo-user", USER, "--demo-password", PASSWORD]
     with subprocess.Popen([*program, *user], stderr=subprocess.DEVNULL) as server:
         try:
-            for _ in range(600):
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
+            until = time.monotonic() + 60
+            while not _listens(port):
+                assert time.monotonic() < until
+                time.sleep(0.02)
             yield port
         finally:
             server.terminate()
 
 
-def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
-    """(certificate, key) of this machine under `names`, signed by itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    others = [x509.DNSName(each) for each in names]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([*others, x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "certificate.pem", folder / "key.pem"
-    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    files[1].write_bytes(private)
+
+def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
+    """(the authority's certificate, the key and chain of this machine under `names`)"""
+    authority = trustme.CA()
+    files = folder / "authority.pem", folder / "server.pem"
+    authority.cert_pem.write_to_path(files[0])
+    authority.issue_cert("127.0.0.1", *names).private_key_and_cert_chain_pem.write_to_path(files[1])
     return files
 
 
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
+    tls: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        client, address = super().get_request()
+        return (self.tls.wrap_socket(client, server_side=True) if self.tls else client), address
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # a client that hangs up
-
-
-@contextmanager
-def _served(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
-    with _Server(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        try:
-            yield int(server.server_address[1])
-        finally:
-            server.shutdown()
-
-
-@contextmanager
-def tls_before(port: int, files: tuple[Path, Path]) -> Iterator[int]:
-    """TLS from the first byte, in front of the server at `port`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*files)
-
-    class Relay(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with context.wrap_socket(self.request, server_side=True) as outer, socket.socket() as inner:
-                inner.connect(("127.0.0.1", port))
-                back = threading.Thread(target=_copy, args=(inner, outer))
-                back.start()
-                _copy(outer, inner)
-                inner.shutdown(socket.SHUT_WR)
-                back.join()
-
-    with _served(Relay) as found:
-        yield found
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):  # the client may leave before the last word
-        while data := source.recv(65_536):
-            target.sendall(data)
 
 
 Reply = bytes | Callable[[bytes], bytes] | None
@@ -143,8 +92,11 @@ def _message(uid: int) -> bytes:
 
 
 @contextmanager
-def scripted(changes: dict[str, Reply]) -> Iterator[tuple[int, list[bytes]]]:
-    """A server that replies to a command as HONEST with `changes` says; None: it hangs up. Yields (port, lines received)."""
+def scripted(changes: dict[str, Reply], chain: Path | None = None) -> Iterator[tuple[int, list[bytes]]]:
+    """A server that replies to a command as HONEST with `changes` says; None: it hangs up. Yields (port, lines received).
+
+    `chain`: key and certificates for TLS from the first byte.
+    """
     replies, received = {**HONEST, **changes}, list[bytes]()
 
     class Handler(socketserver.StreamRequestHandler):
@@ -162,5 +114,12 @@ def scripted(changes: dict[str, Reply]) -> Iterator[tuple[int, list[bytes]]]:
                     return
                 self.wfile.write(said.replace(b"TAG", tag))
 
-    with _served(Handler) as port:
-        yield port, received
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        if chain:
+            server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.tls.load_cert_chain(chain)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        try:
+            yield int(server.server_address[1]), received
+        finally:
+            server.shutdown()

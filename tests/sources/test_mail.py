@@ -18,27 +18,12 @@ from keyring.backend import KeyringBackend
 from openbook.core.errors import ConfigError, SourceError
 from openbook.core.records import Verdict
 from openbook.parsers import parse_bytes
-from openbook.sources import Item, KnownItem, Source, mail
+from openbook.sources import Item, mail
 from openbook.sources.mail import ImapSource, MaildirSource
-from tests.sources.imap_servers import PASSWORD, USER, Reply, certificate, pymap, scripted, tls_before
+from tests.sources.conftest import Fetched, fetch
+from tests.sources.imap_servers import PASSWORD, USER, Reply, certificate, pymap, scripted
 
 HOST = f"{USER.replace('@', '%40')}@127.0.0.1"
-
-
-def items_of(source: Source, known: dict[str, KnownItem] | None = None) -> dict[str, Item]:
-    found = list(source.items(known or {}))
-    assert not [each for each in found if isinstance(each, Verdict)]
-    assert len({each.name for each in found if isinstance(each, Item)}) == len(found)
-    return {each.name: each for each in found if isinstance(each, Item)}
-
-
-def as_known(items: dict[str, Item]) -> dict[str, KnownItem]:
-    return {name: KnownItem(each.fingerprint, each.kept, Path("x")) for name, each in items.items()}
-
-
-def read_all(source: Source) -> dict[str, bytes]:
-    """Each item read when it is yielded."""
-    return {each.name: b"".join(each.read()) for each in source.items({}) if isinstance(each, Item)}
 
 
 def message(text: str, **headers: str) -> bytes:
@@ -55,156 +40,152 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBOOK_IMAP_PASSWORD", PASSWORD)
 
 
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
     with pymap("--no-tls") as port:
         yield port
 
 
-@pytest.fixture
-def mailbox(server: int) -> Iterator[tuple[str, imaplib.IMAP4]]:
-    """(the start of its address, a client that may write) of an empty mailbox."""
-    with imaplib.IMAP4("127.0.0.1", server) as client:
+class Mailbox:
+    """An empty one. `url`: the start of its address; `client` may write."""
+
+    def __init__(self, port: int, client: imaplib.IMAP4) -> None:
+        self.url, self.client = f"imap://{HOST}:{port}/", client
         client.authenticate("PLAIN", lambda _: f"\0{USER}\0{PASSWORD}".encode())
-        client.select("INBOX")
-        client.store("1:*", "+FLAGS", r"(\Deleted)")
-        client.close()
+        self.delete("1:*")
         for line in client.list()[1]:
             if isinstance(line, bytes) and b"Noselect" not in line and not line.endswith(b"INBOX"):
                 client.delete(line.partition(b'"/" ')[2])  # type: ignore[arg-type]
-        yield f"imap://{HOST}:{server}/", client
+
+    def delete(self, numbers: str) -> None:
+        self.client.select("INBOX")
+        self.client.store(numbers, "+FLAGS", r"(\Deleted)")
+        self.client.close()
+
+    def put(self, *messages: bytes, folder: str = "INBOX", date: str = "") -> None:
+        for data in messages:
+            assert self.client.append(folder, "", date, data)[0] == "OK"
+
+    def fetch(self, folder: str = "INBOX", before: Fetched | None = None, since: str = "") -> Fetched:
+        return fetch(ImapSource(self.url + folder, since), before.known if before else None)
 
 
-def put(client: imaplib.IMAP4, data: bytes, folder: str = "INBOX") -> None:
-    assert client.append(folder, "", "", data)[0] == "OK"
+@pytest.fixture
+def mailbox(server: int) -> Iterator[Mailbox]:
+    with imaplib.IMAP4("127.0.0.1", server) as client:
+        yield Mailbox(server, client)
 
 
-# --- a real server ----------------------------------------------------------------------------------------------------
-
-
-def test_messages_are_items_and_stay_unread(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
+def test_messages_are_items_that_stay_unread_and_are_fetched_once(mailbox: Mailbox) -> None:
     sent = [message(f"Pier {n} has {n + 3} lights.", Message_ID=f"<m{n}@x>") for n in range(3)]
-    for data in sent:
-        put(client, data)
-    found = read_all(ImapSource(url + "INBOX"))
-    assert list(found.values()) == sent
-    assert all(re.fullmatch(re.escape(url) + r"INBOX/\d+/\d+\.eml", name) for name in found)
-    client.select("INBOX")
-    assert b"Seen" not in b"".join(client.fetch("1:*", "(FLAGS)")[1])  # type: ignore[arg-type]
+    mailbox.put(*sent)
+    mailbox.client.create("Archive")
+    first = mailbox.fetch("*")
+    assert list(first.read.values()) == sent
+    assert all(re.fullmatch(re.escape(mailbox.url) + r"INBOX/\d+/\d+\.eml", name) for name in first.items)
+    mailbox.client.select("INBOX")
+    assert b"Seen" not in b"".join(mailbox.client.fetch("1:*", "(FLAGS)")[1])  # type: ignore[arg-type]
+    mailbox.client.copy("2", "Archive")
+    mailbox.delete("1:2")
+    mailbox.put(message("Pier 3"))
+    second = mailbox.fetch("*", first)
+    (stays,) = set(second.items) & set(first.items)
+    assert second.items[stays].metadata == first.items[stays].metadata == {"thread": "m2@x"}
+    assert sorted(name.split("/")[3] for name in second.read) == ["Archive", "INBOX"]
 
 
-def test_what_is_new_deleted_and_moved(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
-    for n in range(3):
-        put(client, message(f"Pier {n}", Message_ID=f"<m{n}@x>"))
-    client.create("Archive")
-    before = items_of(ImapSource(url + "*"))
-    client.select("INBOX")
-    client.copy("2", "Archive")
-    client.store("1:2", "+FLAGS", r"(\Deleted)")
-    client.expunge()
-    put(client, message("Pier 3"))
-    after = items_of(ImapSource(url + "*"), as_known(before))
-    (stays,) = set(after) & set(before)
-    assert after[stays].fingerprint == before[stays].fingerprint
-    assert after[stays].metadata == before[stays].metadata == {"thread": "m2@x"}
-    assert sorted(name.split("/")[3] for name in set(after) - set(before)) == ["Archive", "INBOX"]
-
-
-def test_a_conversation_has_the_id_of_its_first_message(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
-    put(client, message("Pier 0", Message_ID="<first@x>"))
-    put(client, message("Pier 1", Message_ID="<m1@x>", In_Reply_To="<first@x>"))
-    put(client, message("Pier 2", Message_ID="<m2@x>", In_Reply_To="<m1@x>", References="<first@x> <m1@x>"))
-    put(client, message("Pier 3"))
-    threads = [each.metadata.get("thread") for each in items_of(ImapSource(url + "INBOX")).values()]
+@pytest.mark.laws
+def test_a_conversation_has_the_id_of_its_first_message(mailbox: Mailbox) -> None:
+    mailbox.put(
+        message("Pier 0", Message_ID="<first@x>"),
+        message("Pier 1", Message_ID="<m1@x>", In_Reply_To="<first@x>"),
+        message("Pier 2", Message_ID="<m2@x>", In_Reply_To="<m1@x>", References="<first@x> <m1@x>"),
+        message("Pier 3"),
+    )
+    threads = [each.metadata.get("thread") for each in mailbox.fetch().items.values()]
     assert threads == ["first@x"] * 3 + [None]
 
 
-def test_folders_have_names_in_any_script(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
-    client.create('"Entw&APw-rfe &- mehr"')
-    put(client, message("Pier 0"), '"Entw&APw-rfe &- mehr"')
-    put(client, message("Pier 1"))
+@pytest.mark.laws
+def test_folders_have_names_in_any_script(mailbox: Mailbox) -> None:
+    mailbox.client.create('"Entw&APw-rfe &- mehr"')
+    mailbox.put(message("Pier 0"), folder='"Entw&APw-rfe &- mehr"')
+    mailbox.put(message("Pier 1"))
     for written in ("Entwürfe%20&%20mehr", "Entw%C3%BCrfe%20%26%20mehr"):
-        (name,) = items_of(ImapSource(url + written))
-        assert name.startswith(url + "Entw%C3%BCrfe%20%26%20mehr/")
-    assert len(items_of(ImapSource(url + "*"))) == 2
-    assert len(items_of(ImapSource(url + "inbox"))) == 1
+        (name,) = mailbox.fetch(written).items
+        assert name.startswith(mailbox.url + "Entw%C3%BCrfe%20%26%20mehr/")
+    assert [len(mailbox.fetch(each).items) for each in ("*", "inbox")] == [2, 1]
     with pytest.raises(SourceError, match=r"no folder 'INBX'\. Did you mean 'INBOX'"):
-        items_of(ImapSource(url + "INBX"))
+        mailbox.fetch("INBX")
 
 
-def test_large_messages_come_in_pieces(mailbox: tuple[str, imaplib.IMAP4], monkeypatch: pytest.MonkeyPatch) -> None:
-    url, client = mailbox
+@pytest.mark.laws
+def test_large_messages_come_in_pieces_and_old_ones_are_left_out(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mail, "PIECE_BYTES", 1000)
     head = message("")
     sent = [head + b"a" * (size - len(head)) for size in (999, 1000, 1001, 3000)]
-    for data in sent:
-        put(client, data)
-    assert list(read_all(ImapSource(url + "INBOX")).values()) == sent
-
-
-def test_old_messages_are_left_out(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
-    client.append("INBOX", "", '"05-Jan-2020 10:00:00 +0000"', message("Pier 0"))
-    put(client, message("Pier 1"))
-    assert len(items_of(ImapSource(url + "INBOX", "2020-01-05"))) == 2
-    assert len(items_of(ImapSource(url + "INBOX", "2020-01-06"))) == 1
+    mailbox.put(*sent, date='"05-Jan-2020 10:00:00 +0000"')
+    mailbox.put(message("Pier 1"))
+    assert list(mailbox.fetch(since="2020-01-05").read.values())[:4] == sent
+    assert len(mailbox.fetch(since="2020-01-06").items) == 1
     with pytest.raises(ConfigError, match="such as 2026-01-31, not 'May'"):
-        ImapSource(url + "INBOX", "May")
+        ImapSource(mailbox.url + "INBOX", "May")
 
 
-def test_attachments_become_text(mailbox: tuple[str, imaplib.IMAP4]) -> None:
-    url, client = mailbox
+@pytest.mark.laws
+def test_attachments_become_text(mailbox: Mailbox) -> None:
     made = EmailMessage()
     made["From"], made["Subject"], made["Date"] = "bob@x.org", "Lights", "Mon, 05 Jan 2026 10:00:00 +0000"
     made.set_content("See the table.")
     made.add_attachment("pier,lights\nnorth,42\n", subtype="csv", filename="lights.csv")
-    put(client, made.as_bytes())
-    ((name, data),) = read_all(ImapSource(url + "INBOX")).items()
+    mailbox.put(made.as_bytes())
+    ((name, data),) = mailbox.fetch().read.items()
     content = parse_bytes(data, name)
+    assert "Attachment: lights.csv" in content.text
     assert "north" in content.text
-    assert "lights.csv" in content.text
-    assert (content.title, dict(content.metadata)["author"]) == ("Lights", "bob@x.org")
-    assert dict(content.metadata)["date"] == "2026-01-05T10:00:00+00:00"
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return certificate(tmp_path_factory.mktemp("tls"), socket.gethostname())
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This machine under another name."""
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda at, *rest: connect(("127.0.0.1", at[1]), *rest))
+    return HOST.replace("127.0.0.1", "mail.example.org")
 
 
-def test_imaps(mailbox: tuple[str, imaplib.IMAP4], files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    url, client = mailbox
-    put(client, message("Pier 0"))
-    with tls_before(int(url.rpartition(":")[2][:-1]), files) as port:
+def test_imaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, chain = certificate(tmp_path)
+    with scripted({}, chain) as (port, received):
         source = ImapSource(f"imaps://{HOST}:{port}/INBOX")
         with pytest.raises(SourceError, match="CERTIFICATE_VERIFY_FAILED"):
-            items_of(source)
-        monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
-        assert len(read_all(source)) == 1
+            fetch(source)
+        assert not received
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        assert len(fetch(source).read) == 2
 
 
-def test_starttls_comes_before_the_password(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
-    elsewhere = HOST.replace("127.0.0.1", socket.gethostname())
-    monkeypatch.setattr(socket, "create_connection", _to_this_machine(socket.create_connection))
-    with pymap("--cert", str(files[0]), "--key", str(files[1])) as port:
-        assert not items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+@pytest.mark.laws
+def test_starttls(elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, chain = certificate(tmp_path, "mail.example.org")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with pymap("--cert", str(chain), "--key", str(chain)) as port:
+        assert not fetch(ImapSource(f"imap://{elsewhere}:{port}/INBOX")).items
+
+
+def test_no_password_is_sent_without_tls(elsewhere: str) -> None:
     with scripted({}) as (port, received), pytest.raises(SourceError, match="TLS not supported"):
-        items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+        fetch(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
     assert not [line for line in received if b"AUTH" in line or b"LOGIN" in line]
     injected = b"TAG OK begin\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\nX1 OK injected\r\n"
     able = b"* CAPABILITY IMAP4rev1 STARTTLS AUTH=PLAIN\r\nTAG OK done\r\n"
     with scripted({"CAPABILITY": able, "STARTTLS": injected}) as (port, received), pytest.raises(SourceError):
-        items_of(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
+        fetch(ImapSource(f"imap://{elsewhere}:{port}/INBOX"))
     assert len(received) < 3 or not received[2].startswith(b"X")
-
-
-def _to_this_machine(connect: Callable[..., socket.socket]) -> Callable[..., socket.socket]:
-    return lambda address, *rest: connect(("127.0.0.1", address[1]), *rest)
 
 
 # --- passwords --------------------------------------------------------------------------------------------------------
@@ -220,23 +201,22 @@ class Keys(KeyringBackend):
         raise NotImplementedError
 
 
-def test_the_password_is_in_the_environment_or_the_keyring(
-    mailbox: tuple[str, imaplib.IMAP4], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, _ = mailbox
+def test_the_password_is_in_the_environment_or_the_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBOOK_IMAP_PASSWORD", "wrong-one")
-    with pytest.raises(SourceError, match=r"refuses the user 'ann@example\.org'") as caught:
-        items_of(ImapSource(url + "INBOX"))
+    refused = pytest.raises(SourceError, match=r"refuses the user 'ann@example\.org'")
+    with scripted({"ANSWER": b"TAG NO wrong\r\n"}) as (port, _), refused as caught:
+        fetch(ImapSource(f"imap://{HOST}:{port}/INBOX"))
     assert "wrong-one" not in str(caught.value)
     monkeypatch.delenv("OPENBOOK_IMAP_PASSWORD")
     before = keyring.get_keyring()
     try:
         keyring.set_keyring(Keys())  # type: ignore[no-untyped-call]
-        assert not items_of(ImapSource(url + "INBOX"))
-        with pytest.raises(
-            SourceError, match=r"OPENBOOK_IMAP_PASSWORD, or store one with: keyring set 127\.0\.0\.1 bob"
-        ):
-            items_of(ImapSource(url.replace(HOST, "bob@127.0.0.1") + "INBOX"))
+        with scripted({}) as (port, received):
+            assert len(fetch(ImapSource(f"imap://{HOST}:{port}/INBOX")).items) == 2
+        assert base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()) in received
+        says = r"OPENBOOK_IMAP_PASSWORD, or store one with: keyring set 127\.0\.0\.1 bob"
+        with pytest.raises(SourceError, match=says):
+            fetch(ImapSource("imap://bob@127.0.0.1/INBOX"))
     finally:
         keyring.set_keyring(before)
 
@@ -255,12 +235,11 @@ def test_an_address_needs_user_host_and_folder(url: str) -> None:
 def test_nothing_is_fetched_twice() -> None:
     with scripted({}) as (port, received):
         source = ImapSource(f"imap://{HOST}:{port}/INBOX")
-        first = items_of(source)
+        first = fetch(source)
         assert [line for line in received if b"FETCH" in line]
         received.clear()
-        assert items_of(source, as_known(first)).keys() == first.keys()
-        assert not [line for line in received if b"FETCH" in line]
-        assert not [line for line in received if b"SELECT" in line or b"STORE" in line]
+        assert fetch(source, first.known).items.keys() == first.items.keys()
+        assert not [line for line in received if any(word in line for word in (b"FETCH", b"SELECT", b"STORE"))]
 
 
 ENDLESS = b"* OK still there\r\n" * 20_000
@@ -293,22 +272,23 @@ def test_a_server_that_lies_ends_the_listing(
     monkeypatch.setattr(mail, "MAX_LINE_BYTES", 100_000)
     monkeypatch.setattr(mail, "TIMEOUT_S", 0.3 if said == "timed out" else 60)
     with scripted(changes) as (port, _):
+        source = ImapSource(f"imap://{HOST}:{port}/INBOX")
         if said:
             with pytest.raises(SourceError, match=f"cannot be read: .*{said}"):
-                read_all(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+                fetch(source)
         else:
-            assert read_all(ImapSource(f"imap://{HOST}:{port}/INBOX")).popitem()[1] == b"abcde"
+            assert fetch(source).read.popitem()[1] == b"abcde"
 
 
 def test_a_server_that_sends_a_byte_now_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mail, "MAX_COMMAND_S", -1)
     with scripted({}) as (port, _), pytest.raises(SourceError, match="does not end"):
-        items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+        fetch(ImapSource(f"imap://{HOST}:{port}/INBOX"))
 
 
 def test_a_message_that_was_not_asked_for_is_no_item() -> None:
     with scripted({"UID FETCH": UNSOLICITED}) as (port, _):
-        assert not items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+        assert not fetch(ImapSource(f"imap://{HOST}:{port}/INBOX")).items
 
 
 def test_a_message_that_vanishes_fails_when_it_is_read() -> None:
@@ -323,20 +303,13 @@ def test_a_message_that_vanishes_fails_when_it_is_read() -> None:
 
 def test_a_folder_whose_name_is_a_command_is_not_opened() -> None:
     name = b'x"\r\nA1 DELETE INBOX\r\n'
-    listed = (
-        b'* LIST () "/" {%d}\r\n%s\r\n* LIST () "/" INBOX\r\n* LIST (\\Noselect) "/" "a\\"b"\r\nTAG OK done\r\n'
-        % (
-            len(name),
-            name,
-        )
-    )
-    with scripted({"LIST": listed}) as (port, received):
-        found = list(ImapSource(f"imap://{HOST}:{port}/*").items({}))
-    verdict, *others = found
-    assert isinstance(verdict, Verdict)
+    listed = b'* LIST () "/" {%d}\r\n%s\r\n* LIST () "/" INBOX\r\n* LIST (\\Noselect) "/" "a\\"b"\r\nTAG OK done\r\n'
+    with scripted({"LIST": listed % (len(name), name)}) as (port, received):
+        found = fetch(ImapSource(f"imap://{HOST}:{port}/*"))
+    ((path, verdict),) = found.verdicts.items()
     assert verdict.outcome == "failed"
-    assert verdict.path == f"imap://{HOST}:{port}/x%22%0D%0AA1%20DELETE%20INBOX%0D%0A/"
-    assert len(others) == 2
+    assert path == f"imap://{HOST}:{port}/x%22%0D%0AA1%20DELETE%20INBOX%0D%0A/"
+    assert len(found.items) == 2
     assert not [line for line in received if b"DELETE" in line]
 
 
@@ -355,7 +328,7 @@ def test_a_folder_that_is_not_opened_keeps_its_messages(reply: bytes) -> None:
 def test_a_password_that_the_server_sends_back_is_not_shown(place: str, wrapped: Callable[[bytes], bytes]) -> None:
     reply = b"TAG NO wrong: " + wrapped(PASSWORD.encode()) + b"\r\n"
     with scripted({place: reply}) as (port, _), pytest.raises(SourceError, match=r"wrong: \*\*\*") as caught:
-        items_of(ImapSource(f"imap://{HOST}:{port}/INBOX"))
+        fetch(ImapSource(f"imap://{HOST}:{port}/INBOX"))
     assert caught.value.__cause__ is None
 
 
@@ -378,23 +351,18 @@ def maildir(tmp_path: Path) -> Path:
 
 def test_flags_and_reading_change_neither_name_nor_fingerprint(maildir: Path) -> None:
     source = MaildirSource(f"maildir://{str(maildir).replace(' ', '%20')}")
-    first = items_of(source)
-    assert [name.rpartition("/Mail%20dir/")[2] for name in first] == [
-        "2.b.host.eml", "1.a.host.eml", ".Lists/3.c.host.eml", "Work/2026/4.d.host.eml",
-    ]  # fmt: skip
-    assert [each.metadata for each in first.values()] == [{"thread": "m1@x"}, {"thread": "m1@x"}, {}, {}]
-    late = next(each for name, each in first.items() if "2.b" in name)
+    first = fetch(source)
+    assert {name.rpartition("/Mail%20dir/")[2]: each.metadata for name, each in first.items.items()} == {
+        "2.b.host.eml": {"thread": "m1@x"}, "1.a.host.eml": {"thread": "m1@x"}, ".Lists/3.c.host.eml": {}, "Work/2026/4.d.host.eml": {},
+    }  # fmt: skip
+    late = next(each for name, each in first.items.items() if "2.b" in name)
     (maildir / "new" / "2.b.host").rename(maildir / "cur" / "2.b.host:2,RS")
     assert b"Pier 2" in b"".join(late.read())  # it was renamed after it was listed
-    second = items_of(source, as_known(first))
-    assert {name: each.fingerprint for name, each in second.items()} == {
-        name: each.fingerprint for name, each in first.items()
-    }
-    assert {name: each.metadata for name, each in second.items()} == {
-        name: each.metadata for name, each in first.items()
-    }
+    second = fetch(source, first.known)
+    assert second.known == first.known
+    assert not second.read
     (maildir / "cur" / "2.b.host:2,RS").unlink()
-    assert len(items_of(source)) == 3
+    assert len(fetch(source).items) == 3
     with pytest.raises(SourceError, match="the message is gone"):
         list(late.read())
 
@@ -409,15 +377,14 @@ def test_links_and_odd_names_in_a_maildir(maildir: Path, tmp_path: Path) -> None
     (maildir / ".Lists" / "new").symlink_to(tmp_path / "theirs")
     os.mkfifo(maildir / "cur" / "7.pipe")
     Path(os.fsdecode(os.fsencode(maildir / "cur") + b"/8\n\xff.x")).write_bytes(message("Pier 8"))
-    found = items_of(MaildirSource(f"maildir://{maildir}"))
+    found = fetch(MaildirSource(f"maildir://{maildir}")).items
     assert len(found) == 5
     assert [name for name in found if name.endswith("/8%0A%FF.x.eml")]
 
 
 def test_what_is_no_maildir_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="No such file"):
-        items_of(MaildirSource(f"maildir://{tmp_path}/none"))
-    with pytest.raises(SourceError, match="has no folder 'cur'"):
-        items_of(MaildirSource(f"maildir://{tmp_path}"))
+    for url, says in ((f"{tmp_path}/none", "No such file"), (f"{tmp_path}", "has no folder 'cur'")):
+        with pytest.raises(SourceError, match=says):
+            fetch(MaildirSource(f"maildir://{url}"))
     with pytest.raises(ConfigError, match="write maildir:///path/of/Maildir"):
         MaildirSource("maildir://host/path")

@@ -52,31 +52,18 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         registry.open_source("other://x", {})
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "fake://u:S3cret@h/x",
-        "fake://:S3cret@h",
-        "fake://u:a/S3cret@h",
-        "faek://u:S3cret@[::1]:80/x",
-        "fake://h/?a=1&X-Amz-Signature=S3cret",
-        "fake://h/?PASSWD=S3cret",
-        "fake://h/f?token=S3cret",
-        "fake://h/?api_key=S3cret",
-    ],
-)
-def test_a_password_in_an_address_is_refused_unseen(url: str) -> None:
-    with pytest.raises(SourceError) as refused:
-        registry.open_source(url, {})
-    assert "S3cret" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["fake://user@h/x", "fake://h:8080/x.git@v1.2", "fake://[::1]:80/a:b", "fake://h/?tokenizer=a&author=b&design=c"],
-)
-def test_what_only_looks_like_one_is_not(url: str) -> None:
-    assert registry.open_source(url, {}).url == url
+def test_a_password_in_an_address_is_refused_unseen() -> None:
+    for url in (
+        "fake://u:S3cret@h/x", "fake://:S3cret@h", "fake://u:a/S3cret@h", "faek://u:S3cret@[::1]:80/x", "fake://h/?PASSWD=S3cret",
+        "fake://h/?a=1&X-Amz-Signature=S3cret", "fake://h/f?token=S3cret", "fake://h/?api_key=S3cret",
+    ):  # fmt: skip
+        with pytest.raises(SourceError) as refused:
+            registry.open_source(url, {})
+        assert "S3cret" not in str(refused.value)
+    for url in (  # what only looks like one
+        "fake://user@h/x", "fake://h:8080/x.git@v1.2", "fake://[::1]:80/a:b", "fake://h/?tokenizer=a&author=b&design=c",
+    ):  # fmt: skip
+        assert registry.open_source(url, {}).url == url
 
 
 def test_the_fake_does_as_a_source_must(tmp_path: Path) -> None:

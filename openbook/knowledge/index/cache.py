@@ -71,13 +71,7 @@ class IndexCache:
             self._indexes, self._views = indexes, {}
 
     def view(
-        self,
-        connection: Connection,
-        newest: int,
-        scope: Scope,
-        version: int,
-        seen: Condition,
-        shards: Searcher | None,
+        self, connection: Connection, newest: int, scope: Scope, version: int, seen: Condition, shards: Searcher | None
     ) -> IndexView:
         """The part of the indexes that `scope` sees; missing contents are indexed in memory. `shards` searches the segments; None: this process."""
         key = (newest, version, scope.where, scope.labels, shards)

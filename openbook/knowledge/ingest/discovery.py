@@ -16,7 +16,7 @@ from openbook.knowledge.store.names import display_path
 from openbook.knowledge.store.schema import FILE_NAME as KB_FILE
 from openbook.parsers.files import irregular_file_reason, opened, os_reason, unsupported_reason
 from openbook.parsers.metadata import is_sidecar, sidecar_of
-from openbook.sources.files import is_left_out
+from openbook.sources import is_left_out
 from openbook.sources.registry import without_revision
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore

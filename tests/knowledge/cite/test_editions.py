@@ -8,7 +8,7 @@ import pytest
 
 from openbook.core.records import Citation, Hit, MetadataValue, Passage
 from openbook.knowledge import Scope, add, remove
-from openbook.knowledge.cite.editions import DocumentInfo, Edition, Editions, editions, find_editions
+from openbook.knowledge.cite.editions import DocumentInfo, Edition, editions, find_editions
 from openbook.knowledge.index.scope import UNLABELLED
 from tests.conftest import ROOT
 from tests.knowledge.conftest import Library
@@ -47,7 +47,7 @@ def newer(*several: DocumentInfo) -> dict[str, tuple[str, ...]]:
     return {path: mark.newer for path, mark in find_editions(heads(*several)).items()}
 
 
-def test_what_took_the_place_comes_first_and_is_read_alone() -> None:
+def test_a_replacement_is_read_alone() -> None:
     found = editions("How many days of leave?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE)
     assert places(found.current) == [NEW]
     assert found.notes([cited(NEW)]) == [
@@ -79,7 +79,9 @@ NUMBERED = heads(
         (LEFT, [hit(OLD, NEW_SAYS, NEW), hit(OLD)], LEAVE, [OLD]),
     ],
 )
-def test_what_is_read(question: str, hits: list[Hit], several: Mapping[str, DocumentInfo], read: list[str]) -> None:
+def test_which_hits_are_read(
+    question: str, hits: list[Hit], several: Mapping[str, DocumentInfo], read: list[str]
+) -> None:
     found = {path for each in hits for path in (each.passage.document, *each.passage.also_in)}
     documents = {path: document for path, document in several.items() if path in found}
     assert places(editions(question, hits, documents).current) == read
@@ -111,7 +113,7 @@ def test_a_part_of_a_name_names_nothing(name: str) -> None:
     assert newer(head("/kb/old.md", supersedes=name), new) == {}
 
 
-def test_a_name_that_fits_several_means_the_one_beside_or_none() -> None:
+def test_an_ambiguous_name_means_the_one_in_the_same_folder_or_none() -> None:
     two = head("de/leave.md"), head("fr/leave.md")
     assert newer(head("de/new.md", replaces="leave.md"), *two) == {"de/leave.md": ("de/new.md",)}
     assert newer(head("new.md", replaces="leave.md"), *two) == {}
@@ -145,7 +147,7 @@ def test_a_chain_ends_with_the_newest() -> None:
 
 
 @pytest.mark.parametrize("status", ["draft", "Rejected", "withdrawn"])
-def test_what_is_not_in_force_replaces_nothing_and_is_read_with_a_note(status: str) -> None:
+def test_a_document_not_in_force_replaces_nothing_and_has_a_note(status: str) -> None:
     several = heads(head("travel.md"), head("travel-v5.md", "Travel 5", status=status, replaces="travel.md"))
     found = editions("Hotels?", [hit("travel-v5.md"), hit("travel.md")], several)
     assert places(found.current) == ["travel-v5.md", "travel.md"]
@@ -154,7 +156,7 @@ def test_what_is_not_in_force_replaces_nothing_and_is_read_with_a_note(status: s
     assert found.notes([cited("travel-v5.md", "travel.md")]) == []  # stands in a document in force, too
 
 
-def test_a_day_of_validity_is_told() -> None:
+def test_a_note_names_the_day_of_validity() -> None:
     found = editions("Fares?", [hit("fares.md")], heads(head("fares.md", "Fares", valid_until="2025-03-31")))
     assert found.notes([cited("fares.md")]) == ['Cited: "Fares", valid until 2025-03-31.']
 
@@ -172,7 +174,7 @@ def test_a_day_of_validity_is_told() -> None:
         (("my-archive/leave.md", "leave.md"), {}),
     ],
 )  # fmt: skip
-def test_a_file_in_an_archive_gives_way_to_the_one_outside(
+def test_a_file_in_an_archive_is_replaced_by_the_one_outside(
     paths: tuple[str, ...], marks: dict[str, tuple[str, ...]]
 ) -> None:
     assert newer(*map(head, paths)) == marks
@@ -223,28 +225,26 @@ PEP = "PEP: 333\nTitle: Gateway\nStatus: Superseded\nSuperseded-By: 3333\n\nText
         ("a.md", '+++\nreplaced-by = ["b.md", "c.md"]\n+++\n# A\n\nText.\n', '"A", superseded by "b.md" and "c.md"'),
     ],
 )  # fmt: skip
-def test_the_formats_in_which_it_is_declared(library: Library, name: str, text: str, said: str) -> None:
+def test_formats_declare_editions(library: Library, name: str, text: str, said: str) -> None:
     library.write(name, text)
     library.add()
     path = library.path(name)
     assert find_editions(library.base.document_info([path], UNLABELLED))[path].said == said
 
 
-def test_the_documents_in_force_answer_for_the_handbook(library: Library) -> None:
+def test_the_handbook_is_answered_from_the_documents_in_force(library: Library) -> None:
     base, question = library.base, "How many days of leave do I get?"
     add(base, [ROOT / "examples" / "handbook"], library.embedder)
-    marks = find_editions(base.document_info(base.documents(), UNLABELLED))
+    documents = base.document_info(None, UNLABELLED)
+    marks = find_editions(documents)
     assert {Path(path).name: tuple(Path(p).name for p in mark.newer) for path, mark in marks.items()} == {
         "fares-2024.txt": ("fares-2025.html",),
         "leave-policy-2023.md": ("leave-policy.md",),
         "travel-expenses-2022.txt": ("travel-expenses.md",),
     }
-    found: Editions = editions(
-        question, library.hits(question, limit=20), base.document_info(base.documents(), UNLABELLED)
-    )
-    assert "leave-policy.md" in {Path(path).name for path in places(found.current)}
-    assert "leave-policy-2023.md" not in {Path(path).name for path in places(found.current)}
-    policy = next(path for path in base.documents() if path.endswith("policies/leave-policy.md"))
-    assert found.notes([cited(policy)]) == [
-        'Left out: "Leave policy (2023)", archived, superseded by "Leave policy", valid until 2025-02-28.'
-    ]
+    found = editions(question, library.hits(question, limit=20), documents)
+    read = {Path(path).name for path in places(found.current)}
+    assert ("leave-policy.md" in read, "leave-policy-2023.md" in read) == (True, False)
+    policy = next(path for path in documents if path.endswith("policies/leave-policy.md"))
+    note = 'Left out: "Leave policy (2023)", archived, superseded by "Leave policy", valid until 2025-02-28.'
+    assert found.notes([cited(policy)]) == [note]

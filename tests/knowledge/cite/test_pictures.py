@@ -57,7 +57,7 @@ def test_a_page_of_the_file_that_was_read(library: Library, ship: Path) -> None:
     assert library.base.content("another.pdf") is None
 
 
-def test_what_older_code_read_is_known_by_what_is_recorded_of_it(library: Library, ship: Path) -> None:
+def test_a_text_read_by_older_code_has_its_pages(library: Library, ship: Path) -> None:
     for code in ("reader 1 splitter 1 450", "reader 9 splitter 9 900 ocr"):
         with library.base.writing(1.0) as connection:
             key = content_key(ship, sha256_hex(SHIP), code)
@@ -71,7 +71,7 @@ def test_what_older_code_read_is_known_by_what_is_recorded_of_it(library: Librar
         ship.write_bytes(SHIP)
 
 
-def test_one_other_byte_is_another_file_whatever_its_date_says(library: Library, ship: Path) -> None:
+def test_one_changed_byte_is_another_file_whatever_its_date(library: Library, ship: Path) -> None:
     before = ship.stat()
     ship.write_bytes(SHIP.replace(b"1921", b"1922"))
     os.utime(ship, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -87,7 +87,7 @@ def test_one_other_byte_is_another_file_whatever_its_date_says(library: Library,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links and pipes are others there")
-def test_what_takes_the_files_place_is_not_shown(library: Library) -> None:
+def test_a_file_in_place_of_the_read_one_is_not_drawn(library: Library) -> None:
     path = library.write(os.fsdecode(b"a\nFae\xe4hre \xe2\x80\x8b.Pdf"), SHIP)  # an odd name
     library.add()
     other = library.write("../other/pay.pdf", make_pdf([["Anna earns 12 crowns."]]))

@@ -80,14 +80,14 @@ def test_each_sentence_names_its_citation() -> None:
     assert [answer[each.start : each.end] for each in found.sentences][-1] == "Lila Ortega opened the bridge."
 
 
-def test_how_much_of_the_question_stands_around_the_quotes() -> None:
+def test_the_share_of_the_question_around_the_quotes() -> None:
     for question, asked in (("What did the bridge cost in dollars?", 1.0), ("What do zebras graze?", 0.0)):
         assert (
             cite_sentences("It cost 310 million dollars. Lila opened the bridge.", question, [passage()]).asked == asked
         )
 
 
-def test_the_passage_that_the_author_names_is_cited_of_two_that_say_the_same() -> None:
+def test_of_two_equal_passages_the_marked_one_is_cited() -> None:
     passages = [Passage(f"p{i}", f"{i}.txt", "", 0, len(TEXT), None, (), TEXT, (f"copy/{i}.txt",)) for i in range(3)]
     for marks, expected in (((), 0), ([(28, frozenset({3}))], 2)):
         found = cite_sentences("It cost 310 million dollars.", "What did it cost?", passages, marks=marks)
@@ -119,7 +119,7 @@ NUMBERS = st.integers(2, 10**6)
 
 
 @given(st.lists(NUMBERS, min_size=5, max_size=5), st.integers(0, 4), NUMBERS)
-def test_a_number_is_backed_only_where_it_stands(numbers: list[int], which: int, other: int) -> None:
+def test_a_number_is_backed_only_by_its_sentence(numbers: list[int], which: int, other: int) -> None:
     text = " ".join(sentence.format(n) for sentence, n in zip(SENTENCES, numbers, strict=True))
     assert support(cite_sentences(SENTENCES[which].format(numbers[which]), "", [passage(text)])) == ["backed"]
     assume(other not in numbers)

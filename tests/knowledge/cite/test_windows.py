@@ -25,7 +25,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(tuple)
 SPANS = st.lists(st.tuples(st.integers(1, 500), st.sampled_from([1, 2]), PATHS), min_size=1, max_size=40)
 HANDBOOK = """# Handbook
 
-Rules for everybody who works here, ashore and at sea.
+Rules for all who work here, ashore and at sea.
 
 ## Expenses
 
@@ -94,7 +94,7 @@ def windows_of(library: Library, question: str, limit: int = 9, scope: Scope = U
     return [hit.passage for hit in library.base.search(question, library.embedder, limit, scope, windows=True)[1]]
 
 
-def test_what_is_read_is_the_section_around_what_was_found(library: Library) -> None:
+def test_a_window_is_the_section_around_a_hit(library: Library) -> None:
     question = "Who approves claims up to 750 euros?"
     windows, passage = windows_of(library, question, 3), library.hits(question)[0].passage
     window = windows[0]
@@ -117,7 +117,7 @@ def test_a_window_is_the_same_for_every_question_and_found_by_its_id(library: Li
     assert library.base.passage(f"{min(window.id for window in seen)}0", UNLABELLED) is None
 
 
-def test_a_window_is_seen_through_labels_alone(library: Library) -> None:
+def test_a_window_needs_the_labels_of_its_document(library: Library) -> None:
     open_to_all = windows_of(library, "claims")
     library.add("handbook.md", options=RunOptions(labels=frozenset({"staff"})))
     assert {Path(window.document).name for window in windows_of(library, "claims")} == {"other.md"}
@@ -155,7 +155,7 @@ def test_a_document_without_passages_has_no_windows() -> None:
 
 
 @pytest.mark.parametrize("lost", [{"start": None}, {"end": None}, {"end": "4"}, {}])
-def test_a_passage_without_its_place_or_text_is_damaged(lost: dict[str, Any]) -> None:
+def test_a_passage_without_place_or_text_is_damage(lost: dict[str, Any]) -> None:
     row = PassageRow(1, 1, "p", 0, 4, None, "[]", b"key", 0)._replace(**lost)
     text: Any = "text" if lost else None
     with pytest.raises(Damage, match="not what was stored"):

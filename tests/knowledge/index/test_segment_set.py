@@ -57,7 +57,7 @@ def contents(base: Base) -> list[int]:
     return [base.add(timetable(n)) for n in range(6)]
 
 
-def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
+def test_new_contents_are_found_before_they_are_saved_and_opening_never_writes(
     tmp_path: Path, base: Base, contents: list[int]
 ) -> None:
     SegmentSet.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
@@ -129,13 +129,13 @@ def test_many_chunks_become_one_segment(
     assert not problems(tmp_path, base.source(), *contents)
 
 
-def test_contents_that_nobody_keeps_go_when_they_are_many(tmp_path: Path, base: Base, contents: list[int]) -> None:
+def test_unused_contents_are_dropped_when_they_are_many(tmp_path: Path, base: Base, contents: list[int]) -> None:
     for kept, indexed in ((contents, contents), (contents[1:], contents), (contents[2:], contents[2:]), ([], [])):
         assert SegmentSet.refresh(tmp_path, base.source(), ids(*kept)).contents().tolist() == indexed
     assert names(tmp_path) == ["state.json"]
 
 
-def test_readers_keep_what_they_have_open(tmp_path: Path, base: Base) -> None:
+def test_readers_keep_their_open_segments(tmp_path: Path, base: Base) -> None:
     contents = [base.add(Text("", tuple(((), f"word{n} {'long ' * 30}") for n in range(900))))]
     contents.append(base.add(timetable(1)))
     reader = SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
@@ -163,7 +163,7 @@ def test_the_index_of_another_base_embedder_or_past_is_ignored(
     assert not problems(tmp_path, other.source(), *mine)
 
 
-def test_an_id_that_had_nothing_to_search_in_a_later_past_is_noticed(tmp_path: Path, base: Base) -> None:
+def test_an_id_reused_after_a_restored_backup_is_noticed(tmp_path: Path, base: Base) -> None:
     contents = [base.add(timetable(0)), base.add(Text("", (((), " \n"),)))]
     SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     other = Base()
@@ -172,7 +172,7 @@ def test_an_id_that_had_nothing_to_search_in_a_later_past_is_noticed(tmp_path: P
     assert search(other, opened, contents, QUERY) == expected(other, contents)
 
 
-def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
+def test_only_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
     index = tmp_path / "index"
     for name in ("segment-99", "mine", "segment-x"):
         (index / name).mkdir(parents=True)
@@ -202,16 +202,14 @@ def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, conten
         (TWICE, "do not cover its text"),
     ],
 )
-def test_a_truth_that_was_stored_like_this_is_refused(
-    tmp_path: Path, base: Base, contents: list[int], sql: str, message: str
-) -> None:
+def test_wrong_rows_are_refused(tmp_path: Path, base: Base, contents: list[int], sql: str, message: str) -> None:
     base.connection.executescript(sql)
     reseal(base.connection)
     with pytest.raises(sqlite3.DatabaseError, match=message):
         SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
 
 
-def test_an_index_serves_though_its_newest_content_is_damaged(tmp_path: Path, base: Base, contents: list[int]) -> None:
+def test_an_index_serves_if_its_newest_content_is_damaged(tmp_path: Path, base: Base, contents: list[int]) -> None:
     before = expected(base, contents)
     SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     base.connection.execute("UPDATE contents SET title = 'Other' WHERE id = (SELECT max(id) FROM contents)")
@@ -229,7 +227,7 @@ def test_an_index_serves_though_its_newest_content_is_damaged(tmp_path: Path, ba
         "UPDATE contents SET title = 'Other' WHERE id = 3",
     ],
 )
-def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, contents: list[int], sql: str) -> None:
+def test_differences_from_the_database_are_found(tmp_path: Path, base: Base, contents: list[int], sql: str) -> None:
     SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
     assert not problems(tmp_path, base.source(), *contents)
     base.connection.executescript(sql)
@@ -245,7 +243,7 @@ def test_what_differs_from_the_truth_is_found(tmp_path: Path, base: Base, conten
         ("state.json", '{"segments": [{"name": "../x"}], "digest": ""}'),
     ],
 )  # fmt: skip
-def test_what_is_no_file_of_ours_is_damage_and_makes_nobody_wait(
+def test_a_foreign_file_is_damage_and_blocks_nothing(
     tmp_path: Path, base: Base, contents: list[int], name: str, text: str | None
 ) -> None:
     SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
@@ -289,7 +287,7 @@ def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[in
 
 
 def killed_after(steps: int, work: Callable[[], object]) -> bool:
-    """Runs `work` in a process that dies before its (steps + 1)th change of the disk. Whether it died."""
+    """Run `work` in a process that dies before its (steps + 1)th change of the disk. True if it died."""
     child = os.fork()
     if child == 0:
         left = steps
@@ -311,7 +309,8 @@ def killed_after(steps: int, work: Callable[[], object]) -> bool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("forget", [False, True])
-def test_killed_at_every_step(tmp_path: Path, forget: bool) -> None:
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.laws)])
+def test_killed_at_every_step(tmp_path: Path, forget: bool, stride: int) -> None:
     steps, died = 0, True
     while died:
         folder = tmp_path / str(steps)
@@ -328,5 +327,5 @@ def test_killed_at_every_step(tmp_path: Path, forget: bool) -> None:
         assert not problems(folder, base.source(), *keep)
         assert len(names(folder)) == 2
         assert json.loads((folder / "index/state.json").read_bytes())["segments"][0]["name"] in names(folder)
-        steps += 1
+        steps += stride
     assert steps > 20

@@ -53,7 +53,7 @@ def test_the_header_of_a_row(text: str, words: str, header: str) -> None:
     assert table_header(text, text.index(words)) == header
 
 
-def test_what_is_far_from_its_header_has_none() -> None:
+def test_a_row_far_below_has_no_header() -> None:
     row = "| Kilverry | 8.90 | 4.50 |\n"
     text = "| to | adult | child |\n|---|---|---|\n" + row * (MAX_TABLE_CHARS // len(row) + 2)
     assert table_header(text, 100) != ""
@@ -61,7 +61,7 @@ def test_what_is_far_from_its_header_has_none() -> None:
 
 
 @given(st.text("a| -:\n5", max_size=60), st.integers(0, 60), st.text("a|\n", max_size=40), st.text("|\n", max_size=9))
-def test_a_header_is_a_part_of_what_is_near_before(text: str, start: int, far: str, after: str) -> None:
+def test_a_header_depends_on_the_text_near_by_alone(text: str, start: int, far: str, after: str) -> None:
     header = table_header(text, start)
     assert header in text[:start]
     padding = "x" * MAX_TABLE_CHARS

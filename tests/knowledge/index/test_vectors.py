@@ -111,14 +111,14 @@ def test_widening_is_exact(bits: NDArray[np.uint16]) -> None:
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
-def test_signs_do_not_depend_on_company(start: int, size: int) -> None:
+def test_signs_depend_on_their_row_alone(start: int, size: int) -> None:
     rows = widened(rows_of(100))
     for whole, part in zip(sign_words(rows), sign_words(rows[start : start + size]), strict=True):
         assert np.array_equal(whole[start : start + size], part)
 
 
 @pytest.mark.parametrize("query", [np.ones(3, np.float32), np.full(DIMENSIONS, np.nan, np.float32)])
-def test_a_vector_that_is_none_is_refused(query: NDArray[np.float32]) -> None:
+def test_a_query_of_other_numbers_is_refused(query: NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match="70 finite numbers"):
         parted(rows_of(5)).search(query, 3)
 

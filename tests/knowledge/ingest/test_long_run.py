@@ -33,7 +33,7 @@ from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Act, Interrupted, Library, killed
 
 SECRET = "The number of the safe in the harbour office is canary-7341, and the clerk keeps it under the lamp."
-SOON_S = 5.0  # a lock that is free is had at once; this is for a machine that is busy
+SOON_S = 60.0  # for a free lock, on a machine however busy
 
 
 def large(*acts: Act) -> Interrupted:
@@ -85,7 +85,7 @@ def shared(tmp_path: Path, embedder: HashEmbedder) -> Shared:
     return Shared(tmp_path, embedder)
 
 
-def test_nobody_waits_for_a_text_to_be_read_or_embedded(shared: Shared) -> None:
+def test_the_write_lock_is_free_while_a_run_reads_and_embeds(shared: Shared) -> None:
     held: list[str] = []
 
     def look(what: str) -> None:
@@ -102,7 +102,7 @@ def test_nobody_waits_for_a_text_to_be_read_or_embedded(shared: Shared) -> None:
     assert shared.names() == ["bridge.txt", "safe.txt", "long.txt", "short.txt"]
 
 
-def test_a_text_that_was_read_before_a_purge_is_not_stored_after_it(shared: Shared) -> None:
+def test_a_text_read_before_a_purge_is_not_stored_after_it(shared: Shared) -> None:
     acts: list[Act] = [shared.write("safe.txt", f"{SECRET} It was changed in May.").unlink, shared.others_purge]
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -137,14 +137,14 @@ def test_vectors_of_a_purged_text_are_not_stored_after_the_purge(shared: Shared)
     assert shared.counts() == [1, 1, 1]
 
 
-def test_labels_that_were_given_meanwhile_are_not_taken_away(shared: Shared) -> None:
+def test_labels_given_during_a_run_stay(shared: Shared) -> None:
     safe, hr = shared.write("safe.txt", SECRET + " It is blue."), RunOptions(labels=frozenset({"hr"}))
     add(shared.base, [safe], Interrupted(lambda: add(shared.other, [safe], shared.embedder, hr)))
     assert list(shared.base.labels().values()) == [["hr"]]
     assert shared.names(Scope()) == ["bridge.txt"]
 
 
-def test_other_writers_delete_nothing_of_a_run_that_lives(shared: Shared) -> None:
+def test_other_writers_delete_nothing_of_a_living_run(shared: Shared) -> None:
     asked: list[int] = []
 
     class Counting(Interrupted):
@@ -165,7 +165,7 @@ def test_an_interrupted_run_leaves_nothing(shared: Shared) -> None:
     assert b"The ferry" not in shared.all_bytes()
 
 
-# --- the end of a run that nobody wants any more ----------------------------------------------------------------------
+# --- cancelling -------------------------------------------------------------------------------------------------------
 
 
 class Unwanted(Exception):
@@ -185,7 +185,7 @@ def ends_after(times: int) -> RunOptions:
     return RunOptions(check_cancelled=go_on)
 
 
-def test_wherever_a_run_is_told_to_end_it_leaves_nothing(shared: Shared) -> None:
+def test_a_run_cancelled_at_any_point_leaves_nothing(shared: Shared) -> None:
     texts = {"long": long_text("The ferry"), "short": "The ferry is white."}
     before, ended = shared.counts(), 0
     while True:
@@ -201,7 +201,7 @@ def test_wherever_a_run_is_told_to_end_it_leaves_nothing(shared: Shared) -> None
     assert shared.is_whole()
 
 
-def test_who_waits_for_the_lock_is_told_to_end_too(shared: Shared) -> None:
+def test_waiting_for_the_lock_can_be_cancelled(shared: Shared) -> None:
     with file_lock(shared.base.folder, SOON_S), pytest.raises(Unwanted):
         shared.run(shared.embedder, ends_after(2), short="The ferry is white.")
 
@@ -209,7 +209,7 @@ def test_who_waits_for_the_lock_is_told_to_end_too(shared: Shared) -> None:
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_overtaken_again_and_again_keeps_the_lock_at_last(shared: Shared) -> None:
+def test_a_run_overtaken_too_often_keeps_the_lock(shared: Shared) -> None:
     tries, refused = 0, 0
 
     def overtake(stage: str, done: int, total: int) -> None:
@@ -230,7 +230,7 @@ def test_a_run_that_is_overtaken_again_and_again_keeps_the_lock_at_last(shared: 
     assert shared.is_whole()
 
 
-def test_a_run_that_loses_what_it_stored_again_and_again_gives_up_and_never_embeds_under_the_lock(
+def test_a_run_that_loses_its_contents_too_often_gives_up(
     shared: Shared,
 ) -> None:
     victims = [f"victim{i}.txt" for i in range(MAX_TRIES)]
@@ -242,7 +242,7 @@ def test_a_run_that_loses_what_it_stored_again_and_again_gives_up_and_never_embe
     assert shared.run(short="The ferry is white.").passages_embedded == 1
 
 
-def test_outside_a_slice_a_run_cannot_write(shared: Shared) -> None:
+def test_a_run_writes_only_in_a_slice(shared: Shared) -> None:
     def work(run: LongRun) -> None:
         with run.slice() as connection:
             connection.execute("DELETE FROM verdicts")
@@ -252,11 +252,11 @@ def test_outside_a_slice_a_run_cannot_write(shared: Shared) -> None:
     in_slices(shared.base, work, SOON_S)
 
 
-def test_who_waits_comes_before_who_has_just_had_the_lock(tmp_path: Path) -> None:
+def test_a_waiting_writer_comes_before_the_last_one(tmp_path: Path) -> None:
     order: list[str] = []
 
     def write(who: str) -> None:
-        with write_lock(tmp_path, SOON_S * 10):
+        with write_lock(tmp_path, SOON_S):
             order.append(who)
 
     with ThreadPoolExecutor(1) as threads:
@@ -274,7 +274,7 @@ def test_who_waits_comes_before_who_has_just_had_the_lock(tmp_path: Path) -> Non
 # --- another embedder -------------------------------------------------------------------------------------------------
 
 
-def test_all_kept_versions_get_the_new_vectors_in_one_switch(shared: Shared) -> None:
+def test_reembedding_switches_all_versions_at_once(shared: Shared) -> None:
     shared.run()
     shared.others_add("bridge.txt", "The bridge has six lanes.")
     before = shared.embedder
@@ -292,7 +292,7 @@ def test_all_kept_versions_get_the_new_vectors_in_one_switch(shared: Shared) -> 
     assert "comes later" in shared.hits("a document that comes later")[0].passage.text
 
 
-def test_interrupted_it_changes_nothing_and_goes_on_later_with_the_same_embedder(shared: Shared) -> None:
+def test_interrupted_reembedding_changes_nothing_and_resumes(shared: Shared) -> None:
     shared.run()
     before = shared.hits("word7")
     for embedder in (small(lambda: None, killed), large(lambda: None, killed)):
@@ -302,7 +302,7 @@ def test_interrupted_it_changes_nothing_and_goes_on_later_with_the_same_embedder
     assert reembed(shared.base, large())[1] == shared.counts()[2] - BATCH
 
 
-def test_what_comes_while_vectors_are_made_anew_gets_them_too(shared: Shared) -> None:
+def test_documents_added_during_reembedding_are_embedded_too(shared: Shared) -> None:
     shared.run()
     reembed(shared.base, large(shared.others_purge, lambda: shared.others_add("late.txt", "The lighthouse is red.")))
     again = shared.reopened()
@@ -339,44 +339,53 @@ def test_no_vector_goes_into_the_table_of_another_embedder(shared: Shared) -> No
 ACTS = ("remove bridge", "purge safe", "add lamp", "add ferry", "prune")
 
 
-@settings(max_examples=12)
+@pytest.mark.laws
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(ACTS)), min_size=1, max_size=3, unique_by=lambda x: x[1]))
-def test_whatever_others_do_in_between_the_end_is_that_of_some_order(acts: list[tuple[int, str]]) -> None:
+def test_interleaved_writers_end_as_in_some_order(acts: list[tuple[int, str]]) -> None:
     with tempfile.TemporaryDirectory() as place:
-        shared = Shared(Path(place), HashEmbedder())
-        ferry = shared.write("../more/ferry.txt", long_text("The ferry", 1))
-        lamp = shared.write("../lamp/lamp.txt", "The lamp is green.")
-        asked, done = 0, set[str]()
+        interleave(Path(place), acts)
 
-        def act(what: str) -> None:
-            done.add(what)
-            if what == "remove bridge":
-                remove(shared.other, ["bridge.txt"])
-            elif what == "purge safe":
-                shared.others_purge(shared.path("safe.txt"))
-                assert b"canary-7341" not in shared.all_bytes()
-            elif what == "prune":
-                prune(shared.other, 1)
-            else:
-                add(shared.other, [lamp if what == "add lamp" else ferry], shared.embedder)
 
-        def go_on() -> None:
-            nonlocal asked
-            asked += 1
-            for at, what in acts:
-                if at == asked and what not in done:
-                    act(what)
+def test_interleaved_writers_end_as_in_some_order_once(tmp_path: Path) -> None:
+    interleave(tmp_path, [(3, "purge safe"), (5, "add ferry"), (7, "remove bridge"), (8, "add lamp"), (9, "prune")])
 
-        report = shared.run(
-            shared.embedder, RunOptions(check_cancelled=go_on), ferry=long_text("The ferry", 1), safe=SECRET + " "
-        )
-        gone = {"docs/bridge.txt": "remove bridge", "docs/safe.txt": "purge safe"}
-        wanted = [path for path, what in gone.items() if what not in done]
-        wanted += ["lamp/lamp.txt"] if "add lamp" in done else []
-        wanted += ["more/ferry.txt", "more/safe.txt"]
-        assert ["/".join(Path(path).parts[-2:]) for path in shared.base.documents()] == wanted
-        assert {v.outcome for v in report.verdicts} <= {"added", "unchanged", "duplicate"}
-        assert shared.is_whole()
-        assert shared.hits("lane ferry canary")
-        shared.base.close()
-        shared.other.close()
+
+def interleave(place: Path, acts: list[tuple[int, str]]) -> None:
+    shared = Shared(place, HashEmbedder())
+    ferry = shared.write("../more/ferry.txt", long_text("The ferry", 1))
+    lamp = shared.write("../lamp/lamp.txt", "The lamp is green.")
+    asked, done = 0, set[str]()
+
+    def act(what: str) -> None:
+        done.add(what)
+        if what == "remove bridge":
+            remove(shared.other, ["bridge.txt"])
+        elif what == "purge safe":
+            shared.others_purge(shared.path("safe.txt"))
+            assert b"canary-7341" not in shared.all_bytes()
+        elif what == "prune":
+            prune(shared.other, 1)
+        else:
+            add(shared.other, [lamp if what == "add lamp" else ferry], shared.embedder)
+
+    def go_on() -> None:
+        nonlocal asked
+        asked += 1
+        for at, what in acts:
+            if at == asked and what not in done:
+                act(what)
+
+    report = shared.run(
+        shared.embedder, RunOptions(check_cancelled=go_on), ferry=long_text("The ferry", 1), safe=SECRET + " "
+    )
+    gone = {"docs/bridge.txt": "remove bridge", "docs/safe.txt": "purge safe"}
+    wanted = [path for path, what in gone.items() if what not in done]
+    wanted += ["lamp/lamp.txt"] if "add lamp" in done else []
+    wanted += ["more/ferry.txt", "more/safe.txt"]
+    assert ["/".join(Path(path).parts[-2:]) for path in shared.base.documents()] == wanted
+    assert {v.outcome for v in report.verdicts} <= {"added", "unchanged", "duplicate"}
+    assert shared.is_whole()
+    assert shared.hits("lane ferry canary")
+    shared.base.close()
+    shared.other.close()

@@ -30,7 +30,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_file_is_told_with_a_command(name: str, tmp_path: Path) -> None:
+def test_a_refused_file_has_a_command(name: str, tmp_path: Path) -> None:
     data, command = REFUSED[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UnreadableFile) as refused:
@@ -39,7 +39,7 @@ def test_a_refused_file_is_told_with_a_command(name: str, tmp_path: Path) -> Non
         assert command in remedy(reason, name)
 
 
-def test_what_a_run_leaves_out_is_told_with_what_would_take_it_in(library: Library) -> None:
+def test_a_file_left_out_has_the_command_that_takes_it_in(library: Library) -> None:
     library.write(".openbookignore", "b.txt\n")
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
         library.write(name, sha256_hex(name.encode()))

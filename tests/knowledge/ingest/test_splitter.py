@@ -36,7 +36,7 @@ def test_a_size_without_characters_is_refused() -> None:
         Sizing(0)
 
 
-def test_the_size_is_that_of_the_knowledge_base_ever_after(tmp_path: Path, embedder: HashEmbedder) -> None:
+def test_the_size_stays_that_of_the_knowledge_base(tmp_path: Path, embedder: HashEmbedder) -> None:
     KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(200)).close()
     library = Library(tmp_path, embedder)
     text = " ".join(f"Sentence number {i} is about harbour {i % 7}." for i in range(100))
@@ -73,7 +73,7 @@ def test_where_a_passage_ends(text: str, expected: list[str]) -> None:
     assert passages(content(text)) == expected
 
 
-def test_wrapped_lines_are_no_better_place_than_sentences() -> None:
+def test_a_passage_ends_at_a_sentence_rather_than_a_wrapped_line() -> None:
     text = "One sentence that\nis wrapped over lines. Another one\nis wrapped, and this goes on\nfor longer than fits."
     assert passages(content(text), 80)[0].endswith("over lines.")
 
@@ -117,7 +117,7 @@ def test_a_heading_below_the_top_of_its_page_begins_a_passage() -> None:
     assert [(span.start, span.page) for span in split(document, passage_chars=100)] == [(0, 1), (8, 2)]
 
 
-def test_white_space_belongs_to_the_passage_before_and_is_none_alone() -> None:
+def test_white_space_belongs_to_the_passage_before() -> None:
     for text, spans in (
         ("x" * 100 + "\n", [(0, 99), (99, 101)]),
         ("a" * 90 + "\n" * 10 + "b" * 20, [(0, 100), (100, 120)]),

@@ -22,7 +22,7 @@ class TestFolder(StoreSuite):
         return self.folder / f"kb{self.made}"
 
 
-def test_a_url_of_no_known_database_is_named_without_its_password() -> None:
+def test_an_unknown_database_is_named_without_its_password() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'postgresql'") as raised:
         store_of(DatabaseUrl("postgresq://user:canary@host/name"))
     assert "canary" not in str(raised.value)

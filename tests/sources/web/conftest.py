@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from openbook.core.records import Verdict
-from openbook.sources import Item, KnownItem, Source
+from openbook.sources import KnownItem, Source
+from tests.sources.conftest import fetch
 
 PROSE = "The office is open from nine to five on every working day of the week, and closed on holidays. "
 
@@ -30,12 +29,13 @@ class Page:
 
 
 class LocalSite:
-    """`asked`: (path, headers) of each request. `ports`: of the other end of each connection."""
+    """`asked`: (path, headers) of each request. `ports`: of the other end of each connection. `hooks`: called when a path is asked for."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
         self.asked: list[tuple[str, Mapping[str, str]]] = []
         self.ports: set[int] = set()
+        self.hooks: dict[str, Callable[[], None]] = {}
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,6 +46,7 @@ class LocalSite:
             def do_GET(self) -> None:
                 site.asked.append((self.path, dict(self.headers)))
                 site.ports.add(self.client_address[1])
+                site.hooks.get(self.path, lambda: None)()
                 page = site.pages.get(self.path, Page(b"not here", 404))
                 if page.raw is not None:
                     self.close_connection = True
@@ -83,6 +84,12 @@ class LocalSite:
         head, nav = f"<head><title>{title}</title></head>", f"<nav><ul>{linked}</ul></nav>"
         self.add(path, f"<html>{head}<body>{nav}<main><h1>{title}</h1><p>{text}</p></main></body></html>", **more)
 
+    def add_pages(self, lines: str) -> None:
+        """A page for each line: its path, and after `->` where it leads."""
+        for line in lines.strip().splitlines():
+            path, _, links = line.partition("->")
+            self.add_page(path.strip(), *links.split())
+
     def paths(self) -> list[str]:
         return [path for path, _ in self.asked]
 
@@ -110,40 +117,23 @@ def _serving() -> Iterator[LocalSite]:
 
 
 class Kept:
-    """What a mirror keeps: takes a source's items, reads those with a new fingerprint, and drops what is gone."""
+    """As a mirror: takes a source's items, reads those with a new fingerprint, and drops what is gone."""
 
-    def __init__(self, folder: Path, max_bytes: int = 2_000_000) -> None:
-        self._folder, self._max_bytes, self._files = folder, max_bytes, itertools.count()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.known: dict[str, KnownItem] = {}
-        self.items: dict[str, Item] = {}
         self.data: dict[str, bytes] = {}
-        self.verdicts: dict[str, Verdict] = {}
-        self.read: list[str] = []
 
     def take(self, source: Source) -> Kept:
-        self.items, self.verdicts, self.read = {}, {}, []
-        for item in source.items(dict(self.known)):
-            if isinstance(item, Verdict):
-                self.verdicts[item.path] = item
-                continue
-            assert item.name not in self.items, f"{item.name} comes twice"
-            self.items[item.name] = item
-            old = self.known.get(item.name)
-            if old is None or not item.fingerprint or old.fingerprint != item.fingerprint:
-                self.read.append(item.name)
-                data = bytearray()
-                for piece in item.read():
-                    data += piece
-                    if len(data) > self._max_bytes:
-                        break
-                self.data[item.name] = bytes(data)
-            file = self._folder / str(next(self._files))
-            file.write_bytes(self.data[item.name])
-            self.known[item.name] = KnownItem(item.fingerprint, item.kept, file)
+        found = fetch(source, dict(self.known), most=2_000_000)
+        self.items, self.verdicts, self.read = found.items, found.verdicts, list(found.read)
+        self.data |= found.read
         failed = tuple(f"{path.rstrip('/')}/" for path, each in self.verdicts.items() if each.outcome == "failed")
-        for name in list(self.known):
-            if name not in self.items and not f"{name.rstrip('/')}/".startswith(failed):
-                del self.known[name]
+        self.known = {name: each for name, each in self.known.items() if f"{name.rstrip('/')}/".startswith(failed)}
+        for number, (name, item) in enumerate(self.items.items()):
+            file = self._folder / str(number)
+            file.write_bytes(self.data[name])
+            self.known[name] = KnownItem(item.fingerprint, item.kept, file)
         return self
 
 
