@@ -12,7 +12,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
 from tests.serving.browser.conftest import expect
-from tests.serving.conftest import BRIDGE, QUESTION, Running, add_file, eventually, path_of
+from tests.serving.conftest import BRIDGE, QUESTION, Running, add_file, path_of
 
 axe_of = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe
 
@@ -143,9 +143,10 @@ def views(with_receipts: Running, docs: Path) -> Views:
     add_file(base, docs / LONG, f"{MARKDOWN}\n{sign}\n")
     client = with_receipts.client
     assert client.post("/v1/questions", json={"question": QUESTION}).status_code == 200
-    eventually(lambda: client.get("/v1/questions").json()["data"][0]["state"] == "same")
+    client.post("/v1/questions/check", json={})
     add_file(base, docs / "bridge.txt", BRIDGE.replace("14 March", "2 April"))
-    eventually(lambda: client.get("/v1/questions").json()["data"][0]["state"] == "changed")
+    client.post("/v1/questions/check", json={})
+    assert client.get("/v1/questions").json()["data"][0]["state"] == "changed"
     return Views(with_receipts, base)
 
 
