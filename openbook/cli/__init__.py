@@ -74,7 +74,7 @@ def command() -> None:
     1 a problem was found; 2 a wrong option, setting or question
     3 the model; 4 the knowledge base; 5 the disk
     6 training; 7 the cluster
-    8 add or sync could not read some files and took in the rest (0 with --lenient)
+    8 add or sync could not read some files; the rest was added (0 with --lenient)
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 

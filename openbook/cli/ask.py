@@ -54,7 +54,7 @@ _MAX_QUESTION_BYTES = 1 << 20
     "--at-least",
     type=click.FloatRange(0, 1),
     default=0.0,
-    help="Show no answer that is less certain than this (0 to 1) or has no certainty, and exit with 1.",
+    help="Exit with 1, without an answer, if its certainty is unknown or less than this (0 to 1).",
 )
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")

@@ -60,7 +60,7 @@ def diagnose() -> None:
 @click.option(
     "--fail-under",
     type=click.FloatRange(0, 1),
-    help="Exit with 1 if a smaller share of the answers with documents (0 to 1) is right.",
+    help="Exit with 1 if the share of right answers with documents (0 to 1) is smaller.",
 )
 @cluster_option("Let the models answer on all machines of")
 @JSON
@@ -130,7 +130,7 @@ def _reviewed(path: Path) -> list[Question]:
     drafts = sum(not question.reviewed for question in questions)
     if drafts:
         raise ConfigError(
-            f"{drafts} of the {len(questions)} questions are drafts that nobody has reviewed. Review them: "
+            f"{drafts} of the {len(questions)} questions are unreviewed drafts. Review them: "
             f"openbook questions review {path}"
         )
     return questions

@@ -45,7 +45,7 @@ _CLUSTER = cluster_option("Parse and embed on all machines of", by_client=True)
 @click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_REQUIRE_LABEL
-@click.option("--unlabel", multiple=True, help="Take this label away from the documents (repeatable).")
+@click.option("--unlabel", multiple=True, help="Remove this label from the documents (repeatable).")
 @_OCR
 @_CLUSTER
 @_LENIENT
@@ -60,9 +60,9 @@ def add(
     lenient: bool,
     as_json: bool,
 ) -> None:
-    """Put files into the knowledge base, as one new version.
+    """Add files to the knowledge base, as one new version.
 
-    PATHS are files, or folders for all files below. To take out what is gone, too: openbook sync
+    PATHS are files or folders. To also remove documents whose files are gone: openbook sync
     """
     settings = context.read_settings(kb=kb, ocr=ocr)
     library, workers = context.library(settings), partial(context.workers, cluster)
@@ -70,7 +70,7 @@ def add(
         report = library.add(paths, require_labels=labels, unlabel=unlabel, progress=progress, workers=workers)
     _show(report, settings.kb_place, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
-        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
+        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document was added.")
     _refuse_failed(report, lenient=lenient)
 
 
@@ -157,10 +157,10 @@ def sync(
 ) -> None:
     """Update the documents of a folder, web site or other source.
 
-    Documents that are new, changed or renamed go in, and those that are gone go out, as one new version. An ADDRESS is
-    a web site such as https://docs.example.org/, a mailbox, a bucket and more: see docs/sources.md. The folder or
-    address is remembered with its globs, labels and OCR, which hold until you give others, or --reset. Without it, all
-    that is remembered, and all in the file sources.toml in the knowledge base's folder, is updated together.
+    Adds new, changed and renamed documents and removes those that are gone, as one new version. An ADDRESS is a web
+    site such as https://docs.example.org/, a mailbox, a bucket and more: see docs/sources.md. The command remembers the
+    folder or address with its globs, labels and OCR until you give others, or --reset. Without FOLDER, it updates all
+    that it remembers, and all in the file sources.toml in the knowledge base's folder.
     """
     settings = context.read_settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or ocr or reset or forget):
@@ -240,9 +240,9 @@ def _keep_syncing(
 @KB
 @JSON
 def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
-    """Take documents out; older versions keep them.
+    """Remove documents; older versions keep them.
 
-    DOCUMENTS are paths, or folders for all below. The result is one new version. To delete for good: openbook purge
+    DOCUMENTS are paths of documents or folders. The result is one new version. To delete for good: openbook purge
     """
     from openbook.knowledge.ingest.mirror import mirrored_files
     from openbook.knowledge.store.names import path_displayed
@@ -262,8 +262,7 @@ def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     back = [each.path for each in report.verdicts if is_there(each.path)]
     if back and not as_json:
         display.say(
-            f"Still where it is synced from: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
-            "not to."
+            f"Still at its source: {display.short_paths(back)}. The next sync adds it again unless you --exclude it."
         )
 
 
@@ -288,8 +287,8 @@ def purge(
 ) -> None:
     """Delete documents from all versions, and prove it.
 
-    DOCUMENTS are paths, or folders for all below. They go from all versions, indexes and caches, and a scan proves it.
-    Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
+    DOCUMENTS are paths of documents or folders. Deletes them from all versions, indexes and caches, then scans for
+    traces. Exits with 4 if the documents are purged but a file in the home folder may still hold traces, and names it.
     """
     from openbook.answers.standing_questions import recorded_changes
     from openbook.knowledge.erasure import resolve_in_all_versions

@@ -33,7 +33,7 @@ _MAX_VERSIONS = 20
 @KB
 @JSON
 def status(kb: Place | None, as_json: bool) -> None:
-    """Show what is in the knowledge base, and which files are not."""
+    """Show what the knowledge base holds, and what it does not."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
 
@@ -66,9 +66,7 @@ def _print_status(place: Place, status: Status, labels: Sequence[str], states: C
         if status.unreferenced
         else "",
     }
-    for name, value in rows.items():
-        if value:
-            display.say(f"{name:<15} {value}")
+    display.say_each(display.table(each for each in rows.items() if each[1]))
     if status.not_indexed:
         display.say(f"\nFiles not in the knowledge base ({len(status.not_indexed)}):")
     by_reason: dict[tuple[str, str], list[Verdict]] = {}
@@ -88,11 +86,12 @@ def _print_status(place: Place, status: Status, labels: Sequence[str], states: C
 def history(kb: Place | None, as_json: bool) -> None:
     """List the kept versions, newest first."""
     found = context.library(context.read_settings(kb=kb)).history()
-    lines = []
+    rows = []
     for each in found[:_MAX_VERSIONS]:
         tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
         time = each.created_at.replace("+00:00", "Z")
-        lines.append(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
+        rows.append((each.version, time, display.count(each.documents, "document"), f"{each.summary}{tags}"))
+    lines = display.table(rows)
     if len(found) > _MAX_VERSIONS:
         lines.append(f"... and {len(found) - _MAX_VERSIONS} older; --json lists all.")
     display.show(as_json, {"versions": found}, display.say_each, lines)
@@ -211,10 +210,10 @@ def reembed(embedder: str, kb: Place | None) -> None:
 def precompute(
     kb: Place | None, model: str | None, limit: int | None, cluster: str | None, replicas: int | None
 ) -> None:
-    """Read passages ahead, so that first answers are fast.
+    """Precompute passages so that first answers are fast.
 
-    What the model computed is kept on disk, up to the setting kv_disk; passages for which there is no room are skipped, and so
-    are documents with access labels. After an interruption, run the same command again. With --cluster, results are
+    The results are kept on disk, up to the setting kv_disk. Passages that do not fit are skipped, and so are documents
+    with access labels. After an interruption, run the same command again. With --cluster, results are
     kept where `serve` looks for them with the same --cluster and --replicas.
     """
     from openbook.answers.reading import strategy_of
@@ -237,7 +236,7 @@ def precompute(
         by_passage = strategy_of(settings.strategy, opened, Decoding()) == "each"  # otherwise it reads windows
         tokens = _read_ahead(base, opened, limit, at_once, by_passage=by_passage)
     read, too_long, left = sum(map(bool, tokens)), tokens.count(None), tokens.count(0)
-    said = f"{read:,} of {len(tokens):,} passages are read ({sum(filter(None, tokens)):,} tokens)"
+    said = f"{read:,} of {len(tokens):,} passages are precomputed ({sum(filter(None, tokens)):,} tokens)"
     if cluster is None:
         kept = states.kept()
         said += f"; {kept.states:,} states of {kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new"
@@ -248,7 +247,7 @@ def precompute(
         click.echo(f"Not all could be kept: {states.problem}.")
     elif left:
         room = "on the machines of the replicas" if cluster else f"(now {settings.kv_disk:,} MB)"
-        click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to read them too.")
+        click.echo(f"There is no room for the other {left:,}. Raise kv_disk {room} to precompute them too.")
 
 
 def _read_ahead(

@@ -51,7 +51,7 @@ def ls(path: str | None, kb: Place | None, scope: ScopeOptions, as_json: bool) -
 @scope_options
 @JSON
 def find(name: str, kb: Place | None, scope: ScopeOptions, as_json: bool) -> None:
-    """Print the path of each document that has NAME in it.
+    """Print the paths of documents that contain NAME.
 
     NAME may be a pattern such as '*.pdf', for the path or the file name.
     """
@@ -73,7 +73,7 @@ def grep(
 ) -> None:
     """Show the lines of documents that contain the words PATTERN.
 
-    White space in PATTERN matches any white space, line ends too.
+    White space in PATTERN matches any white space, including line ends.
     """
     with context.library(context.read_settings(kb=kb)) as library:
         found = scope.view_of(library).grep(pattern, expression=expression, case=case, limit=limit)

@@ -47,27 +47,28 @@ def list_models(available: bool, as_json: bool) -> None:
     damaged = {name: found for name, found in known.items() if isinstance(found, str)}
     offered = [name for name in CATALOGUE if name not in known]
     if available:
-        rows, lines = list[dict[str, Any]](), list[str]()
+        rows, cells = list[dict[str, Any]](), list[tuple[str, ...]]()
         for entry in CATALOGUE.values():
             row = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
             size, stored = sum(file.bytes for file in entry.files), entry.name in known
             rows.append({**row, "bytes": size, "tried_here": entry.tried, "stored": stored})
             states = (", stored" if stored else "") + ("" if entry.tried else ", not tried here")
-            needs = f"{f'{size / 1e6:,.0f} MB':>8}, needs {entry.memory_mb / 1e3:.1f} GB of memory"
-            lines.append(f"{entry.name:<28} {needs}, {entry.licence}{states}")
-        display.show(as_json, {"available": rows}, display.say_each, lines)
+            needs = f"needs {entry.memory_mb / 1e3:.1f} GB of memory, {entry.licence}{states}"
+            cells.append((entry.name, f"{size / 1e6:>5,.0f} MB", needs))
+        display.show(as_json, {"available": rows}, display.say_each, display.table(cells))
     else:
         value = {"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered}
         display.show(as_json, value, _print_models, here, damaged, len(offered))
 
 
 def _print_models(here: Sequence[ModelReference], damaged: Mapping[str, str], offered: int) -> None:
+    rows = []
     for each in here:
         size = sum(file.bytes for file in each.manifest.files.values()) / 1e6
-        about = f"{each.manifest.kind}, {each.manifest.quantisation}, {size:.0f} MB"
-        display.say(f"{each.name:<24} {each.digest[:12]}  {about}")
+        rows.append((each.name, each.digest[:12], f"{each.manifest.kind}, {each.manifest.quantisation}, {size:.0f} MB"))
+    display.say_each(display.table(rows))
     for name, reason in damaged.items():
-        display.say(f"{name:<24} damaged: {reason}", "red")
+        display.say(f"{name}  damaged: {reason}", "red")
     if offered:
         display.say(f"{offered} more can be fetched by name: openbook models list --available", "dim")
 
@@ -92,7 +93,7 @@ def pull(name: str) -> None:
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model.
 
-    Before that, a separate process loads it and runs a prompt.
+    A separate process first loads it and runs a prompt.
     """
     from openbook.inference.trial import check_usable
     from openbook.models import import_gguf
@@ -126,7 +127,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @click.argument("name")
 @YES
 def remove(name: str, yes: bool) -> None:
-    """Drop NAME, and delete the model if no other name means it."""
+    """Remove NAME, and delete its model if it has no other name."""
     store = _store()
     store.check_removable(name)
     display.confirm(f"Remove the model {name!r}?", yes=yes)
@@ -169,10 +170,10 @@ def promote(
     about = {"name": name, "model": found.model, "holder": found.holder}
     value = {**about, "passed": found.passed, "checks": found.checks}
     compared = f"{len(found.checks)} checks passed" if found.checks else "nothing to compare it with"
-    means = f"{name} now means {found.model} ({'without a gate' if without_gate else compared})."
+    means = f"{name} now points to {found.model} ({'without a gate' if without_gate else compared})."
     display.show(as_json, value, _print_checks, found.checks, means if found.passed else "")
     if not found.passed:
-        raise ModelError(f"{found.model[:12]} does not pass the gate, so {name!r} keeps its meaning.")
+        raise ModelError(f"{found.model[:12]} does not pass the gate, so {name!r} is not changed.")
 
 
 def _print_checks(checks: Sequence[Check], means: str) -> None:
@@ -234,15 +235,15 @@ def export(name: str, folder: Path) -> None:
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Make NAME mean what it meant before. Repeat it to go back further."""
-    display.say(f"{name} now means {_store().rollback(name).digest}.")
+    """Point NAME at its previous model. Repeat to go back further."""
+    display.say(f"{name} now points to {_store().rollback(name).digest}.")
 
 
 @models.command()
 @click.argument("name")
 @JSON
 def lineage(name: str, as_json: bool) -> None:
-    """Show what NAME was trained from, and what from NAME."""
+    """Show the ancestors and descendants of NAME."""
     from openbook.models.lineage import tree_of
 
     store = _store()

@@ -74,7 +74,7 @@ REPLICAS = click.option(
 )
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option(
-    "--label", "labels", multiple=True, help="Also documents that require this access label (repeatable)."
+    "--label", "labels", multiple=True, help="Include documents that require this access label (repeatable)."
 )
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")
 

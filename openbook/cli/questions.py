@@ -49,7 +49,7 @@ def questions() -> None:
 @cluster_option("Let the model write on all machines of")
 @click.option("-o", "--output", required=True, type=PATH, help="The new file to write, one question a line.")
 def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, output: Path) -> None:
-    """Let a model write questions that a knowledge base answers. They are drafts: review them before you use them.
+    """Draft questions that a knowledge base answers, with a model. Review them before you use them.
 
     To continue after a stop, run the same command again.
     """
@@ -73,7 +73,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
         write_questions(output, found.questions)
     part.unlink(missing_ok=True)
     for reason, times in found.rejected.items():
-        display.note(f"turned down {times:>5}: {reason}", "dim")
+        display.note(f"rejected {times:>5}: {reason}", "dim")
     if not found.questions:
         raise ConfigError(
             f"No question could be drafted: the model read {found.passages:,} passages, and nothing that it wrote passed the "
@@ -81,7 +81,7 @@ def draft(kb: Place | None, limit: int, model: str | None, cluster: str | None, 
         )
     few = f" of {limit:,} wanted" if len(found.questions) < limit else ""
     display.say(f"{len(found.questions):,} drafts{few} from {found.passages:,} passages, in {output}.")
-    display.say(f"Nobody has read them yet. Review them: openbook questions review {output}")
+    display.say(f"Review them before you use them: openbook questions review {output}")
 
 
 @questions.command()
@@ -105,7 +105,7 @@ def review(file: Path, kb: Place | None) -> None:
         if not _decide(work, each):
             break
     left = len(work.drafts())
-    again = f" To go on: openbook questions review {file}" if left else ""
+    again = f" To continue: openbook questions review {file}" if left else ""
     display.say(f"\nReviewed: {len(work.questions) - left:,}; still drafts: {left:,}.{again}")
 
 
@@ -157,12 +157,12 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
             case "s" | "skip":
                 return True
             case "e" | "edit":
-                question = _typed("Question (empty: as it is): ") or draft["question"]
-                given = _typed("Answers, with | between them (empty: as they are; |: none): ") or "|".join(answers)
+                question = _typed("Question (empty: keep it): ") or draft["question"]
+                given = _typed("Answers, separated by | (empty: keep them; |: none): ") or "|".join(answers)
                 try:
                     work.edit(draft, question, [part.strip() for part in given.split("|") if part.strip()])
                 except ConfigError as error:
-                    display.say(f"It stays as it is: {error}", "yellow")
+                    display.say(f"Not changed: {error}", "yellow")
             case "x" | "exit" | "quit" | None:
                 return False
             case _:

@@ -47,7 +47,7 @@ def _read(path: Path, most: int) -> bytes:
 
 @click.command()
 @click.argument("receipt", type=_FILE)
-@click.option("--kb", type=PLACE, help="The knowledge base that was asked (default: it is looked for).")
+@click.option("--kb", type=PLACE, help="The knowledge base that was asked (default: found by its id).")
 @JSON
 def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     """Answer again from a receipt and compare the bytes.
@@ -163,8 +163,8 @@ def verify(
 
     WHAT is a signed file (`purge --proof`, `ask --sign`; `-` is standard input), the folder of a log of receipts, or the
     name of a model. Without WHAT, all texts and indexes of the knowledge base are compared with their digests. A signed
-    file passes only with the signer's key. With --absent, a text is looked for, and is stored nowhere. Exits with 0 only
-    when everything holds.
+    file passes only with the signer's key. With --absent, searches for a text and stores it nowhere. Exits with 0 only
+    if every check passes.
     """
     from openbook.proofs.receipts import LOG_FILE
 
@@ -245,7 +245,7 @@ def _print_check(found: CheckResult) -> None:
         for line in found.damaged:
             display.say(line, indent=2)
         return
-    display.say(f"{found.contents:,} texts and {found.passages:,} passages are what their digests say.")
+    display.say(f"{found.contents:,} texts and {found.passages:,} passages match their digests.")
     for text in found.unreferenced:
         display.say(f"In no version, so the next change deletes it: {display.excerpt(text)}", indent=2)
     for problem in found.index_problems:
@@ -266,7 +266,7 @@ def _verify_signed(file: Path, key: str, as_json: bool) -> None:
     if not key:
         raise ProofError(
             f"{file} is intact, but the signer is unknown: it only matches the key inside the file (fingerprint "
-            f"{signed.fingerprint}), and anybody can make a key. Get the public key from the signer, who sees it with "
+            f"{signed.fingerprint}), and anyone can make a key. Get the public key from the signer, who sees it with "
             "`openbook verify --show-key`, and give it as --key."
         )
     content = signed.content

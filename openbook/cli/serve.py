@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, also a new one (repeatable).")
+@click.option("--kb", "places", multiple=True, type=PLACE, help="A knowledge base, created if missing (repeatable).")
 @click.option(
     "--model", "models", multiple=True, help="A model that requests may name; the first is the default (repeatable)."
 )
@@ -136,7 +136,7 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
             raise ConfigError(f"{place}: {CLOSED_BOOK!r} names answers without a knowledge base here; rename this one.")
         if place.name.encode("utf-8", "replace").decode() != place.name:
             raise ConfigError(
-                f"The name of the folder {place.name!r} is not UTF-8, so that nobody can ask for it. Rename it."
+                f"The name of the folder {place.name!r} is not UTF-8, so no request can name it. Rename it."
             )
         if place.name in there:
             raise ConfigError(
@@ -152,7 +152,7 @@ def _open_bases(settings: Settings, places: tuple[Place, ...]) -> tuple[dict[str
         if (base := there[place.name]) is None:
             base = opening.new_base(settings, place, embedder)
             click.echo(
-                f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
+                f"Created an empty knowledge base in {place}. Add documents on the web page, or "
                 f"with: openbook add FILES --kb {place}",
                 err=True,
             )
@@ -230,7 +230,7 @@ def _lasts(days: int | None) -> str:
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
 @click.option("--days", type=int, help="Days until the key expires (default: never).")
 def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
-    """Make a key, and show it this once. NAME says whose it is.
+    """Create a key and show it once. NAME says whose it is.
 
     The right `read` may ask and search; `write` may also add and remove documents; `admin` may also purge, and see metrics.
     """
@@ -243,7 +243,7 @@ def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> Non
 @keys.command()
 @click.argument("key_id")
 def rotate(key_id: str) -> None:
-    """Give a key a new secret, and show it this once. The old secret stops working at the next request.
+    """Give a key a new secret and show it once. The old secret stops working at the next request.
 
     Name, right, labels and uploads stay. A key with an expiry gets the same lifetime again.
     """
@@ -264,13 +264,19 @@ def list_keys(as_json: bool) -> None:
     value = [{**asdict(key), "days_left": file.days_left(key)} for key in found]
     for each in value:
         del each["hash"]
-    lines = [
-        f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({', '.join(key.labels) or 'no labels'})  "
-        f"{_lasts(file.days_left(key))}"
+    rows = [
+        (
+            key.id,
+            key.right,
+            key.created_at,
+            key.name,
+            f"({', '.join(key.labels) or 'no labels'})",
+            _lasts(file.days_left(key)),
+        )
         for key in found
     ]
-    none = ["There are no keys. Make one with: openbook keys new NAME"]
-    display.show(as_json, {"keys": value}, display.say_each, lines or none)
+    none = ["There are no keys. Create one: openbook keys new NAME"]
+    display.show(as_json, {"keys": value}, display.say_each, display.table(rows) or none)
 
 
 @keys.command()

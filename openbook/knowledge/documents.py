@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from openbook.core.errors import UnknownVersion
 from openbook.core.records import HeadingMark, PassageSpan, Receipt
@@ -146,7 +146,8 @@ def _spread(pairs: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]
 # --- files that are no documents --------------------------------------------------------------------------------------
 
 
-class RefusedFile(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
     """A file that is not in the knowledge base, or only with an older text."""
 
     path: str

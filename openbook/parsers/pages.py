@@ -15,19 +15,11 @@ import msgspec
 from openbook.core.errors import NoSuchPage
 from openbook.parsers.files import check_size
 from openbook.parsers.formats.pdf_pages import MAX_HEIGHT, WIDTH, PageMarks, PageQuote
+from openbook.parsers.sandbox import protocol
 from openbook.parsers.sandbox.pool import ask_once
-from openbook.parsers.sandbox.protocol import (
-    MARKS,
-    NONSENSE,
-    NUMBER_BYTES,
-    PIXELS,
-    SIDE_BYTES,
-    TASK_DRAW,
-    TASK_MARK,
-    Limits,
-)
+from openbook.parsers.sandbox.protocol import Limits
 
-MAX_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
+MAX_ANSWER_BYTES = len(protocol.PIXELS) + 2 * protocol.SIDE_BYTES + 3 * WIDTH * MAX_HEIGHT
 _RECTANGLE_BYTES = 40  # of its JSON, at most
 
 
@@ -39,11 +31,11 @@ def draw_page(
     `stop` is polled and ends the drawing. `command`: another worker. Raises NoSuchPage; NotReadNow if the machine could
     not draw or `stop` was true; else UnreadableFile.
     """
-    if not 1 <= page < 1 << 8 * NUMBER_BYTES:
+    if not 1 <= page < 1 << 8 * protocol.NUMBER_BYTES:
         raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
     check_size(len(data), limits.max_file_bytes)
-    question = [page.to_bytes(NUMBER_BYTES, "big"), data]
-    return ask_once(TASK_DRAW, question, limits, MAX_ANSWER_BYTES, PIXELS, _picture, stop, command)
+    question = [page.to_bytes(protocol.NUMBER_BYTES, "big"), data]
+    return ask_once(protocol.TASK_DRAW, question, limits, MAX_ANSWER_BYTES, protocol.PIXELS, _picture, stop, command)
 
 
 def find_marks(
@@ -55,22 +47,22 @@ def find_marks(
         found = msgspec.json.decode(answer, type=list[PageMarks])
         boxes = (box for marks in found for box in marks.rectangles)
         if len(found) != len(quotes) or not all(box[0] < box[2] and box[1] < box[3] for box in boxes):
-            raise ValueError(NONSENSE)
+            raise ValueError(protocol.NONSENSE)
         return found
 
     check_size(len(data), limits.max_file_bytes)
     asked = msgspec.json.encode(quotes)
-    question = [len(asked).to_bytes(NUMBER_BYTES, "big"), asked, data]
+    question = [len(asked).to_bytes(protocol.NUMBER_BYTES, "big"), asked, data]
     most = 1000 + sum(100 + _RECTANGLE_BYTES * (quote.end - quote.start) for quote in quotes)
-    return ask_once(TASK_MARK, question, limits, most, MARKS, decode, stop, command)
+    return ask_once(protocol.TASK_MARK, question, limits, most, protocol.MARKS, decode, stop, command)
 
 
 def _picture(answer: bytes) -> bytes:
     body = memoryview(answer)
-    width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
-    pixels = body[2 * SIDE_BYTES :]
+    width, height = (int.from_bytes(body[at : at + protocol.SIDE_BYTES], "big") for at in (0, protocol.SIDE_BYTES))
+    pixels = body[2 * protocol.SIDE_BYTES :]
     if not (1 <= width <= WIDTH and 1 <= height <= MAX_HEIGHT and len(pixels) == 3 * width * height):
-        raise ValueError(NONSENSE)
+        raise ValueError(protocol.NONSENSE)
     return png(width, height, pixels)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from pydantic import Field
 from openbook.core.errors import KnowledgeError, QuestionError, TextIsElsewhere
 from openbook.core.records import HeadingMark, MetadataValue, Verdict
 from openbook.knowledge import KnowledgeBase, remove
-from openbook.knowledge.documents import examples, headings_between, page_starts, refused_files
+from openbook.knowledge.documents import RefusedFile, examples, headings_between, page_starts, refused_files
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.knowledge.store.integrity import StoredContent
 from openbook.knowledge.store.names import display_path, resolve, resolve_one
@@ -205,14 +206,10 @@ def list_examples(call: CurrentCall, query: Annotated[ExamplesQuery, Query()]) -
     return OfVersion[Example](knowledge_base=base.id, version=version, data=data)
 
 
-class FileRemedy(Reply):
+@dataclass(frozen=True, slots=True)
+class FileRemedy(RefusedFile):
     """`remedy`: what to do, with the command; empty if nothing is known to help."""
 
-    object: Literal["verdict"] = "verdict"
-    path: str
-    outcome: Literal["skipped", "failed"]
-    reason: str
-    tried_at: str
     remedy: str
 
 
@@ -220,14 +217,13 @@ class FileRemedy(Reply):
 def verdicts(call: CurrentCall, query: Annotated[ListQuery, Query()]) -> OfVersion[FileRemedy]:
     """Files that are not in the knowledge base, or only with an older text, and what helps. Of uploads only the caller's own."""
     base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
-    uploads = all_uploads(call)
-    own = f"{uploads}{base.id}/{call.caller.id}/"
+    uploads, own = all_uploads(call), _own_uploads(call, base)
     with base.snapshot():
         version, found = base.version, refused_files(base, call.caller.labels)
     shown = [each for each in found if each.path.startswith(own) or not each.path.startswith(uploads)]
     data = [
         FileRemedy(
-            **each._asdict(),
+            **asdict(each),
             # The server has deleted an uploaded file, so that its path is of no use.
             remedy=remedy(each.reason, "FILE" if each.path.startswith(own) else each.path, base.store.place),
         )
@@ -246,7 +242,7 @@ class VerdictsBody(OfBase):
 async def remove_verdicts(call: CurrentCall, body: VerdictsBody) -> OfVersion[Verdict]:
     """Forget uploads of the caller's own that failed. Documents stay as they are."""
     base = call.service.base(body.knowledge_base)
-    own = f"{all_uploads(call)}{base.id}/{call.caller.id}/"
+    own = _own_uploads(call, base)
 
     def work(_: Call) -> OfVersion[Verdict]:
         mine = {each.path for each in refused_files(base, call.caller.labels) if each.path.startswith(own)}
@@ -386,3 +382,7 @@ def not_found() -> Iterator[None]:
 def all_uploads(call: Call) -> str:
     """The beginning of the path of every upload."""
     return display_path(Path(os.path.abspath(call.service.configuration.settings.uploads_dir))) + "/"
+
+
+def _own_uploads(call: Call, base: KnowledgeBase) -> str:
+    return f"{all_uploads(call)}{base.id}/{call.caller.id}/"

@@ -205,7 +205,7 @@ def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
 
 def test_drafts_are_refused_before_a_model_is_opened(diagnose: Out, opened: list[Any], questions: Path) -> None:
     questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    diagnose.refused(2, "1 of the 1 questions are drafts", "--model", "good")
+    diagnose.refused(2, "1 of the 1 questions are unreviewed drafts", "--model", "good")
     assert opened == []
 
 

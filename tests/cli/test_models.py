@@ -64,8 +64,9 @@ PASSAGES = {
 }
 
 
+@pytest.mark.laws
 @pytest.mark.model
-def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
+def test_a_new_name_is_compared_with_the_catalogues_model(
     model_reference: ModelReference, reader_reference: ModelReference, home_of_models: Path, tmp_path: Path, out: Out
 ) -> None:
     """Also where nobody has asked for it yet: the base, which cannot read, does not become the reader."""

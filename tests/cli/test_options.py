@@ -16,8 +16,8 @@ from openbook.core.config import Settings
 from openbook.core.errors import OpenBookError
 from tests.cli.conftest import Out
 
-SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient", "--webhook"}  # mean the same everywhere
-MAX_OPTIONS = 90
+SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient"}  # mean the same everywhere
+MAX_OPTIONS = 92
 MAX_SETTINGS = 20
 
 

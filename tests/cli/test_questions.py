@@ -48,7 +48,7 @@ def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, out: Out) -
     command = ("questions", "draft", "--kb", kb, "--model", "good", "-o", path)
     stdout = out.ok(*command, "-n", "2")
     assert "2 drafts from 2 passages" in stdout
-    assert "Nobody has read them yet" in stdout
+    assert "Review them before you use them" in stdout
     assert unreviewed(path) == len(read(path)) == 2
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     out.refused(2, "Choose another name", *command)
@@ -137,7 +137,7 @@ def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, ty
     type_in("z", "e", "???", "", "x")
     _, stdout, _ = out("questions", "review", drafts)
     assert "Type a, e, r, s or x, not 'z'." in stdout
-    assert "It stays as it is: The draft is not a valid question: The question is empty" in " ".join(stdout.split())
+    assert "Not changed: The draft is not a valid question: The question is empty" in " ".join(stdout.split())
     assert drafts.read_bytes() == before
 
 

@@ -228,11 +228,10 @@ def test_a_home_that_cannot_be_written_still_answers(elsewhere: KnowledgeBase, o
     asked(out, "--kb", elsewhere.folder)
 
 
+@pytest.mark.laws
 @pytest.mark.model
 @pytest.mark.usefixtures("reader_reference", "embedder_reference")
-def test_an_answer_of_a_real_model_is_replayed_from_itself_from_a_log_and_from_its_receipt(
-    tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_of_a_real_model_is_replayed(tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBOOK_HOME", str(MODEL_HOME))
     monkeypatch.setenv("OPENBOOK_KV_DISK", "0")
     log, file = tmp_path / "log", tmp_path / "answer.json"

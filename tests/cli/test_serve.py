@@ -16,7 +16,7 @@ from tests.cli.conftest import Out, served
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
-    assert out("keys", "list")[:2] == (0, "There are no keys. Make one with: openbook keys new NAME\n")
+    assert out("keys", "list")[:2] == (0, "There are no keys. Create one: openbook keys new NAME\n")
     token = out.ok("keys", "new", "Anna", "--right", "write", "--label", "hr").strip()
     key = KeyFile(own_home).find(token)
     assert key is not None
@@ -27,7 +27,7 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert (listed["id"], "hash" in listed) == (key.id, False)
     out("keys", "new", "Bert", "--days", "90")
     lines = out.ok("keys", "list").splitlines()
-    assert [line.split("  ")[-1] for line in lines] == ["never expires", "90 days left"]
+    assert [line.split("  ")[-1].strip() for line in lines] == ["never expires", "90 days left"]
     _, rotated, said = out("keys", "rotate", key.id)
     assert "The old one no longer works" in said
     assert KeyFile(own_home).find(token) is None
@@ -39,7 +39,7 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert out("keys", "new", "Anna", "--label", "Not One")[0] == 2
 
 
-def test_what_is_wrong_is_said_before_anything_is_opened(
+def test_wrong_options_are_refused_before_anything_is_opened(
     fakes: None, out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -55,7 +55,7 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     out.refused(2, "pip install 'openbook[serve]'", "serve")
 
 
-def test_it_answers_with_the_key_that_it_shows_once(own_home: Path) -> None:
+def test_the_server_answers_with_the_key_that_it_shows_once(own_home: Path) -> None:
     with served("--require-key", "--label", "hr") as (client, said, process):
         assert client.get("/v1/documents").status_code == 401
         assert process.stdout is not None
@@ -67,6 +67,7 @@ def test_it_answers_with_the_key_that_it_shows_once(own_home: Path) -> None:
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
 
 
+@pytest.mark.laws
 def test_the_fallback_model_is_served_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBOOK_FALLBACK_MODEL", "large")
     with served() as (client, _, _):
@@ -74,14 +75,15 @@ def test_the_fallback_model_is_served_too(monkeypatch: pytest.MonkeyPatch) -> No
     assert ids == ["echo", "echo:closed-book", "large", "large:closed-book", "hash"]
 
 
-def test_a_knowledge_base_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+@pytest.mark.laws
+def test_a_missing_knowledge_base_is_created(tmp_path: Path) -> None:
     other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
     other.close()
     with served("--kb", tmp_path / "new", "--kb", other.folder) as (client, said, process):
         assert client.get("/v1/documents").status_code == 200  # without a key
         assert "behind one, give --allow-host NAME or --require-key" in said
-        assert f"There was no knowledge base in {tmp_path / 'new'}; an empty one was made." in said
-        assert said.count("was made") == 1
+        assert f"Created an empty knowledge base in {tmp_path / 'new'}." in said
+        assert said.count("Created an empty") == 1
         assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}).status_code == 200
         process.send_signal(signal.SIGINT)
         assert process.communicate()[0] == ""  # no key is shown

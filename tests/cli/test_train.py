@@ -114,6 +114,7 @@ def model_of(folder: Path) -> str:
     return str(result["model"])
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("fakes")
 def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, out: Out) -> None:
     """It learns a file and a knowledge base, and what it learned is known when that is purged."""
@@ -160,7 +161,7 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     # Its target was not met, so it takes no name, unless one insists.
     code, stdout, _ = out("models", "promote", "tiny", stored.digest)
     assert (code, "FAILED  target loss" in stdout) == (3, True)
-    assert "tiny now means" in out.ok("models", "promote", "tiny", stored.digest, "--without-gate")
+    assert "tiny now points to" in out.ok("models", "promote", "tiny", stored.digest, "--without-gate")
     assert out("models", "rollback", "tiny")[0] == 3
 
     recipe.write_text(recipe.read_text().replace("steps = 10", "steps = 10\nstep = 2"))
@@ -169,9 +170,7 @@ def test_a_run_from_beginning_to_end(home: Path, tmp_path: Path, recipe: Path, o
     assert "unknown key 'loop.step'. Did you mean 'step_tokens'?" in stderr
 
 
-def test_the_version_that_is_named_is_the_one_that_is_learned(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_named_version_is_learned(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process changes the documents while they are read."""
     base_with(tmp_path, {"a.txt": "The ferry leaves at nine.", "b.txt": "The bridge was opened in 1926."}).close()
     read = KnowledgeBase.text
@@ -211,7 +210,8 @@ def test_a_run_keeps_the_documents_that_it_began_with(
     out.refused(TrainingError.exit_code, "already holds a run", "train", recipe, "--from-kb")
 
 
-def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, recipe: Path) -> None:
+@pytest.mark.laws
+def test_a_killed_dry_run_cannot_be_resumed(home: Path, recipe: Path) -> None:
     child = start(recipe, "--dry-run")
     eventually(lambda: bool(children_of(child.pid)))
     (training,) = children_of(child.pid)
@@ -224,7 +224,7 @@ def test_a_dry_run_that_the_system_killed_has_nothing_to_go_on_with(home: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "interrupted", "terminated"])
-def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_ends_with_the_same_model(how: str, home: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, steps=40)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert done(recipe, "--run", whole)[0] == 0
@@ -263,7 +263,7 @@ def test_without_pytorch_it_says_what_to_install(
     out.refused(2, "pip install 'openbook[train]'", "train", recipe)
 
 
-def test_runs_that_are_not_there(home: Path, out: Out) -> None:
+def test_missing_runs_are_reported(home: Path, out: Out) -> None:
     assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
     out.refused(6, "There is none yet", "runs", "show", "tiny")
 
@@ -280,7 +280,7 @@ def test_runs_that_are_not_there(home: Path, out: Out) -> None:
         ("result.json", "[" * 100_000),
     ],
 )
-def test_one_damaged_run_is_named_and_hides_no_other(home: Path, out: Out, name: str, content: str) -> None:
+def test_a_damaged_run_is_named_and_hides_no_other(home: Path, out: Out, name: str, content: str) -> None:
     for run in ("good", "torn"):
         (home / "runs" / run).mkdir(parents=True)
         (home / "runs" / run / "recipe.json").write_text('{"recipe": {}, "digest": "12"}')

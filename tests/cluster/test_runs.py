@@ -128,11 +128,11 @@ def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     folder: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 4)
-    assert said.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are read (")
+    assert said.startswith(f"{len(TEXTS)} of {len(TEXTS)} passages are precomputed (")
     assert len(list(folder.glob("read-*"))) == len(TEXTS)
     monkeypatch.setattr(RunEngine, "read_ahead", lambda self, prompt: 0 if HELD in prompt.passages[0] else 7)
     assert out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto") == (
-        "9 of 10 passages are read (63 tokens).\n"
+        "9 of 10 passages are precomputed (63 tokens).\n"
         "There is no room for the other 1. Raise kv_disk on the machines of the replicas to read them too.\n"
     )
 
@@ -182,7 +182,7 @@ def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
 def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: Path, out: Out) -> None:
     (folder / "kill").touch()
     said = out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
-    assert f"{len(TEXTS)} of {len(TEXTS)} passages are read (" in said  # behind what Ray says of the death
+    assert f"{len(TEXTS)} of {len(TEXTS)} passages are precomputed (" in said  # behind what Ray says of the death
     assert not (folder / "kill").exists()
     assert len(list(folder.glob("read-*"))) == len(TEXTS)
 

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from openbook.core.records import Decoding, sha256_hex
 from openbook.inference import decoding as decoding_module
 from openbook.inference.decoding import (
+    LEAST,
+    RANK_PRICE,
+    SURE,
     AnswerDecoder,
     Spans,
     TextStream,
+    choose,
     choose_token,
+    enough,
+    log_odds,
     log_softmax,
     request_digest,
+    score_of,
     uniform,
 )
 
@@ -99,7 +106,7 @@ def by_stable_sort(logits: NDArray[np.float32], decoding: Decoding, request: str
 def test_the_token_is_that_of_a_stable_sort(values: list[float], temperature: float, top_p: float, step: int) -> None:
     logits, decoding = np.array(values, dtype=np.float32), Decoding(temperature=temperature, top_p=top_p)
     with np.errstate(all="ignore"):
-        found, expected = (choose(logits, decoding, "r", step) for choose in (choose_token, by_stable_sort))
+        found, expected = (chosen(logits, decoding, "r", step) for chosen in (choose_token, by_stable_sort))
     np.testing.assert_equal(found, expected)
 
 
@@ -184,3 +191,51 @@ def test_whatever_the_model_prefers_a_quote_stands_in_the_text(text: str, seed: 
 )
 def test_a_quote_ends_with_whole_words(written: str, may_end: bool) -> None:
     assert Spans("Lila Ortega opened it in 1903. Li met her.").may_end(written.encode()) == may_end
+
+
+# --- the choice of a passage ----------------------------------------------------------------------------------------------
+
+ABSTAINS = -math.inf
+SCORES = st.lists(st.just(ABSTAINS) | st.floats(-60.0, 60.0), max_size=12)
+
+
+def test_log_odds_are_those_of_answering() -> None:
+    assert math.isclose(log_odds(-math.log1p(math.exp(1.5))), 1.5, rel_tol=1e-9)
+    assert -30 < log_odds(0.0) < -20
+    assert 20 < log_odds(-200.0) < 30
+    logits = np.array([1.0, 2.0, 1.0], np.float32)
+    assert score_of(logits, 1) == ABSTAINS
+    assert math.isclose(score_of(logits, 0), math.log(math.e + 1), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen", "is_enough"),
+    [
+        ([], None, False),
+        ([2.0, 2.0 + RANK_PRICE / 2], 0, True),
+        ([2.0, 2.0 + RANK_PRICE * 2], 1, True),
+        ([2.0, 2.0], 0, True),
+        ([ABSTAINS], None, False),
+        ([LEAST - 0.01], None, False),
+        ([LEAST + 0.01], 0, False),
+        ([SURE + 0.01], 0, True),
+        ([SURE - 0.01], 0, False),
+        ([0.0, SURE + RANK_PRICE + 0.01], 1, True),
+        ([0.0, SURE + RANK_PRICE - 0.01], 1, False),
+    ],
+)
+def test_the_surest_passage_is_chosen_less_a_price_for_its_rank(
+    scores: list[float], chosen: int | None, is_enough: bool
+) -> None:
+    assert (choose(scores), enough(scores)) == (chosen, is_enough)
+
+
+@given(SCORES, SCORES)
+def test_the_chosen_one_would_answer_and_what_is_enough_stays_so(scores: list[float], further: list[float]) -> None:
+    chosen = choose(scores)
+    if chosen is not None:
+        assert scores[chosen] - RANK_PRICE * chosen >= LEAST
+        assert choose([*scores, ABSTAINS]) == chosen
+    if enough(scores):
+        assert chosen is not None
+        assert enough(scores + further)

@@ -19,10 +19,10 @@ from openbook.core.errors import ContextOverflow, EngineError
 from openbook.core.parallel import Cancelled, Progress, never
 from openbook.core.records import Decoding, Embedder, Prompt, passage_block
 from openbook.inference import FrozenModel, load_model
+from openbook.inference.decoding import choose, enough
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
-from openbook.inference.passage_selection import choose, enough
 from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
 from tests.conftest import ROOT, flip, llama_engine

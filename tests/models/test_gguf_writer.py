@@ -18,8 +18,8 @@ from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, write_merged
 from openbook.models.importer import merge
+from openbook.models.lineage import TrainingRecord
 from openbook.models.reader_metadata import reader_of
-from openbook.models.training_record import TrainingRecord
 from tests.models.gguf_files import Recipe, Tensor, flip, lora, rewrite
 from tests.models.test_trained import store_file
 

@@ -21,7 +21,7 @@ from openbook.models import ModelReference, ModelStore, aliases, import_gguf
 from openbook.models.describe import describe
 from openbook.models.digest import hash_file
 from openbook.models.gguf import ValueType, read_gguf
-from openbook.models.verify_cache import stamp_path
+from openbook.models.verify import stamp_path
 from tests.models.gguf_files import Recipe, Tensor, flip, rewrite
 
 SMALL = Recipe().build()

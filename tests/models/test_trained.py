@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from openbook.core.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.importer import store_trained
-from openbook.models.lineage import memberships_of, models_trained_on, tree_of
-from openbook.models.training_record import TrainingRecord, text_digests
+from openbook.models.lineage import TrainingRecord, memberships_of, models_trained_on, text_digests, tree_of
 from tests.models.gguf_files import Tensor, flip, lora, rewrite
 
 LEARNED = "The harbour master of Sandhavn signs every travel expense claim above fifty crowns by hand."

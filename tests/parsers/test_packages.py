@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.core.errors import UnreadableFile
-from openbook.parsers.formats.packages import Package, core_properties, local, package_kind, parse_xml, resolve
+from openbook.parsers.formats.elements import local
+from openbook.parsers.formats.packages import Package, core_properties, package_kind, parse_xml, resolve
 
 from .samples import packed
 

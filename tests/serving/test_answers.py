@@ -312,30 +312,41 @@ def test_name_or_body_chooses_the_knowledge_base(towers: KnowledgeBase, serve: S
         assert answer_of(two.ask(TOWER, path=RESPONSES, openbook=chosen))["answer"] == by_name["answer"]
     assert answer_of(two.ask(TOWER, model="echo:towers", openbook={"where": "type = 'md'"}))["declined"]
     assert answer_of(two.ask(TOWER))["answer"] == ABSTENTION
-    ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
-    assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
-    assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
     assert two.client.get("/v1/models/echo:nothing").status_code == 404
 
 
-def test_request_names_one_of_several_models(serve: Serve, configuration: Configuration) -> None:
-    models = [named_model("one"), named_model("two")]
-    home = Settings(configuration.settings.home, aliases={"gpt-4o": "default", "o3": "two:closed-book"})
-    server = serve(models[0], more_models=[(models[1], None)], settings=home, receipts=configuration.settings.home)
+def test_request_names_a_model_or_an_alias(serve: Serve, configuration: Configuration, towers: KnowledgeBase) -> None:
+    models, home = [named_model("one"), named_model("two")], configuration.settings.home
+    aliases = {"gpt-4o": "default", "gpt-5": "default:towers", "o3": "two:closed-book", "text-embedding": "hash"}
+    more: dict[str, Any] = {"more_models": [(models[1], None)], "others": {"towers": towers}, "receipts": home}
+    server = serve(models[0], settings=Settings(home, aliases=aliases), **more)
     names = {"one": "one", "two": "two", "two:kb": "two", "one:closed-book": "one", "gpt-4o": "one", "o3": "two"}
     prints = dict[str, str]()
     for name, served in names.items():
         value = server.ask(QUESTION, model=name).json()
-        assert value["openbook"]["receipt"]["model"]["name"] == served
+        assert (value["model"], value["openbook"]["receipt"]["model"]["name"]) == (name, served)
+        assert (value["openbook"]["receipt"]["strategy"] == "closed-book") is (name in ("o3", "one:closed-book"))
         assert prints.setdefault(served, value["system_fingerprint"]) == value["system_fingerprint"]
         replayed = server.client.post("/v1/replay", json={"id": value["openbook"]["receipt"]["digest"]})
         assert replayed.json()["identical"]
     assert len(set(prints.values())) == 2
-    listed = [each["id"] for each in server.client.get("/v1/models").json()["data"]]
-    assert listed == ["one", "one:closed-book", "two", "two:closed-book", "hash", "gpt-4o", "o3"]
+    assert "55" in answer_of(server.ask(TOWER, model="gpt-5"))["answer"]
+    made = server.client.post("/v1/embeddings", json={"model": "text-embedding", "input": "x"})
+    assert made.status_code == 200
+    listed = {each["id"]: each["openbook"] for each in server.client.get("/v1/models").json()["data"]}
+    suffixes = ("", ":kb", ":towers", ":closed-book")
+    assert list(listed) == [*(f"{each}{end}" for each in ("one", "two") for end in suffixes), "hash", *aliases]
+    assert [listed[each]["mode"] for each in aliases] == ["open-book", "open-book", "closed-book", "embedder"]
+    assert [each["name"] for each in listed["gpt-5"]["knowledge_bases"]] == ["towers"]
+    assert [each["name"] for each in server.client.get("/api/tags").json()["models"]] == list(listed)
+    for name in aliases:
+        assert server.client.get(f"/v1/models/{name}").json()["openbook"] == listed[name]
     assert "two:closed-book" in server.ask(QUESTION, model="three").json()["error"]["message"]
     with pytest.raises(ConfigError, match="served once"):
         serve(models[0], more_models=[(models[0], None)])
+    for meaning in ("llama3", "default:nothing", "gpt-4o"):
+        with pytest.raises(ConfigError, match="which is not served"):
+            serve(models[0], settings=Settings(home, aliases={"x": meaning}))
     for model in models:
         model.close()
 

@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from openbook.core.config import Settings
-from openbook.core.errors import ConfigError
-from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
 from tests.conftest import ROOT
-from tests.serving.conftest import CHAT, OPENED, QUESTION, TOWER, Running, Serve, code, events_of, refusal
+from tests.serving.conftest import CHAT, OPENED, QUESTION, Running, Serve, code, events_of, refusal
 
 FILES = sorted((ROOT / "tests" / "data" / "clients").glob("*.json"))
 
@@ -92,38 +90,6 @@ def test_answer_is_at_most_half_the_context(shared: Running, serve: Serve) -> No
             assert answer["receipt"]["decoding"]["max_tokens"] == most
             lowered = f"'max_tokens' is lowered from {asked:,} to {most:,}, the most that this server allows."
             assert answer["warnings"] == ([lowered] if asked > most else [])
-
-
-# --- aliases ----------------------------------------------------------------------------------------------------------
-
-ALIASES = {
-    "gpt-4o-mini": "default",
-    "gpt-4o": "default:towers",
-    "o3": "echo:closed-book",
-    "text-embedding-3-small": "hash",
-}
-
-
-def test_alias_names_a_model_a_knowledge_base_or_the_embedder(
-    serve: Serve, configuration: Configuration, towers: KnowledgeBase
-) -> None:
-    server = serve(others={"towers": towers}, settings=Settings(configuration.settings.home, aliases=ALIASES))
-    value = server.ask(QUESTION, model="gpt-4o-mini").json()
-    assert (value["model"], value["choices"][0]["message"]["content"]) == ("gpt-4o-mini", OPENED)
-    assert "55" in server.ask(TOWER, model="gpt-4o").json()["openbook"]["answer"]
-    assert server.ask(QUESTION, model="o3").json()["openbook"]["receipt"]["strategy"] == "closed-book"
-    made = server.client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "x"})
-    assert made.status_code == 200
-    listed = {each["id"]: each["openbook"] for each in server.client.get("/v1/models").json()["data"]}
-    assert [listed[each]["mode"] for each in ALIASES] == ["open-book", "open-book", "closed-book", "embedder"]
-    assert [each["name"] for each in listed["gpt-4o"]["knowledge_bases"]] == ["towers"]
-    tags = [each["name"] for each in server.client.get("/api/tags").json()["models"]]
-    assert tags == list(listed)
-    for name in ALIASES:
-        assert server.client.get(f"/v1/models/{name}").json()["openbook"] == listed[name]
-    for meaning in ("llama3", "default:nothing", "gpt-4o-mini"):
-        with pytest.raises(ConfigError, match="which is not served"):
-            serve(settings=Settings(configuration.settings.home, aliases={"x": meaning}))
 
 
 # --- pages of other origins -------------------------------------------------------------------------------------------

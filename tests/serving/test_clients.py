@@ -25,17 +25,6 @@ from tests.conftest import ROOT
 from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code
 
 
-def test_chat_continues_with_its_own_message(client: openai.OpenAI) -> None:
-    asked: Any = {"role": "user", "content": QUESTION}
-    answer = client.chat.completions.create(model="echo", messages=[asked])
-    assert answer.choices[0].message.content == OPENED
-    assert (answer.model_extra or {})["openbook"]["citations"][0]["quote"] == OPENED
-    assert answer.usage is not None
-    messages: Any = [asked, answer.choices[0].message, {"role": "user", "content": "And who opened the bridge?"}]
-    second = client.chat.completions.create(model="echo", messages=messages)
-    assert second.choices[0].message.content == OPENED
-
-
 def test_response_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(model="echo", input=QUESTION)
     assert (whole.output_text, whole.status) == (OPENED, "completed")

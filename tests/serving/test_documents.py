@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -21,6 +22,7 @@ from openbook.knowledge import remove
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
+from openbook.parsers import ocr
 from openbook.proofs import purge as purge_module
 from openbook.proofs.signatures import PurgeProof, public_key, verify_signed
 from openbook.serving.errors import ApiError
@@ -28,6 +30,7 @@ from openbook.serving.routing import parse_form
 from openbook.serving.uploads import upload_name_problem
 from openbook.testing import HashEmbedder
 from tests.parsers.samples import ENCRYPTED_PDFS
+from tests.parsers.test_ocr import install, says
 from tests.serving.conftest import SAFE, SECRET, Running, Serve, add_file, code, path_of, refusal
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -140,6 +143,18 @@ def test_upload_of_a_hidden_text_looks_like_any_other(serve: Serve) -> None:
     assert work(SECRET, "hr") == (0, 5)  # its holder may see the document
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
+def test_upload_is_read_by_ocr_installed_meanwhile(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (verdict,) = upload(server, ("scan.png", IMAGE))
+    assert (verdict["outcome"], verdict["reason"]) == ("skipped", "an image: needs OCR")
+    monkeypatch.setattr(ocr, "best_engine", lambda: "tesseract eng of which eng")
+    install(tmp_path, says([("nine", 90)]), monkeypatch)
+    (verdict,) = upload(server, ("scan.png", IMAGE))
+    assert (verdict["outcome"], verdict["reason"]) == ("added", "")  # a reason could tell of another's document
+
+
 def test_verdicts_say_what_helps_and_each_caller_sees_and_forgets_its_own(server: Running, docs: Path) -> None:
     base, mine, theirs = server.bases["kb"], server.key("admin"), server.key("admin")
     image = str(add_file(base, docs / "a b.png", IMAGE))
@@ -153,7 +168,6 @@ def test_verdicts_say_what_helps_and_each_caller_sees_and_forgets_its_own(server
     needs, helps = "an image: needs OCR", f"{sys.executable} -m pip install 'openbook[ocr]'."
     help_ = remedy(needs, image, base.folder)
     assert by_path[image] == {
-        "object": "verdict",
         "path": image,
         "outcome": "skipped",
         "reason": needs,
@@ -214,18 +228,9 @@ def test_list_and_text_have_the_details_of_a_document(server: Running) -> None:
     heading = {"start": 0, "level": 1, "title": "Leave of absence"}
     assert (read["text"], read["origin"], read["headings"]) == (text, "https://x.example", [heading])
     assert server.get("/v1/documents/text", hr, path="memo.md", start=3).json()["headings"] == []
-
-
-def test_examples_are_of_documents_that_the_caller_may_see(server: Running) -> None:
-    long = "Twenty days. " * 30
-    plan = f"# Plan\n\n{long}\n\n## Closing of the harbour\n\n{long}".encode()
-    upload(server, ("plan.md", plan), headers=server.key("write", "hr"), labels="hr")
-    value = server.get("/v1/examples", server.key("read", "hr")).json()
-    assert (value["object"], value["version"], len(value["data"])) == ("list", server.bases["kb"].version, 4)
-    assert value["data"][0]["heading"] == "Closing of the harbour"
-    assert value["data"][0]["document"].endswith("plan.md")
-    value = server.get("/v1/examples", as_of=1, limit=1).json()
-    assert [(Path(each["document"]).name, each["heading"]) for each in value["data"]] == [("bridge.txt", "")]
+    examples = server.get("/v1/examples", as_of=1, limit=1).json()
+    assert (examples["object"], examples["version"]) == ("list", 1)
+    assert [(Path(each["document"]).name, each["heading"]) for each in examples["data"]] == [("bridge.txt", "")]
 
 
 def test_search_is_that_of_the_library(shared: Running) -> None:
@@ -241,36 +246,30 @@ def test_search_is_that_of_the_library(shared: Running) -> None:
 def test_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_may_see(
     server: Running, tmp_path: Path
 ) -> None:
-    base = server.bases["kb"]
+    base, hr = server.bases["kb"], server.key("admin", "hr")
     for folder, labels in (("north", ()), ("south", ("hr",))):
         (tmp_path / folder).mkdir()
         add_file(base, tmp_path / folder / "port.txt", f"The {folder}ern port.", *labels)
     add_file(base, tmp_path / "north" / "crane.txt", "The crane is red.")
-    north, south, hr = f"{tmp_path}/north", f"{tmp_path}/south", server.key("admin", "hr")
+    north, south = f"{tmp_path}/north", f"{tmp_path}/south"
     for route, more in (("text", {}), ("history", {}), ("difference", {"before": 1})):
-        for name, headers, path in (
-            ("port.txt", None, f"{north}/port.txt"), ("south/port.txt", hr, f"{south}/port.txt")
-        ):  # fmt: skip
-            assert server.get(f"/v1/documents/{route}", headers, path=name, **more).json()["path"] == path
+        for name, headers, path in (("port.txt", None, north), ("south/port.txt", hr, south)):
+            found = server.get(f"/v1/documents/{route}", headers, path=name, **more).json()
+            assert found["path"] == f"{path}/port.txt"
         for name in ("south/port.txt", f"{south}/port.txt", "safe.txt", south):
             refused = server.get(f"/v1/documents/{route}", path=name, **more)
             assert refusal(refused) == (404, "document_not_found", "path")
             assert "/south" not in refused.text.replace(name, "")
-    for name, headers, said in (
-        ("port.txt", hr, "2 documents end in 'port.txt'"),
-        ("save.txt", hr, "Did you mean 'safe.txt'?"),
-        (north, None, "is a folder of 2 documents"),
-    ):
-        assert said in server.get("/v1/documents/text", headers, path=name).text
-    assert "Did you mean" not in server.get("/v1/documents/text", path="save.txt").text  # safe.txt is hidden
-
-    def removed(*names: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        return server.client.post("/v1/documents/remove", json={"documents": names}, headers=headers)
-
-    assert refusal(removed("port.txt", headers=hr)) == (404, "document_not_found", "documents")
-    assert refusal(purge(server, "safe.txt")) == (404, "document_not_found", "documents")
-    gone = [each["path"] for each in removed("port.txt", north).json()["data"]]
-    assert gone == [f"{north}/port.txt", f"{north}/crane.txt"]
+    assert "2 documents end in 'port.txt'" in server.get("/v1/documents/text", hr, path="port.txt").text
+    assert "is a folder of 2 documents" in server.get("/v1/documents/text", path=north).text
+    for headers, is_told in ((None, False), (hr, True)):  # safe.txt is hidden
+        said = server.get("/v1/documents/text", headers, path="save.txt").text
+        assert ("Did you mean 'safe.txt'?" in said) is is_told
+    body = {"documents": ["port.txt", north]}
+    refused = server.client.post("/v1/documents/remove", json=body, headers=hr)
+    assert refusal(refused) == refusal(purge(server, "safe.txt")) == (404, "document_not_found", "documents")
+    removed = server.client.post("/v1/documents/remove", json=body).json()["data"]
+    assert [each["path"] for each in removed] == [f"{north}/port.txt", f"{north}/crane.txt"]
     assert purge(server, "crane.txt").json()["documents"] == [f"{north}/crane.txt"]
     assert {f"{south}/port.txt", path_of(base, "safe.txt")} <= set(listed(server, hr))
 
@@ -301,44 +300,31 @@ def test_invalid_parameters_are_refused(shared: Running) -> None:
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def test_versions_of_a_document_are_listed_and_compared(server: Running, docs: Path) -> None:
-    base, path = server.bases["kb"], docs / "ferry.md"
+def test_versions_of_a_document_are_listed_and_compared(serve: Serve, docs: Path) -> None:
+    server, path = serve(text_chars=200), docs / "ferry.md"
+    base = server.bases["kb"]
     add_file(base, path, path.read_text().replace("nine", "ten").replace("4 crowns", "5 crowns"))
     remove(base, [ferry := path_of(base, "ferry.md")])
-    add_file(base, path, "# Ferry\n\nIt is closed.")
+    add_file(base, path, "# Ferry\n\nIt is closed." + " " * 10 + "word " * 100)
     value = server.get("/v1/documents/history", path=ferry).json()
     assert (value["object"], value["path"]) == ("list", ferry)
-    changes = [(each["version"], each["change"], each["characters"]) for each in value["data"]]
-    assert changes == [(5, "added", 22), (4, "removed", 0), (3, "changed", 82), (1, "added", 83)]
+    assert [(each["version"], each["change"]) for each in value["data"]] == [
+        (5, "added"), (4, "removed"), (3, "changed"), (1, "added")
+    ]  # fmt: skip
     times = {each["version"]: each["created_at"] for each in server.get("/v1/versions").json()["data"]}
     assert all(each["created_at"] == times[each["version"]] for each in value["data"])
     value = server.get("/v1/documents/difference", path=ferry, before=1, after=3).json()
     assert (value["object"], value["path"], value["before"], value["after"]) == ("document.difference", ferry, 1, 3)
     pieces = [(each["kind"], each["text"], each["chars"]) for each in value["pieces"] if each["kind"] != "same"]
     assert pieces == [("removed", "nine", 4), ("added", "ten", 3), ("removed", "4", 1), ("added", "5", 1)]
-    for before, after, kind in ((0, 1, "added"), (5, 4, "removed")):
-        (piece,) = server.get("/v1/documents/difference", path=ferry, before=before, after=after).json()["pieces"]
-        assert (piece["kind"], piece["text"]) == (kind, base.text(ferry, max(before, after)))
-    newest = server.get("/v1/documents/difference", path=ferry, before=5).json()
-    assert newest["pieces"] == [{"kind": "skipped", "text": "", "chars": 22}]
-
-
-def test_difference_is_cut_at_the_bound_and_hides_what_the_caller_may_not_see(serve: Serve, docs: Path) -> None:
-    server = serve(text_chars=10)
-    base, hr, difference = server.bases["kb"], server.key("read", "hr"), "/v1/documents/difference"
-    assert server.get(difference, path=str(docs / "ferry.md"), before=0, after=1).json()["pieces"] == [
-        {"kind": "added", "text": "# Ferry\n\nT", "chars": 10},
-        {"kind": "skipped", "text": "", "chars": 73},
-    ]
+    (whole,) = server.get("/v1/documents/difference", path=ferry, before=3, after=4).json()["pieces"]
+    assert (whole["kind"], whole["text"]) == ("removed", base.text(ferry, 3))
+    added, rest = server.get("/v1/documents/difference", path=ferry, before=4).json()["pieces"]
+    assert (added["chars"], rest["kind"], rest["text"]) == (200, "skipped", "")  # cut at the bound of a text
     safe = path_of(base, "safe.txt")
-    assert server.get(difference, hr, path=safe, before=1, after=2).json()["pieces"][0]["text"] == SECRET[:10]
-    refused = [server.get(difference, path=safe, before=1)]
     add_file(base, docs / "safe.txt", SAFE, "finance")  # the same path, with another label
-    for label in ("hr", "finance"):
-        refused.append(server.get("/v1/documents/history", server.key("read", label), path=safe))
-    assert {code(each) for each in refused} == {(404, "document_not_found")}
-    both = server.get("/v1/documents/history", server.key("read", "hr", "finance"), path=safe)
-    assert [each["change"] for each in both.json()["data"]] == ["changed", "added"]
+    for labels, status in ((("hr",), 404), (("finance",), 404), (("hr", "finance"), 200)):
+        assert server.get("/v1/documents/history", server.key("read", *labels), path=safe).status_code == status
 
 
 # --- removing and purging ---------------------------------------------------------------------------------------------

@@ -46,19 +46,20 @@ NOT_CHECKED = [checks.positive_data_acceptance]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("examples", [1, pytest.param(5, marks=pytest.mark.laws)])  # of each kind for each route
+# (each route so far from the last, examples of each kind)
+@pytest.mark.parametrize(("step", "examples"), [(6, 1), pytest.param(1, 5, marks=pytest.mark.laws)])
 def test_generated_requests_are_answered_as_described(
-    with_receipts: Running, monkeypatch: pytest.MonkeyPatch, examples: int
+    with_receipts: Running, monkeypatch: pytest.MonkeyPatch, step: int, examples: int
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     description = with_receipts.client.get("/openapi.json").json()
-    operations = [each.ok() for each in schemathesis.openapi.from_dict(description).get_all_operations()]
+    operations = [each.ok() for each in schemathesis.openapi.from_dict(description).get_all_operations()][::step]
     for mode in ("positive", "negative"):
         asked = 0
         for operation in operations:
             if mode == "positive" or can_be_wrong(operation.definition.raw):
                 asked += _ask(with_receipts, operation, mode, examples)
-        assert asked >= 20, mode
+        assert asked >= len(operations) // 2, mode
 
 
 def can_be_wrong(described: dict[str, Any]) -> bool:

@@ -11,6 +11,8 @@ from openbook.core.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
 from tests.conftest import flip
 
+pytestmark = pytest.mark.laws
+
 RECIPE = "a" * 64
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,10 @@ from openbook.training.evaluation import (
     sample_answers,
 )
 from openbook.training.trees import Branch, Tree, row_of
-from tests.training.networks import Letters, small_network
+from tests.training.examples import Letters
+from tests.training.networks import small_network
+
+pytestmark = pytest.mark.laws
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

@@ -20,9 +20,9 @@ from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation
 from openbook.models.importer import merge, store_trained
+from openbook.models.lineage import TrainingRecord
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.reader_metadata import reader_of
-from openbook.models.training_record import TrainingRecord
 from openbook.training.attention import Batch, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
 from openbook.training.network import (
@@ -40,6 +40,8 @@ from openbook.training.recipe import Method
 from openbook.training.trees import Branch, Tree, row_of
 from tests.conftest import llama_engine
 from tests.training.networks import SHAPE, write_tiny_model
+
+pytestmark = pytest.mark.laws
 
 PASSAGES = ("The ferry to Holm leaves at nine.\n", "Dogs are welcome.\n", "The train leaves at noon, and at five.\n")
 PROMPT = Prompt("Answer.", PASSAGES, "When does it leave?", side_by_side=True)

@@ -11,7 +11,10 @@ from openbook.training import checkpoints
 from openbook.training.loop import EvalResult, Learner, learning_rate
 from openbook.training.network import lora_pairs, make_trainable
 from openbook.training.recipe import Optimiser, Recipe
-from tests.training.networks import small_network, small_recipe, small_trees
+from tests.training.examples import small_recipe, small_trees
+from tests.training.networks import small_network
+
+pytestmark = pytest.mark.laws
 
 
 def new_learner(recipe: Recipe) -> Learner:

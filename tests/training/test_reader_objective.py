@@ -19,7 +19,7 @@ from openbook.training.reader_objective import (
     reader_trees,
 )
 from openbook.training.recipe import ReaderObjective
-from tests.training.networks import Letters
+from tests.training.examples import Letters
 
 LETTERS: Any = Letters()
 LINES = [

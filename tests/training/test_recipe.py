@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from openbook.core.errors import ConfigError, StorageError
 from openbook.models.aliases import name_problem
+from openbook.models.lineage import TrainingRecord
 from openbook.models.manifest import checked_date
-from openbook.models.training_record import TrainingRecord
 from openbook.training.recipe import load_recipe
 from tests.conftest import ROOT
-from tests.training.networks import small_recipe
+from tests.training.examples import small_recipe
 
 SHIPPED = ROOT / "openbook" / "models" / "data"
 BASE = f"""[base]

@@ -16,9 +16,9 @@ from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf
+from openbook.models.lineage import TrainingRecord, text_digests
 from openbook.models.manifest import Manifest
 from openbook.models.runs import read_run
-from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.training.distributed import Processes
 from openbook.training.loop import EvalResult
 from openbook.training.network import load_network, write_vocabulary
@@ -38,9 +38,12 @@ from openbook.training.run import (
 from tests.cli.test_train import write_recipe
 from tests.conformance.models import PROMPT
 from tests.conftest import ROOT, flip, llama_engine
-from tests.training.networks import SHAPE, small_recipe, write_tiny_model
+from tests.training.examples import small_recipe
+from tests.training.networks import SHAPE, write_tiny_model
 from tests.training.test_datasets import data
 from tests.training.test_reader_objective import LINES
+
+pytestmark = pytest.mark.laws
 
 
 def quiet(event: Event) -> None:

@@ -1,16 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.training.attention import batch_of, pieces_of
-from openbook.training.network import learned_logits, loss_sum
 from openbook.training.trees import Branch, Tree, epoch_steps, fit, micro_batches, row_of, steps_per_epoch
-from tests.training.networks import dense_logits, small_network, small_trees
 
 TOKENS = st.integers(0, 96)
 BRANCHES = st.builds(Branch, st.lists(TOKENS, min_size=2, max_size=8).map(tuple), st.integers(0, 1))
@@ -25,48 +19,12 @@ TREES = st.lists(
 )
 
 
-def logits(network: object, *trees: Tree) -> torch.Tensor:
-    return learned_logits(network, batch_of([row_of(tree) for tree in trees]))
-
-
-def apart(tree: Tree) -> list[Tree]:
-    return [tree.with_branches([branch]) for branch in tree.branches]
-
-
-def test_trees_give_what_their_branches_give_alone_and_what_one_dense_mask_gives() -> None:
-    network, trees = small_network(), small_trees(12)
-    together = logits(network, *trees)  # with padding
-    alone = torch.cat([logits(network, each) for tree in trees for each in apart(tree)])
-    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
-    dense = torch.cat([dense_logits(network, row_of(tree)) for tree in trees])
-    torch.testing.assert_close(together, dense, rtol=1e-5, atol=1e-5)
-
-
-def test_a_tree_gives_the_gradients_that_its_branches_give_alone() -> None:
-    tree = max(small_trees(6), key=lambda t: len(t.branches))
-    gradients = []
-    for trees in ([tree], apart(tree)):
-        network = small_network().requires_grad_(True)
-        for each in trees:
-            loss_sum(network, batch_of([row_of(each)])).backward()
-        gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
-    for name, together in gradients[0].items():
-        torch.testing.assert_close(together, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)
-
-
-def test_a_passage_is_read_without_the_others_and_the_question_behind_the_longest() -> None:
+def test_a_question_follows_its_longest_passage() -> None:
     tree = Tree((1, 2), (Branch((7, 8), 1, reads=(0, 2)), Branch((7, 8), 1)), passages=((3,), (4, 4, 4, 4), (5, 5)))
     row = row_of(tree)
     assert row.positions == [0, 1, 2, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3]
     assert row.visible_parts == [(0,), (0, 1), (0, 2), (0, 3), (0, 1, 3, 4), (0, 5)]
     assert tree.with_branches(tree.branches).passages == ((3,), (5, 5))
-    network, other = small_network(), replace(tree, passages=((3,), (6, 6), (5, 5)))
-    torch.testing.assert_close(logits(network, tree), logits(network, other), rtol=1e-5, atol=1e-5)
-
-
-def test_whole_sequences_need_no_mask() -> None:
-    pieces = pieces_of(row_of(Tree((), (Branch(tuple(range(12)), 0),))))
-    assert [piece.mask for piece in pieces] == [None]
 
 
 @given(TREES, st.integers(10, 100), st.integers(0, 3), st.integers(0, 3))

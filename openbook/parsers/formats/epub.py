@@ -12,8 +12,9 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, Metadata
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
+from openbook.parsers.formats.elements import child, children, descendants
 from openbook.parsers.formats.html import decode_page, parse_page
-from openbook.parsers.formats.packages import Package, child, children, common_metadata, descendants, resolve
+from openbook.parsers.formats.packages import Package, common_metadata, resolve
 
 _CONTAINER = "META-INF/container.xml"
 _TABLE = "application/x-dtbncx+xml"

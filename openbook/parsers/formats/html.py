@@ -14,8 +14,9 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, HeadingMark
 from openbook.parsers.blocks import MAX_DEPTH, Text, text_content
 from openbook.parsers.characters import clean, decode, one_line
+from openbook.parsers.formats.elements import number
 from openbook.parsers.formats.frontmatter import make_metadata
-from openbook.parsers.formats.packages import common_metadata, number
+from openbook.parsers.formats.packages import common_metadata
 from openbook.parsers.metadata import EDITION_KEYS, key_name
 
 MAX_TABLES = 100  # inside one another

@@ -10,18 +10,17 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
-from openbook.parsers.formats.packages import (
-    Package,
+from openbook.parsers.formats.elements import (
     attribute,
     child,
     children,
-    core_properties,
     descendants,
     local,
     number,
     outermost,
     text_chars,
 )
+from openbook.parsers.formats.packages import Package, core_properties
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument."
 _MAX_COUNT = 999_999_999

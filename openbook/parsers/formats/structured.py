@@ -12,9 +12,9 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content
 from openbook.parsers.blocks import Blocks, text_content
 from openbook.parsers.characters import clean, one_line
+from openbook.parsers.formats.elements import local
 from openbook.parsers.formats.frontmatter import make_metadata
 from openbook.parsers.formats.html import decode_page, parse_html, parse_page
-from openbook.parsers.formats.packages import local
 from openbook.parsers.formats.spreadsheets import row_line
 from openbook.parsers.formats.text import markdown_headings, parse_plain, read_text
 

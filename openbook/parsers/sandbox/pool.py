@@ -27,17 +27,8 @@ from openbook.core.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import one_line
 from openbook.parsers.files import NEEDS_MEMORY
 from openbook.parsers.ocr import MAX_PAGES, ocr_engine
-from openbook.parsers.sandbox.protocol import (
-    HELLO,
-    NAME_BYTES,
-    NONSENSE,
-    NUMBER_BYTES,
-    TASK_PARSE,
-    Limits,
-    Parsed,
-    decode_answer,
-    read_frame,
-)
+from openbook.parsers.sandbox import protocol
+from openbook.parsers.sandbox.protocol import Limits, Parsed
 
 MAX_ANSWER_BYTES = 512_000_000
 MAX_FILES_PER_WORKER = 500  # libraries' leaked memory must not pile up
@@ -72,7 +63,7 @@ class ParserPool:
     ) -> None:
         self._limits = limits
         self._count = workers
-        settings = {**asdict(limits), "task": TASK_PARSE, "ocr": ocr_engine(ocr), "by_value": by_value}
+        settings = {**asdict(limits), "task": protocol.TASK_PARSE, "ocr": ocr_engine(ocr), "by_value": by_value}
         self._command = [*(command or _worker_command()), json.dumps(settings)]
         self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
         self._mine = threading.local()  # the worker of each thread
@@ -130,13 +121,13 @@ class ParserPool:
     def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Parsed | None:
         """The worker's answer; None if it ended instead, and is reaped."""
         name = os.fsencode(path)
-        question = [name] if data is None else [len(name).to_bytes(NUMBER_BYTES, "big"), name, data]
+        question = [name] if data is None else [len(name).to_bytes(protocol.NUMBER_BYTES, "big"), name, data]
         is_broken = False
         try:
             answer = worker.ask(question, self._limits.timeout_s)
-            outcome = None if answer is None else decode_answer(answer)
+            outcome = None if answer is None else protocol.decode_answer(answer)
         except ValueError:  # the worker may have been taken over
-            outcome, is_broken = UnreadableFile(NONSENSE), True
+            outcome, is_broken = UnreadableFile(protocol.NONSENSE), True
         if outcome is None or is_broken or worker.is_late or worker.files >= MAX_FILES_PER_WORKER:
             worker.reap()
             self._workers.discard(worker)
@@ -182,21 +173,23 @@ class Worker:
         self.files += 1
         self._stderr_tail = b""  # said about earlier files
         if not self._is_ready:
-            self._is_ready = self._exchange([], _START_S, NAME_BYTES, stop) == HELLO
+            self._is_ready = self._exchange([], _START_S, protocol.NAME_BYTES, stop) == protocol.HELLO
             if not self._is_ready:
                 return None
-        name = secrets.token_bytes(NAME_BYTES)
+        name = secrets.token_bytes(protocol.NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + max_bytes, stop)
+        frame = self._exchange(
+            [size.to_bytes(4, "big"), name, *question], timeout_s, protocol.NAME_BYTES + max_bytes, stop
+        )
         until = time.monotonic() + MAX_PAGES * timeout_s
         while frame == name and time.monotonic() < until:  # OCR makes progress
-            frame = self._exchange([], timeout_s, NAME_BYTES + max_bytes, stop)
+            frame = self._exchange([], timeout_s, protocol.NAME_BYTES + max_bytes, stop)
         if frame == name:
             self.is_late = True
             return None
-        if frame and frame[:NAME_BYTES] != name:
-            raise ValueError(NONSENSE)
-        return frame[NAME_BYTES:] if frame else None
+        if frame and frame[: protocol.NAME_BYTES] != name:
+            raise ValueError(protocol.NONSENSE)
+        return frame[protocol.NAME_BYTES :] if frame else None
 
     def _exchange(self, parts: Sequence[bytes], timeout_s: float, max_bytes: int, stop: Callable[[], bool]) -> bytes:
         """The frame of the answer; empty if there is none."""
@@ -216,7 +209,7 @@ class Worker:
                 rest = memoryview(part)
                 while rest:  # a pipe may take less than all of it
                     rest = rest[self.process.stdin.write(rest) :]
-            return read_frame(self._answers, max_bytes)
+            return protocol.read_frame(self._answers, max_bytes)
         except (OSError, ValueError, MemoryError):  # it is gone, or the pool was closed
             return b""
         finally:
@@ -283,11 +276,11 @@ def ask_once(
         answer = worker.ask(question, limits.timeout_s, max_bytes, stop)
         if answer is not None and answer.startswith(prefix):
             return decode(answer[len(prefix) :])
-        outcome = None if answer is None else decode_answer(answer)
+        outcome = None if answer is None else protocol.decode_answer(answer)
         if isinstance(outcome, tuple):
-            raise ValueError(NONSENSE)
+            raise ValueError(protocol.NONSENSE)
     except ValueError as error:
-        raise UnreadableFile(NONSENSE) from error
+        raise UnreadableFile(protocol.NONSENSE) from error
     finally:
         worker.reap()
     raise outcome or (NotReadNow("it was stopped") if stop() else worker.last_words(limits))

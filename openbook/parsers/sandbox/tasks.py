@@ -22,20 +22,7 @@ from openbook.core.errors import UnreadableFile
 from openbook.core.records import sha256_hex
 from openbook.parsers import parse_bytes, parse_file
 from openbook.parsers.files import NEEDS_MEMORY
-from openbook.parsers.sandbox.protocol import (
-    HELLO,
-    KINDS,
-    MARKS,
-    NAME_BYTES,
-    NUMBER_BYTES,
-    PIXELS,
-    SIDE_BYTES,
-    TASK_DRAW,
-    TASK_MARK,
-    TASK_PARSE,
-    read_frame,
-    write_frame,
-)
+from openbook.parsers.sandbox import protocol
 
 _MAX_REASON_CHARS = 300
 _MAX_PATH_BYTES = 1_000_000
@@ -47,16 +34,18 @@ def main(arguments: list[str]) -> None:
     _limit_memory(settings["memory_mb"])
     _end_with_parent(questions.fileno())
     set_alarm = getattr(signal, "alarm", lambda seconds: 0)  # not on every platform
-    write_frame(answers, HELLO, b"")
-    while frame := read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
+    protocol.write_frame(answers, protocol.HELLO, b"")
+    while frame := protocol.read_frame(questions, _MAX_PATH_BYTES + settings["max_file_bytes"]):
         set_alarm(int(settings["timeout_s"]) + 3)  # a little longer than the parent waits: the parent's clock decides
 
-        def progress(name: bytes = frame[:NAME_BYTES]) -> None:
+        def progress(name: bytes = frame[: protocol.NAME_BYTES]) -> None:
             set_alarm(int(settings["timeout_s"]) + 3)
-            write_frame(answers, name, b"")
+            protocol.write_frame(answers, name, b"")
 
-        write_frame(answers, frame[:NAME_BYTES], answer(frame[NAME_BYTES:], settings, progress))
-        if settings["task"] != TASK_PARSE:
+        protocol.write_frame(
+            answers, frame[: protocol.NAME_BYTES], answer(frame[protocol.NAME_BYTES :], settings, progress)
+        )
+        if settings["task"] != protocol.TASK_PARSE:
             return
         set_alarm(0)  # no limit while waiting for the next file
 
@@ -67,7 +56,7 @@ def answer(question: bytes, settings: Mapping[str, Any], progress: Callable[[], 
     try:
         return _TASKS[settings["task"]](question, settings, progress)
     except UnreadableFile as error:
-        kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))
+        kind = next(word for word, refusal in protocol.KINDS.items() if isinstance(error, refusal))
         reason = str(error)
     except MemoryError:
         reason = f"needs more than {settings['memory_mb']} {NEEDS_MEMORY}"
@@ -94,24 +83,24 @@ def _parse(question: bytes, settings: Mapping[str, Any], progress: Callable[[], 
 def _draw(question: bytes, settings: Mapping[str, Any], progress: Callable[[], None]) -> bytes:
     from openbook.parsers.formats.pdf_pages import draw  # late: parsers of plain text do not need it
 
-    *sides, pixels = draw(question[NUMBER_BYTES:], int.from_bytes(question[:NUMBER_BYTES], "big"))
-    return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in sides) + pixels
+    *sides, pixels = draw(question[protocol.NUMBER_BYTES :], int.from_bytes(question[: protocol.NUMBER_BYTES], "big"))
+    return protocol.PIXELS + b"".join(side.to_bytes(protocol.SIDE_BYTES, "big") for side in sides) + pixels
 
 
 def _mark(question: bytes, settings: Mapping[str, Any], progress: Callable[[], None]) -> bytes:
     from openbook.parsers.formats.pdf_pages import PageQuote, find
 
     quotes, data = _parts(question)
-    return MARKS + msgspec.json.encode(find(data, msgspec.json.decode(quotes, type=list[PageQuote])))
+    return protocol.MARKS + msgspec.json.encode(find(data, msgspec.json.decode(quotes, type=list[PageQuote])))
 
 
-_TASKS = {TASK_PARSE: _parse, TASK_DRAW: _draw, TASK_MARK: _mark}
+_TASKS = {protocol.TASK_PARSE: _parse, protocol.TASK_DRAW: _draw, protocol.TASK_MARK: _mark}
 
 
 def _parts(question: bytes) -> tuple[bytes, bytes]:
     """What follows the length, and the rest."""
-    end = NUMBER_BYTES + int.from_bytes(question[:NUMBER_BYTES], "big")
-    return question[NUMBER_BYTES:end], question[end:]
+    end = protocol.NUMBER_BYTES + int.from_bytes(question[: protocol.NUMBER_BYTES], "big")
+    return question[protocol.NUMBER_BYTES : end], question[end:]
 
 
 def _take_standard_streams() -> tuple[BufferedReader, BinaryIO]:

@@ -29,12 +29,13 @@ class Page:
 
 
 class LocalSite:
-    """`asked`: (path, headers) of each request. `ports`: of the other end of each connection."""
+    """`asked`: (path, headers) of each request. `ports`: of the other end of each connection. `hooks`: called when a path is asked for."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
         self.asked: list[tuple[str, Mapping[str, str]]] = []
         self.ports: set[int] = set()
+        self.hooks: dict[str, Callable[[], None]] = {}
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,7 @@ class LocalSite:
             def do_GET(self) -> None:
                 site.asked.append((self.path, dict(self.headers)))
                 site.ports.add(self.client_address[1])
+                site.hooks.get(self.path, lambda: None)()
                 page = site.pages.get(self.path, Page(b"not here", 404))
                 if page.raw is not None:
                     self.close_connection = True

@@ -7,6 +7,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -158,7 +159,9 @@ def listed(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatc
 def test_answers(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     answer, outcome = ANSWERS[name]
     if name.startswith(("slow", "silence", "endless answers")):  # only the limit of a request ends these
-        monkeypatch.setattr(site_module, "REQUEST_S", 0.3)
+        limits = {"/": 0.3, "/bad": site_module.REQUEST_S}  # of the next request
+        for path, limit in limits.items():
+            site.hooks[path] = partial(monkeypatch.setattr, site_module, "REQUEST_S", limit)
     site.add("/bad", raw=answer)
     assert listed(site, other_site, kept, monkeypatch) == outcome
 

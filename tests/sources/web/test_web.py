@@ -81,7 +81,7 @@ SUFFIXES = [
 def test_linked_files_get_a_suffix_from_type_or_path(site: Any, kept: Any) -> None:
     site.add_page("/", *(path for path, _, _ in SUFFIXES))
     for path, kind, _ in SUFFIXES:
-        site.add(path, "<main>" + "words of a page " * 9, headers={"Content-Type": kind})
+        site.add(path, "<p>" + "words of a page " * 9, headers={"Content-Type": kind})
     crawl(site, kept)
     assert not kept.verdicts
     found = {path: kept.items[site.url + path].suffix for path, _, _ in SUFFIXES if site.url + path in kept.items}
