@@ -133,7 +133,7 @@ def test_passages_are_read_ahead_once_each_and_what_has_no_room_is_said(
     monkeypatch.setattr(RunEngine, "read_ahead", lambda self, prompt: 0 if HELD in prompt.passages[0] else 7)
     assert out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto") == (
         "9 of 10 passages are precomputed (63 tokens).\n"
-        "There is no room for the other 1. Raise kv_disk on the machines of the replicas to read them too.\n"
+        "There is no room for the other 1. Raise kv_disk on the machines of the replicas to precompute them too.\n"
     )
 
 
