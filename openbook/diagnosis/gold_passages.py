@@ -180,11 +180,6 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
     return tuple(match.span() for match in found) or ((0, len(text)),)
 
 
-def states_any(passage: Passage, answers: Sequence[str]) -> bool:
-    """True if an answer occurs in the passage, its title or its headings."""
-    return any(text_holds_any(text, answers) for text in (passage.text, passage.title, *passage.headings))
-
-
 def places_of(text: str, answer: str) -> list[Span]:
     """Spans of an answer's words, whatever the spaces between them."""
     words = _words_pattern(answer.strip().rstrip("."))

@@ -261,13 +261,6 @@ class KnowledgeBase:
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
 
-    def source_bytes(self, scope: Scope) -> int:
-        """The size of the files of all documents in `scope`."""
-        with self.snapshot() as connection:
-            seen = condition(scope, self.kept_version(scope.as_of))
-            sql = f"SELECT CAST(coalesce(sum(d.bytes), 0) AS BIGINT) FROM documents d WHERE {seen.sql}"
-            return int(connection.execute(sql, seen.values).fetchone()[0])
-
     def document_info(
         self, documents: Iterable[str] | None, scope: Scope, *, after: str = "", limit: int | None = None
     ) -> dict[str, DocumentInfo]:
