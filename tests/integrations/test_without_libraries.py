@@ -78,10 +78,10 @@ def test_messages_become_a_question_and_details_hold_no_text_of_other_passages(k
         with pytest.raises(openbook.OpenBookError, match=f"role must be 'user', {last}"):
             asked(turns)
     answer = kb.ask(QUESTION)
-    told = details(answer)
-    assert json.loads(json.dumps(told))["receipt"]["digest"] == answer.receipt.digest
-    assert {"citations", "confidence", "certainty", "declined"} <= set(told)
-    assert "passages" not in told
+    given = details(answer)
+    assert json.loads(json.dumps(given))["receipt"]["digest"] == answer.receipt.digest
+    assert {"citations", "confidence", "certainty", "declined"} <= set(given)
+    assert "passages" not in given
 
 
 PROGRAMS = {"LangChain": "langchain_core", "LlamaIndex": "llama_index", "Haystack": "haystack", "DSPy": "dspy"}
