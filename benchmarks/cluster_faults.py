@@ -216,7 +216,6 @@ def impatient() -> Iterator[None]:
     with (
         patch.dict(postgres_connection.DEFAULTS, connect_timeout="2"),
         patch.dict(postgres_connection._SETTINGS, settings),
-        patch.multiple(postgres_connection, _SILENT_S=2.0),
         patch.multiple(workers, START_S=20.0),
     ):
         yield

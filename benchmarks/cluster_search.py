@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import statistics
 import tempfile
@@ -203,8 +204,17 @@ def in_postgresql(folder: Path, asked: list[Query]) -> dict[str, Any]:
             result: dict[str, Any] = {"move_s": timed(lambda: move(folder, DatabaseUrl(url)))}
             print(f"moved in {result['move_s']:.0f} s", flush=True)
             with closing(KnowledgeBase.open(folder)) as here, closing(KnowledgeBase.open(DatabaseUrl(url))) as there:
+                shutil.rmtree(there.indexes.folder)  # as on a new machine: `move` has built it on this one
+                there.indexes.close()
+                cpu_s = time.process_time()
                 result["index_s"] = timed(lambda: there.search(asked[0][0], embedder))
-                print(f"first search, which builds the index: {result['index_s']:.1f} s", flush=True)
+                result["index_cpu_s"] = time.process_time() - cpu_s  # without the database's
+                print(
+                    f"the first search, which builds the index: {result['index_s']:.1f} s, {result['index_cpu_s']:.1f} s of "
+                    "processor time here",
+                    flush=True,
+                )
+                assert (there.indexes.folder / "index" / "state.json").is_file()
                 for scope in (Scope(), Scope(as_of=1)):
                     result[f"as of {scope.as_of or 2}"] = times = searched(
                         {"embedded": here, "postgresql": there}, scope, embedder, asked

@@ -160,10 +160,10 @@ class ManyInFew(Workers):
         super().__init__(embedder, most=PROCESSES)
         self._threads = threads
 
-    def _new_actor(self, deaths: int = 0) -> module._Actor:
+    def _add(self) -> None:
         options = {"num_cpus": self._threads, "max_concurrency": self._threads}
-        handle = self._ray.remote(**options)(module.Worker).remote(self._shared)
-        return module._Actor(handle, handle.fingerprint.remote(), deaths=deaths)
+        actor = self._ray.remote(**options)(module.Worker).remote(self._shared)
+        self._starting[actor.fingerprint.remote()] = actor
 
 
 def simulated(docs: Path, work: Path, embedder: Embedder, workers: int) -> dict[str, object]:

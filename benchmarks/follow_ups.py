@@ -3,7 +3,7 @@
     python -m benchmarks.follow_ups [--half development|reporting] [--documents FOLDER]
 
 Three ways: the last question `alone`, `together` with the questions before it, and as the program `chooses`
-(`conversation.search_query`). Asked of three sets: `handbook`, conversations about the example handbook
+(`retrieval.search_query`). Asked of three sets: `handbook`, conversations about the example handbook
 (`benchmarks/data/follow_ups.jsonl`), some of which change the subject; `follow-up`, those of one half of `examples/natural` and, with
 `--documents` as for `benchmarks.natural_questions`, of `benchmarks/data/questions.jsonl`; `new subject`, each other question of these behind one that
 was drawn from the same documents. Found: the four windows that are read hold every key fact, or a part of the gold quote. No model is

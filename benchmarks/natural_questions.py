@@ -6,7 +6,7 @@
 
 The questions and documents of `examples/natural`. An answer is right when it states every key fact of its question and
 none of the values that make it wrong; an unanswerable question is right when the answer is an abstention. A follow-up is
-searched for as the server does it (`conversation.search_query`).
+searched for as the server does it (`retrieval.search_query`).
 
 --out      one JSON object an answer; a run continues where it stopped
 --documents  ask the questions of `benchmarks/data/questions.jsonl` instead, each about the folder below FOLDER that it names as

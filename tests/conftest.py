@@ -6,6 +6,7 @@ Each process computes with one thread: threads that wait for each other on a cor
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-from openbook.core.config import available_cores
+from openbook.core.config import Place, available_cores
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 from openbook.inference import FrozenModel, load_embedder
@@ -85,6 +86,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if suite_of(item) == suite]
     longest = ("test_readme.py", "test_visibility_laws.py")  # they begin first
     items.sort(key=lambda item: item.path.name not in longest)
+
+
+def pytest_collection_finish() -> None:
+    """A knowledge base that is closed collects garbage; without this it would look at all imported modules each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def suite_of(item: pytest.Item) -> str:
@@ -158,7 +165,7 @@ class DecliningEngine(EchoEngine):
 
 
 def base_with(
-    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Path | None = None
+    folder: Path, files: Mapping[str, str], embedder: Embedder | None = None, place: Place | None = None
 ) -> KnowledgeBase:
     """A knowledge base, in `folder`/kb if no `place` is named, of files that are written into `folder`: path there -> text."""
     for name, text in files.items():

@@ -1,8 +1,7 @@
 """The service unit, the image and the manifests start the program with arguments that it knows, as nobody in particular.
 
 Kubernetes' own objects, and the pods in those of KubeRay, are compared with its schemas, which `kubernetes-validate` ships. No
-package on PyPI ships those of KubeRay, CloudNativePG or Compose: of these the fields that are relied on are compared with the
-schemas below.
+package on PyPI ships those of KubeRay, CloudNativePG or Compose.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -69,46 +66,6 @@ def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))
 
 
-TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
-TEXTS = {"type": "array", "items": TEXT}
-
-
-def fields(*required: str, **known: Any) -> dict[str, Any]:
-    """Of an object that has no other fields."""
-    return {"type": "object", "required": list(required), "additionalProperties": False, "properties": known}
-
-
-def by_name(value: Any) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": value}
-
-
-def like(pattern: str) -> dict[str, str]:
-    return {"pattern": pattern}
-
-
-SERVICE = fields(
-    *("image", "restart"),
-    image=TEXT,
-    build=fields(context={}, dockerfile={}, args=by_name(TEXT)),
-    environment=by_name(TEXT),
-    ports={"type": "array", "items": like(r"^127\.0\.0\.1:\d+:\d+$")},
-    **dict.fromkeys(("entrypoint", "command", "volumes", "tmpfs", "cap_drop", "security_opt"), TEXTS),
-    init={"type": "boolean"},
-    read_only={"type": "boolean"},
-    restart={"const": "unless-stopped"},
-    shm_size=like(r"^\d+m$"),
-    mem_limit=like(r"^\d+g$"),
-    cpus={"type": "number"},
-    stop_grace_period=like(r"^\d+[ms]$"),
-    healthcheck=fields(test=TEXTS, disable={}, interval={}, timeout={}, retries=WHOLE),
-    depends_on=by_name({"properties": {"condition": {"const": "service_healthy"}}}),
-)
-COMPOSE = {  # https://github.com/compose-spec/compose-spec
-    **fields("services", "volumes", name=TEXT, volumes=by_name({"type": "null"}), services=by_name(SERVICE)),
-    "patternProperties": {"^x-": {}},
-}
-
-
 def compose() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     return found
@@ -116,10 +73,11 @@ def compose() -> dict[str, Any]:
 
 def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
     found = compose()
-    jsonschema.validate(found, COMPOSE)
     services = found["services"]
-    # It alone can be reached, and as the schema says, from this machine alone.
-    assert [name for name, service in services.items() if "ports" in service] == ["server"]
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "server": ["127.0.0.1:8000:8000"]  # it alone can be reached, and from this machine alone
+    }
+    assert all(service["restart"] == "unless-stopped" and "privileged" not in service for service in services.values())
     for name, service in services.items():
         assert service.get("depends_on", {}).keys() <= services.keys() - {name}
         assert all("healthcheck" in services[each] for each in service.get("depends_on", {}))
@@ -131,68 +89,7 @@ def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
 
 
 VERSION = "1.34"  # of Kubernetes
-NAMED = fields("name", "key", name={}, key={})
-GROUP = {"rayStartParams": by_name(TEXT), "template": {"type": "object"}}
-PLUGIN = {"const": "barman-cloud.cloudnative-pg.io"}
-SIZED = {"required": ["size"], "properties": {"size": like(r"^\d+Gi$")}}
-COMPRESSED = {"properties": {"compression": {"const": "gzip"}}}
-WORKERS = fields(
-    *("groupName", *GROUP),
-    **{"groupName": TEXT, **dict.fromkeys(("replicas", "minReplicas", "maxReplicas"), WHOLE), **GROUP},
-)
-SPECS: dict[str, dict[str, Any]] = {
-    "ray.io/v1 RayCluster": fields(
-        *("rayVersion", "headGroupSpec", "workerGroupSpecs"),
-        rayVersion=TEXT,
-        headGroupSpec=fields(*GROUP, **GROUP),
-        workerGroupSpecs={"items": WORKERS},
-    ),
-    "postgresql.cnpg.io/v1 Cluster": fields(
-        *("instances", "storage"),
-        instances={"type": "integer", "minimum": 1},
-        imageName=TEXT,
-        postgresql=fields(
-            parameters=by_name(TEXT), synchronous=fields(method={"enum": ["any", "first"]}, number=WHOLE)
-        ),
-        bootstrap=fields(
-            initdb=fields(
-                **dict.fromkeys(("database", "owner", "encoding", "localeCollate", "localeCType"), TEXT),
-                postInitApplicationSQL=TEXTS,
-            )
-        ),
-        storage=SIZED,
-        walStorage=SIZED,
-        resources={"type": "object"},
-        plugins={
-            "items": fields(
-                *("name", "isWALArchiver"),
-                name=PLUGIN,
-                isWALArchiver={"const": True},
-                parameters={"required": ["barmanObjectName"]},
-            )
-        },
-    ),
-    "barmancloud.cnpg.io/v1 ObjectStore": fields(
-        "configuration",
-        retentionPolicy=like(r"^\d+[dwm]$"),
-        configuration=fields(
-            "destinationPath",
-            destinationPath=like("^s3://"),
-            endpointURL=like("^https://"),
-            s3Credentials=fields(accessKeyId=NAMED, secretAccessKey=NAMED),
-            wal=COMPRESSED,
-            data=COMPRESSED,
-        ),
-    ),
-    "postgresql.cnpg.io/v1 ScheduledBackup": fields(
-        *("schedule", "cluster"),
-        schedule=like(r"^(\S+ ){5}\S+$"),  # with seconds
-        backupOwnerReference={"enum": ["none", "self", "cluster"]},
-        cluster={"required": ["name"]},
-        method={"const": "plugin"},
-        pluginConfiguration={"properties": {"name": PLUGIN}},
-    ),
-}
+OF_OPERATORS = ("ray.io/", "postgresql.cnpg.io/", "barmancloud.cnpg.io/")
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -209,13 +106,11 @@ def pods(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     return [group["template"] for group in groups if "template" in group]
 
 
+@pytest.mark.laws
 def test_every_manifest_fits_its_schema() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for found in manifests():
-        kind = f"{found['apiVersion']} {found['kind']}"
-        if kind in SPECS:
-            assert found.keys() == {"apiVersion", "kind", "metadata", "spec"}
-            jsonschema.validate(found["spec"], SPECS[kind])
-        else:
+        if not found["apiVersion"].startswith(OF_OPERATORS):
             kubernetes_validate.validate(found, VERSION, strict=True)
         for template in pods(found):
             pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}

@@ -194,9 +194,10 @@ def _print_started(found: RunningCluster) -> None:
 
 
 def _print_running(found: RunningCluster) -> None:
-    for name, numbers in found.services.items():
-        processes = f"process {', '.join(map(str, numbers))}" if numbers else "does not run"
-        display.say(f"{name:<13} {processes}", "" if numbers else "red")
+    rows = [
+        (name, f"process {', '.join(map(str, numbers))}" if numbers else "does not run")
+        for name, numbers in found.services.items()
+    ]
     for number, process in enumerate(found.workers, start=1):
-        display.say(f"{f'worker {number}':<13} process {process} (to test its failure: kill -9 {process})")
-    display.say(f"{'data':<13} {found.state.folder}", "dim")
+        rows.append((f"worker {number}", f"process {process} (to test its failure: kill -9 {process})"))
+    display.say_each(display.table([*rows, ("data", found.state.folder)]))

@@ -93,6 +93,16 @@ def say_each(lines: Iterable[str]) -> None:
         say(line)
 
 
+def table(rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of rows with equally many cells, in aligned columns."""
+    from rich.cells import cell_len
+
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+    padded = ([cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in texts)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
 def say_in_pager(lines: Sequence[str]) -> None:
     """Print lines; in a pager if the terminal is too small for them."""
     text = "".join(f"{printable(line)}\n" for line in lines)

@@ -44,11 +44,10 @@ def config(as_json: bool) -> None:
             value = shown_url(settings.base_url)
         shown[field.name] = value, sources.get(field.name, "default")
     listed = [{"name": name, "value": value, "source": source} for name, (value, source) in shown.items()]
-    lines = (
-        f"{name:<16} {'(none)' if value in ('', None) else value}  [{source}]"
-        for name, (value, source) in shown.items()
-    )
-    display.show(as_json, listed, display.say_each, lines)
+    rows = [
+        (name, "(none)" if value in ("", None) else value, f"[{source}]") for name, (value, source) in shown.items()
+    ]
+    display.show(as_json, listed, display.say_each, display.table(rows))
 
 
 @click.command()
@@ -58,11 +57,11 @@ def doctor(as_json: bool) -> None:
     settings = context.read_settings()
     checks = [*_machine(settings), _safely("model file", _model, settings)]
     checks += [_safely("documents", _documents, settings), _ocr(settings), _proxy()]
-    lines = []
-    for each in checks:
-        verdict, stop = ("problem", ". ") if each.advice else ("ok", "")
-        lines.append(f"{each.name:<16} {verdict:<8} {each.found}{stop}{each.advice}")
-    display.show(as_json, checks, display.say_each, lines)
+    rows = [
+        (each.name, "problem", f"{each.found}. {each.advice}") if each.advice else (each.name, "ok", each.found)
+        for each in checks
+    ]
+    display.show(as_json, checks, display.say_each, display.table(rows))
     if problems := sum(bool(each.advice) for each in checks):
         raise OpenBookError(f"{display.count(problems, 'problem')} found.")
 

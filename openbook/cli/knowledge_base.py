@@ -66,9 +66,7 @@ def _print_status(place: Place, status: Status, labels: Sequence[str], states: C
         if status.unreferenced
         else "",
     }
-    for name, value in rows.items():
-        if value:
-            display.say(f"{name:<15} {value}")
+    display.say_each(display.table(each for each in rows.items() if each[1]))
     if status.not_indexed:
         display.say(f"\nFiles not in the knowledge base ({len(status.not_indexed)}):")
     by_reason: dict[tuple[str, str], list[Verdict]] = {}
@@ -88,11 +86,12 @@ def _print_status(place: Place, status: Status, labels: Sequence[str], states: C
 def history(kb: Place | None, as_json: bool) -> None:
     """List the kept versions, newest first."""
     found = context.library(context.read_settings(kb=kb)).history()
-    lines = []
+    rows = []
     for each in found[:_MAX_VERSIONS]:
         tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
         time = each.created_at.replace("+00:00", "Z")
-        lines.append(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
+        rows.append((each.version, time, display.count(each.documents, "document"), f"{each.summary}{tags}"))
+    lines = display.table(rows)
     if len(found) > _MAX_VERSIONS:
         lines.append(f"... and {len(found) - _MAX_VERSIONS} older; --json lists all.")
     display.show(as_json, {"versions": found}, display.say_each, lines)

@@ -47,27 +47,28 @@ def list_models(available: bool, as_json: bool) -> None:
     damaged = {name: found for name, found in known.items() if isinstance(found, str)}
     offered = [name for name in CATALOGUE if name not in known]
     if available:
-        rows, lines = list[dict[str, Any]](), list[str]()
+        rows, cells = list[dict[str, Any]](), list[tuple[str, ...]]()
         for entry in CATALOGUE.values():
             row = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
             size, stored = sum(file.bytes for file in entry.files), entry.name in known
             rows.append({**row, "bytes": size, "tried_here": entry.tried, "stored": stored})
             states = (", stored" if stored else "") + ("" if entry.tried else ", not tried here")
-            needs = f"{f'{size / 1e6:,.0f} MB':>8}, needs {entry.memory_mb / 1e3:.1f} GB of memory"
-            lines.append(f"{entry.name:<28} {needs}, {entry.licence}{states}")
-        display.show(as_json, {"available": rows}, display.say_each, lines)
+            needs = f"needs {entry.memory_mb / 1e3:.1f} GB of memory, {entry.licence}{states}"
+            cells.append((entry.name, f"{size / 1e6:>5,.0f} MB", needs))
+        display.show(as_json, {"available": rows}, display.say_each, display.table(cells))
     else:
         value = {"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered}
         display.show(as_json, value, _print_models, here, damaged, len(offered))
 
 
 def _print_models(here: Sequence[ModelReference], damaged: Mapping[str, str], offered: int) -> None:
+    rows = []
     for each in here:
         size = sum(file.bytes for file in each.manifest.files.values()) / 1e6
-        about = f"{each.manifest.kind}, {each.manifest.quantisation}, {size:.0f} MB"
-        display.say(f"{each.name:<24} {each.digest[:12]}  {about}")
+        rows.append((each.name, each.digest[:12], f"{each.manifest.kind}, {each.manifest.quantisation}, {size:.0f} MB"))
+    display.say_each(display.table(rows))
     for name, reason in damaged.items():
-        display.say(f"{name:<24} damaged: {reason}", "red")
+        display.say(f"{name}  damaged: {reason}", "red")
     if offered:
         display.say(f"{offered} more can be fetched by name: openbook models list --available", "dim")
 

@@ -264,13 +264,19 @@ def list_keys(as_json: bool) -> None:
     value = [{**asdict(key), "days_left": file.days_left(key)} for key in found]
     for each in value:
         del each["hash"]
-    lines = [
-        f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({', '.join(key.labels) or 'no labels'})  "
-        f"{_lasts(file.days_left(key))}"
+    rows = [
+        (
+            key.id,
+            key.right,
+            key.created_at,
+            key.name,
+            f"({', '.join(key.labels) or 'no labels'})",
+            _lasts(file.days_left(key)),
+        )
         for key in found
     ]
-    none = ["There are no keys. Make one with: openbook keys new NAME"]
-    display.show(as_json, {"keys": value}, display.say_each, lines or none)
+    none = ["There are no keys. Create one: openbook keys new NAME"]
+    display.show(as_json, {"keys": value}, display.say_each, display.table(rows) or none)
 
 
 @keys.command()

@@ -124,12 +124,15 @@ def _print_result(found: dict[str, Any]) -> None:
 
 
 def _print_estimate(found: dict[str, float]) -> None:
-    display.say(f"examples            {found['examples']:,.0f}, {found['epoch_tokens']:,.0f} tokens in an epoch")
-    display.say(f"learned parameters  {found['learned_parameters']:,.0f}")
-    display.say(f"steps               {found['steps']:,.0f}")
-    display.say(f"speed               {found['tokens_per_second']:,.0f} tokens a second")
-    display.say(f"memory              {found['memory_mib']:,.0f} MiB")
-    display.say(f"time, estimated     {found['estimated_seconds'] / 60:,.1f} minutes, without evaluations")
+    rows = {
+        "examples": f"{found['examples']:,.0f}, {found['epoch_tokens']:,.0f} tokens in an epoch",
+        "learned parameters": f"{found['learned_parameters']:,.0f}",
+        "steps": f"{found['steps']:,.0f}",
+        "speed": f"{found['tokens_per_second']:,.0f} tokens a second",
+        "memory": f"{found['memory_mib']:,.0f} MiB",
+        "time, estimated": f"{found['estimated_seconds'] / 60:,.1f} minutes, without evaluations",
+    }
+    display.say_each(display.table(rows.items()))
 
 
 def check_installed() -> None:
@@ -182,12 +185,13 @@ def runs() -> None:
 def list_runs(as_json: bool) -> None:
     """Show every run: its progress and its result."""
     found = runs_in(context.read_settings().runs_dir)
-    value = {
+    value: dict[str, list[Any]] = {
         "runs": [_summary(run) for run in found if not isinstance(run, str)],
         "damaged": [run for run in found if isinstance(run, str)],
     }
-    lines = [run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}" for run in found]
-    display.show(as_json, value, display.say_each, lines or ["No run yet. Train one: openbook train RECIPE"])
+    lines = display.table((run.name, _progress(run)) for run in found if not isinstance(run, str))
+    lines += value["damaged"] if found else ["No run yet. Train one: openbook train RECIPE"]
+    display.show(as_json, value, display.say_each, lines)
 
 
 @runs.command()

@@ -1,18 +1,17 @@
 """A PostgreSQL connection for the knowledge base's SQL; every error becomes a sentence.
 
-Nothing waits forever: on both sides, TCP notices a vanished machine within a minute, and its locks become free.
+On both sides, TCP notices a vanished machine within a minute, and its locks become free. A server that hangs while its machine lives is waited for.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg import errors, pq
@@ -20,8 +19,7 @@ from psycopg import errors, pq
 from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, OpenBookError, StorageError, first_line
 from openbook.knowledge.store.interface import Damage, Rows
 
-if TYPE_CHECKING:
-    from psycopg.abc import RV, PQGen
+_Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 SCHEMA = "openbook"
 _ROWS = 1000  # of a long result in memory at a time
@@ -44,50 +42,8 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-_SILENT_S = 30.0  # of silence before the server is asked on another connection
 logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns about consequences of errors that it raises
 _TOKEN = re.compile(r"'(?:[^']|'')*'|::|:\w+|\?|%")
-
-
-class _Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Gives up on a silent server, unless another connection reports that it works on this one's statement.
-
-    TCP notices neither a hung process nor a proxy that lost its server.
-    """
-
-    conninfo = ""
-    process = 0  # the server's process id for this connection; 0: unknown, so it cannot be asked about
-
-    def wait(self, gen: PQGen[RV], *arguments: Any, **options: Any) -> RV:
-        return super().wait(self._while_heard(gen), *arguments, **options)
-
-    def _while_heard(self, waiting: PQGen[RV]) -> PQGen[RV]:
-        ready: Any = None
-        heard_at = time.monotonic()
-        try:
-            while True:
-                wanted = waiting.send(ready)
-                ready = yield wanted
-                if not ready and time.monotonic() - heard_at > _SILENT_S:
-                    if not self._is_served() and not (ready := (yield wanted)):  # it may have answered meanwhile
-                        self.close()
-                        raise psycopg.OperationalError(f"no answer for {_SILENT_S:g} s")
-                    heard_at = time.monotonic()
-                if ready:
-                    heard_at = time.monotonic()
-        except StopIteration as end:
-            result: RV = end.value
-            return result
-
-    def _is_served(self) -> bool:
-        if not self.process:
-            return False
-        at_work = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state !~ '^idle'"
-        try:
-            with _Connection.connect(self.conninfo, autocommit=True) as other:
-                return other.execute(at_work, (self.process,)).fetchone() is not None
-        except psycopg.Error as error:
-            return "FATAL" in str(error)  # the server runs, but refuses new connections
 
 
 class PostgresConnection:
@@ -104,12 +60,11 @@ class PostgresConnection:
 
     def _connected(self) -> _Connection:
         try:
-            connection = _Connection.connect(self._conninfo, autocommit=True)
-            connection.conninfo = self._conninfo
-            connection.process, _ = connection.execute(
-                "SELECT pg_backend_pid(), count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
+            connection = psycopg.connect(self._conninfo, autocommit=True)
+            connection.execute(
+                "SELECT count(set_config(name, value, false)) FROM unnest(%s::text[], %s::text[]) AS given (name, value)",
                 (list(self._settings), list(self._settings.values())),
-            ).fetchone() or (0, 0)
+            )
         except psycopg.Error as error:
             raise _connect_error(error, self._shown) from error
         return connection
@@ -311,29 +266,42 @@ def _connect_error(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
     return StorageError(f"Cannot open {shown}: {said}. {advice}.")
 
 
+# By the beginning of an error's SQLSTATE. `{0}`: the place, `{1}`: what the server said.
+_SENTENCES: tuple[tuple[tuple[str, ...], type[OpenBookError], str], ...] = (
+    (
+        ("55P03", "40P01", "40001"),
+        KnowledgeBaseBusy,
+        "Another process holds the knowledge base in {0}. Try again when it is done.",
+    ),
+    (
+        ("42501",),
+        StorageError,
+        "The user of {0} lacks a right: {1}. Ask its owner for it, or name another user.",
+    ),
+    (
+        ("25006",),
+        StorageError,
+        "Cannot write to {0}: {1}. It is a replica, or was opened to read; name the primary server.",
+    ),
+    (
+        ("53",),
+        StorageError,
+        "The server of {0} has run out of room: {1}. Free some and run it again; nothing is lost.",
+    ),
+    (
+        ("42P01", "42703", "42883", "3F000"),
+        KnowledgeBaseInvalid,
+        "The knowledge base in {0} lacks a part: {1}. It was made by another program, or changed by hand; restore it from a backup.",
+    ),
+    (("58",), StorageError, "The server of {0} cannot read or write its files: {1}. What was committed is safe."),
+)
+
+
 def _sentence(error: psycopg.Error, shown: str) -> OpenBookError | Damage:
     said, state = first_line(error), error.sqlstate or ""
     if state in ("XX001", "XX002"):  # data or index corrupted
         return Damage(said)
-    if state in ("55P03", "40P01", "40001"):
-        return KnowledgeBaseBusy(f"Another process holds the knowledge base in {shown}. Try again when it is done.")
-    if state == "42501":
-        return StorageError(f"The user of {shown} lacks a right: {said}. Ask its owner for it, or name another user.")
-    if state == "25006":
-        return StorageError(
-            f"Cannot write to {shown}: {said}. It is a replica, or was opened to read; name the primary server."
-        )
-    if state.startswith("53"):
-        return StorageError(
-            f"The server of {shown} has run out of room: {said}. Free some and run it again; nothing is lost."
-        )
-    if state in ("42P01", "42703", "42883", "3F000"):
-        return KnowledgeBaseInvalid(
-            f"The knowledge base in {shown} lacks a part: {said}. It was made by another program, or changed by hand; restore "
-            "it from a backup."
-        )
-    if state.startswith("58"):
-        return StorageError(
-            f"The server of {shown} cannot read or write its files: {said}. What was committed is safe."
-        )
+    for states, kind, sentence in _SENTENCES:
+        if state.startswith(states):
+            return kind(sentence.format(shown, said))
     return StorageError(f"PostgreSQL refused a statement in {shown}: {said}.")

@@ -4,7 +4,7 @@ One ordinary process still decides on access, limits, retrieval, citations and r
 what an `Engine` computes. Rendezvous hashing of the first passage sends a prompt to the machine and replica that have
 read it before. A full replica passes requests to the next in that order.
 
-Equal requests have equal bits, so a failed request restarts on another replica, and text is not shown twice. Replicas
+A request whose replica dies before its first word is asked again; after it, the request ends with an error. Replicas
 must have the first one's numeric class.
 """
 
@@ -250,7 +250,7 @@ class ReplicatedEngine:
             if cancelled():
                 return None
             response = self._handle.options(method_name="compute", stream=True).remote(key, method, arguments)
-            before, said, is_done = "".join(shown), "", False
+            is_done = False
             try:
                 items = self._items(response, cancelled)
                 if (numeric_class := next(items, None)) is None:
@@ -260,26 +260,22 @@ class ReplicatedEngine:
                     if not isinstance(item, str):
                         is_done = True
                         return item
-                    said += item
-                    if not (before.startswith(said) or said.startswith(before)):
-                        raise EngineError(
-                            "Two replicas answered one request in two ways; see whether their machines are of one kind."
-                        )
-                    if new := said[max(len(before), len(said) - len(item)) :]:
-                        shown.append(new)
-                        yield new
+                    shown.append(item)
+                    yield item
                 return None
             except RayTaskError:  # a bug in the program
                 raise
             except DeploymentUnavailableError as error:
                 raise ClusterError(_NOBODY) from error
             except (RayError, RayServeException) as error:
+                if shown:
+                    raise ClusterError("The replica that was answering is gone. Ask again.") from error
                 LOG.warning("a replica is gone (%s); the request begins again at another", type(error).__name__)
             finally:
                 if not is_done and is_initialized():  # else Ray would start
                     with suppress(RayError, RayServeException):  # the error is known already
                         response.cancel()
-        raise ClusterError(f"{_ATTEMPTS} replicas were lost while they answered this request. Try again in a moment.")
+        raise ClusterError(f"{_ATTEMPTS} replicas were lost before they answered this request. Try again in a moment.")
 
     def _items(self, response: Any, cancelled: Cancelled) -> Iterator[Any]:
         """Yield a replica's items until `cancelled`. Raises its errors, and ClusterError without replicas."""

@@ -182,26 +182,22 @@ class RayShards:
 
     def call(self, numbers: Sequence[int], method: ShardMethod, *arguments: Any) -> list[Any]:
         ray = ray_module()
-        due, replies = list(numbers), dict[int, Any]()
         for _ in range(TRIES):
-            asked = [getattr(self.actors[number], method).remote(*arguments) for number in due]
-            for number, reference in zip(due, asked, strict=True):
-                try:
-                    replies[number] = ray.get(reference, timeout=TIMEOUT_S)
-                except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, OpenBookError):
-                        raise error.cause from None
-                    raise ClusterError(f"{self._name_of(number)} failed: {error.cause!r}. See its log.") from None
-                except ray.exceptions.GetTimeoutError:
-                    raise ClusterError(
-                        f"{self._name_of(number)} did not answer within {TIMEOUT_S:g} seconds. See: ray status"
-                    ) from None
-                except ray.exceptions.RayActorError:  # killed from outside, so it does not restart by itself
-                    self.actors[number] = self._start(number)
-            due = [number for number in due if number not in replies]
-            if not due:
-                return [replies[number] for number in numbers]
-        raise ClusterError(f"{self._name_of(due[0])} ended {TRIES} times while it was asked. See: ray status")
+            try:
+                asked = [getattr(self.actors[number], method).remote(*arguments) for number in numbers]
+                replies: list[Any] = ray.get(asked, timeout=TIMEOUT_S)
+                return replies
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, OpenBookError):
+                    raise error.cause from None
+                raise ClusterError(f"A search shard failed: {error.cause!r}. See its log.") from None
+            except ray.exceptions.GetTimeoutError:
+                raise ClusterError(
+                    f"A search shard did not answer within {TIMEOUT_S:g} seconds. See: ray status"
+                ) from None
+            except ray.exceptions.RayActorError:  # killed from outside, so it does not restart by itself
+                self.actors = [self._start(number) for number in range(self.count)]
+        raise ClusterError(f"A search shard ended {TRIES} times while it was asked. See: ray status")
 
     def close(self) -> None:
         """End the actors, for all processes that use them."""
@@ -222,6 +218,3 @@ class RayShards:
             num_cpus=0,  # never waits for work that fills the cluster
             scheduling_strategy="SPREAD",
         ).remote(self._place, number, self.count)
-
-    def _name_of(self, number: int) -> str:
-        return f"Search shard {number + 1} of {self.count}"

@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,9 +37,8 @@ AHEAD = 8  # per actor: tasks begun and not yet returned
 MAX_BYTES_AHEAD = 64_000_000  # of their files, unless a single one is larger
 EMBEDDED_AT_ONCE = 64  # texts
 START_S = 120.0  # for the first actor to appear
-STALLED_S = 600.0  # an embedding actor that returns nothing for so long counts as dead
+STALLED_S = 600.0  # embedding actors that return nothing for so long count as dead
 _AT_AN_ACTOR = 2  # so that it never waits for its next task
-_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,51 +123,11 @@ class Task:
     deaths: int = 0
 
 
-class _Order:
-    """Tasks in progress, returned in order. `again`: those of dead actors, taken first."""
-
-    def __init__(self, source: Iterator[Task]) -> None:
-        self._source, self._taken, self.again = source, deque[Task](), deque[Task]()
-        self._is_at_end = False
-
-    def take(self, most: int) -> Task | None:
-        """The next task; None at the end, and while `most` are in progress."""
-        if self.again:
-            return self.again.popleft()
-        while not self._taken or (
-            len(self._taken) < most and sum(task.bytes for task in self._taken) < MAX_BYTES_AHEAD
-        ):
-            task = next(self._source, None)
-            if task is None:
-                self._is_at_end = True
-                return None
-            self._taken.append(task)
-            if task.result is None:
-                return task
-        return None
-
-    def give_back(self) -> Task | None:
-        return self._taken.popleft() if self._taken and self._taken[0].result is not None else None
-
-    @property
-    def is_over(self) -> bool:
-        return self._is_at_end and not self._taken
-
-
 class LostTask:
     """The result of a task whose actor died MAX_DEATHS times."""
 
 
-@dataclass(slots=True, eq=False)
-class _Actor:
-    handle: Any
-    pending: Any  # reference to its fingerprint, until that arrives
-    host: str = ""
-    deaths: int = 0  # of predecessors since one worked
-    heard_at: float = field(default_factory=time.monotonic)  # when it was last idle or returned something
-
-
-_Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by reference to the result
+_Running: TypeAlias = dict[Any, tuple[Task, Any]]  # task and actor, by reference to the result
 
 
 class Workers:
@@ -183,10 +140,11 @@ class Workers:
         self.embedder = ClusterEmbedder(self, embedder)
         self._ray = ray_module()
         self._local, self._most = embedder, most
-        self._actors: list[_Actor] = []
+        self._actors: list[Any] = []  # accepted
+        self._starting: dict[Any, Any] = {}  # actors by reference to their fingerprint
         self._expected: WorkerFingerprint | None = None
         self._shared: Any = None  # reference to the embedder
-        self._heard_at = 0.0  # when an actor was last known to exist
+        self._failed_starts = 0  # since an actor was accepted
 
     def __enter__(self) -> Workers:
         return self
@@ -195,10 +153,9 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        for actor in self._actors:
-            with suppress(self._ray.exceptions.RayError):
-                self._ray.kill(actor.handle)
-        self._actors, self._shared = [], None
+        for actor in (*self._actors, *self._starting.values()):
+            self._kill(actor)
+        self._actors, self._starting, self._shared = [], {}, None
 
     @contextmanager
     def parsers(self, limits: Limits, ocr: str) -> Iterator[ClusterParsers]:
@@ -207,126 +164,119 @@ class Workers:
     def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
         """Yield each task's result, in order; LostTask if no actor survived it. Tasks are taken ahead, within AHEAD and MAX_BYTES_AHEAD.
 
-        A busy actor that returns nothing for `patience_s` counts as dead. Raises ClusterError when an actor is refused
+        Busy actors that all return nothing for `patience_s` count as dead. Raises ClusterError when an actor is refused
         or fails, or none appears; OpenBookError as the method raises it.
         """
-        source = iter(tasks)
-        first = next(source, None)
-        if first is None:
-            return
-        self._start()
-        order = _Order(chain([first], source))
+        source, window, due = iter(tasks), deque[Task](), deque[Task]()
         running: _Running = {}
         while True:
-            while (actor := self._free(running)) and (task := order.take(AHEAD * len(self._actors))):
-                with self._refusals():
-                    reference = getattr(actor.handle, method).remote(*task.arguments)
-                running[reference] = (task, actor)
-            if (task := order.give_back()) is not None:
-                yield task.result
-            elif order.is_over:
+            while (
+                len(window) < AHEAD * max(1, len(self._actors))
+                and sum(task.bytes for task in window) < MAX_BYTES_AHEAD
+                and (task := next(source, None))
+            ):
+                window.append(task)
+                if task.result is None:
+                    due.append(task)
+            if not window:
                 return
-            order.again += self._collect(running, _LOOK_S if task is None else 0.0)
-            for stalled in self._stalled(running, patience_s):
-                order.again += self._lose(stalled, running, f"gave nothing for {patience_s:g} s")
+            if due:
+                self._start()
+            while due and (actor := self._free(running)):
+                task = due.popleft()
+                with self._refusals():
+                    running[getattr(actor, method).remote(*task.arguments)] = task, actor
+            if window[0].result is None:
+                due += self._collect(running, patience_s if running else START_S)
+            else:
+                due += self._collect(running, 0.0)
+            if window[0].result is not None:
+                yield window.popleft().result
 
     # --- actors -------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._actors:
+        if self._shared is not None:
             return
         self._expected = fingerprint_of(self._local)
         with self._refusals():
             self._shared = self._ray.put(self._local)
             cores = int(self._ray.cluster_resources().get("CPU", 1)) or 1
-            self._actors = [self._new_actor() for _ in range(min(cores, self._most or cores))]
-        self._heard_at = time.monotonic()
+        for _ in range(min(cores, self._most or cores)):
+            self._add()
 
-    def _new_actor(self, deaths: int = 0) -> _Actor:
-        handle = self._ray.remote(num_cpus=1)(Worker).remote(self._shared)
-        return _Actor(handle, handle.fingerprint.remote(), deaths=deaths)
+    def _add(self) -> None:
+        with self._refusals():  # Ray does not restart it: it might come back on another machine, unchecked
+            actor = self._ray.remote(num_cpus=1)(Worker).remote(self._shared)
+            self._starting[actor.fingerprint.remote()] = actor
 
-    def _free(self, running: _Running) -> _Actor | None:
+    def _kill(self, actor: Any) -> None:
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(actor)
+
+    def _free(self, running: _Running) -> Any:
         """The least busy actor, if it can take another task."""
         tasks = Counter(actor for _, actor in running.values())
-        here = [each for each in self._actors if each.pending is None]
-        least = min(here, key=tasks.__getitem__, default=None)
+        least = min(self._actors, key=tasks.__getitem__, default=None)
         return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
 
     def _collect(self, running: _Running, timeout_s: float) -> list[Task]:
-        """Wait up to `timeout_s` for any event; process all. Return dead actors' tasks."""
-        starting = {actor.pending: actor for actor in self._actors if actor.pending is not None}
-        if not (references := [*running, *starting]):
+        """Wait for one event and process it. Return the tasks of dead actors. `timeout_s` 0: only look."""
+        ready: list[Any] = []
+        if references := [*running, *self._starting]:
+            with self._refusals():
+                ready, _ = self._ray.wait(references, timeout=timeout_s)
+        if not ready and timeout_s and not running:
+            raise ClusterError(f"No worker of the cluster was there within {timeout_s:g} s. See: ray status")
+        if not ready:
+            stalled = {actor for _, actor in running.values()} if timeout_s else ()
+            return [task for actor in stalled for task in self._lose(actor, running)]
+        (reference,) = ready
+        if reference in self._starting:
+            self._accept(self._starting.pop(reference), reference)
             return []
-        with self._refusals():
-            self._ray.wait(references, timeout=timeout_s)
-            ready, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
-        if len(starting) < len(self._actors):
-            self._heard_at = time.monotonic()
-        elif time.monotonic() - self._heard_at > START_S:
-            raise ClusterError(f"No worker of the cluster was there within {START_S:g} s. See: ray status")
-        lost: list[Task] = []
-        for reference in ready:
-            if reference in starting:
-                self._accept(starting[reference])
-            elif reference in running:  # else its actor died with another of its tasks
-                lost += self._finish(reference, running)
-        return lost
+        task, actor = running[reference]
+        try:
+            task.result = self._value(reference)
+        except _ActorDied:
+            return self._lose(actor, running)
+        del running[reference]
+        return []
 
-    def _accept(self, actor: _Actor) -> None:
+    def _accept(self, actor: Any, reference: Any) -> None:
         """Let an actor work once its fingerprint arrived. Raises ClusterError when results would differ."""
         try:
-            there: WorkerFingerprint = self._value(actor.pending, actor)
+            there: WorkerFingerprint = self._value(reference)
         except _ActorDied as death:
-            self._replace(actor, str(death))
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_DEATHS and not self._actors:
+                raise ClusterError(
+                    f"{MAX_DEATHS} workers in a row died before one of them did anything: {death}. Their logs say more: ray logs"
+                ) from death
+            self._add()
             return
         assert self._expected is not None
         if refusal := why_refused(self._expected, there):
+            self._kill(actor)
             raise ClusterError(refusal)
-        actor.pending, actor.host = None, there.host
+        self._failed_starts = 0
+        self._actors.append(actor)
 
-    def _finish(self, reference: Any, running: _Running) -> list[Task]:
-        task, actor = running[reference]
-        try:
-            task.result = self._value(reference, actor)
-        except _ActorDied as death:
-            return self._lose(actor, running, str(death))
-        del running[reference]
-        actor.deaths, actor.heard_at = 0, time.monotonic()
-        return []
-
-    def _stalled(self, running: _Running, patience_s: float) -> list[_Actor]:
-        now, busy = time.monotonic(), {actor for _, actor in running.values()}
-        for actor in self._actors:
-            if actor not in busy:
-                actor.heard_at = now
-        return [actor for actor in busy if now - actor.heard_at > patience_s]
-
-    def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
+    def _lose(self, actor: Any, running: _Running) -> list[Task]:
         """Replace a dead actor; return its tasks. After MAX_DEATHS deaths, a task's result is `LostTask`."""
         lost = {at: task for at, (task, its) in running.items() if its is actor}
         for at, task in lost.items():
             del running[at]
             task.deaths += 1
             task.result = LostTask() if task.deaths >= MAX_DEATHS else None
-        self._replace(actor, reason)
+        if actor in self._actors:
+            self._actors.remove(actor)
+            self._kill(actor)  # it may only have been unreachable
+            self._add()
         return [task for task in lost.values() if task.result is None]
 
-    def _replace(self, actor: _Actor, reason: str) -> None:
-        """Raises ClusterError when too many died in a row and none is left."""
-        if actor not in self._actors:
-            return
-        with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable
-            self._ray.kill(actor.handle)
-        self._actors.remove(actor)
-        if actor.deaths + 1 < MAX_DEATHS:
-            self._actors.append(self._new_actor(actor.deaths + 1))
-        elif not self._actors:
-            raise ClusterError(
-                f"{MAX_DEATHS} workers in a row died before one of them did anything: {reason}. Their logs say more: ray logs"
-            )
-
-    def _value(self, reference: Any, actor: _Actor) -> Any:
+    def _value(self, reference: Any) -> Any:
+        """Raises _ActorDied, ClusterError for a bug, or OpenBookError as the method raises it."""
         exceptions = self._ray.exceptions
         try:
             return self._ray.get(reference)
@@ -336,9 +286,7 @@ class Workers:
                 raise _ActorDied("out of memory") from error
             if isinstance(cause, OpenBookError):
                 raise cause from None
-            raise ClusterError(
-                f"A worker{f' on {actor.host}' if actor.host else ''} failed: {type(cause).__name__}: {cause}."
-            ) from error
+            raise ClusterError(f"A worker failed: {type(cause).__name__}: {cause}.") from error
         except exceptions.RayError as error:
             raise _ActorDied(str(error).strip().splitlines()[-1]) from error
 

@@ -8,7 +8,6 @@
 * `decoding`           logits to text
 * `kv_cache`           computed states of passages
 * `context_pool`       lends contexts to requests
-* `passage_selection`  picks the passage that a trained reader answers from
 * `answerability`      the probability that the passages state the answer
 * `trial`              the first load of an unknown file, in a separate process
 * `embedder`           text to vectors

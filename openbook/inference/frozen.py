@@ -69,7 +69,7 @@ class ReadingEngine(Protocol):
     def generate_each(
         self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
-        """Evaluate prompts in order until `enough`, then answer the prompt that `choose` picks (`passage_selection`).
+        """Evaluate prompts in order until `enough`, then answer the prompt that `choose` picks (`decoding`).
 
         Law: given only the prompts that were read, the result is the same.
         """

@@ -35,15 +35,14 @@ from openbook.core.records import (
 )
 from openbook.inference.answerability import AnswerabilityProbe
 from openbook.inference.context_pool import ContextPool
-from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
+from openbook.inference.decoding import AnswerDecoder, Spans, choose, enough, log_softmax, request_digest, score_of
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.json_grammar import JsonGrammar, json_tokenizer
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
-from openbook.inference.passage_selection import choose, enough, score_of
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.reader_metadata import reader_format
-from openbook.models.verify_cache import Trial
+from openbook.models.verify import Trial
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer

@@ -19,7 +19,7 @@ from typing import NoReturn, TypeAlias
 from openbook.core.errors import EngineError
 from openbook.core.records import Prompt
 from openbook.inference.llamalib import Model
-from openbook.models.verify_cache import TemplateText, Trial
+from openbook.models.verify import TemplateText, Trial
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders. A template that writes them is refused.

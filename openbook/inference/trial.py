@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from openbook.core.config import available_cores
 from openbook.core.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
+from openbook.models.verify import TemplateText, Trial, read_cached, trial_path, write_cached
 
 if TYPE_CHECKING:
     from openbook.models import ModelReference

@@ -11,8 +11,8 @@ to digests.
 * `reader_metadata`    a trained reader's prompt format
 * `importer`           `pull`, `ensure`, `import_gguf`, `merge`; `writer` installs their results
 * `store`, `aliases`   `ModelStore`: names, resolving, removing
-* `verify`             compares a model with its digest; `verify_cache` keeps results
-* `training_record`    the origin of a trained model; `lineage` makes the tree of them
+* `verify`             compares a model with its digest, and keeps results
+* `lineage`            the origins of trained models, and the tree of them
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")

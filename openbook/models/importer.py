@@ -23,12 +23,11 @@ from openbook.models.aliases import MAX_NAME_CHARS, checked_name
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
 from openbook.models.describe import check_importable, describe, kind_of
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation, write_merged
-from openbook.models.lineage import training_record_of
+from openbook.models.lineage import TrainingRecord, training_record_of
 from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
 from openbook.models.reader_metadata import reader_of
 from openbook.models.sources import download_from_hub, fetch_first, find_on_hub, parse_hub, place_of, sources_of
 from openbook.models.store import ModelReference, ModelStore, staging_folder
-from openbook.models.training_record import TrainingRecord
 from openbook.models.verify import raise_not_verified
 
 Announce = Callable[[str], None]

@@ -31,8 +31,16 @@ from openbook.models import aliases
 from openbook.models.aliases import is_digest, name_problem
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.manifest import Manifest, read_manifest
-from openbook.models.verify import full_findings, raise_not_verified
-from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
+from openbook.models.verify import (
+    Stamp,
+    full_findings,
+    raise_not_verified,
+    read_cached,
+    stamp_path,
+    take_stamp,
+    trial_path,
+    write_cached,
+)
 
 MIN_PREFIX_CHARS = 6
 INCOMING = ".incoming-"  # prefix of a folder on its way in or out

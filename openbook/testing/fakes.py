@@ -26,9 +26,8 @@ from openbook.core.records import (
     canonical_json,
     sha256_hex,
 )
-from openbook.inference.decoding import TextStream
+from openbook.inference.decoding import TextStream, choose, enough, log_odds
 from openbook.inference.frozen import FrozenModel, ReadEach
-from openbook.inference.passage_selection import choose, enough, log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,9 +15,9 @@ from openbook.core.errors import ConfigError, StorageError, did_you_mean
 from openbook.core.records import Digest
 from openbook.models.aliases import name_problem
 from openbook.models.gguf_writer import Quantisation
+from openbook.models.lineage import recipe_digest
 from openbook.models.manifest import checked_date
 from openbook.models.reader_metadata import MAX_READER_PASSAGES
-from openbook.models.training_record import recipe_digest
 
 MAX_RECIPE_BYTES = 1 << 20
 

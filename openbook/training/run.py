@@ -28,8 +28,7 @@ from openbook.inference.trial import check_usable
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf, runs
 from openbook.models.gguf_writer import write_merged
 from openbook.models.importer import store_trained
-from openbook.models.lineage import training_record_of
-from openbook.models.training_record import TrainingRecord, text_digests
+from openbook.models.lineage import TrainingRecord, text_digests, training_record_of
 from openbook.training import checkpoints
 from openbook.training.datasets import ConversationLine, conversation_trees, document_trees, read_documents, read_lines
 from openbook.training.distributed import ONE_PROCESS, Processes

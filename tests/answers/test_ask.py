@@ -12,7 +12,7 @@ import pytest
 from openbook.answers import certainty
 from openbook.answers.ask import answer_again, ask, ask_with_fallback
 from openbook.answers.certainty import CertaintyLimits, Fit
-from openbook.answers.prompts import ABSTENTION, checked_question, open_book_prompt
+from openbook.answers.prompts import ABSTENTION, open_book_prompt
 from openbook.answers.reading import pack
 from openbook.answers.retrieval import Corpus, Options
 from openbook.core.config import Strategy
@@ -75,7 +75,7 @@ class Says(EchoEngine):
 
 
 @pytest.mark.parametrize("strategy", ["checked", "parallel", "each"])
-def test_the_passages_are_told_before_they_are_read_and_as_they_fit(asked: partial[Answer], strategy: Strategy) -> None:
+def test_the_passages_that_fit_are_shown_before_they_are_read(asked: partial[Answer], strategy: Strategy) -> None:
     told: list[Any] = []
 
     def found(searched: str, hits: Sequence[Hit]) -> None:
@@ -95,7 +95,7 @@ def names(answer: Answer) -> list[str]:
     return [Path(hit.passage.document).name for hit in answer.passages]
 
 
-def test_what_is_purged_while_passages_are_looked_up_counts_as_purged_since(
+def test_a_purge_during_the_search_counts_as_later(
     asked: partial[Answer], base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Keeps()
@@ -142,12 +142,7 @@ def test_an_answer_is_cited_verbatim_and_has_a_receipt(
         (OPENED, "Mayor Lila Ortega opened the bridge [1].", "supported", "Mayor Lila Ortega opened the bridge."),
         (OPENED, "The excerpts state that mayor Lila Ortega opened the bridge.", "supported", None),
         (OPENED, "Mayor Lila Ortega opened the bridge. Zebras graze.", "check it", None),
-        (
-            OPENED,
-            "Mayor Lila Ortega opened the bridge:",
-            "check it",
-            None,
-        ),  # and the list that it announces does not come
+        (OPENED, "Mayor Lila Ortega opened the bridge:", "check it", None),  # the list it announces does not come
         ("What colour is it?", "The passages do not mention the colour of the bridge.", "not found", ABSTENTION),
     ],
 )
@@ -169,13 +164,12 @@ def test_an_answer_says_how_sure_it_is(
     assert replay(answer.receipt, FrozenModel(Says(text)), base).identical
 
 
-def test_own_limits_give_another_word_and_the_same_answer(asked: partial[Answer], base: KnowledgeBase) -> None:
+def test_own_limits_give_another_word_and_the_same_answer(asked: partial[Answer]) -> None:
     model = FrozenModel(Says("Mayor Lila Ortega opened the bridge."))
     own = [CertaintyLimits(1.0, 1.0), CertaintyLimits(1.0), CertaintyLimits(0.0, 0.0)]
     answers = [asked(OPENED, model, options=replace(ALL, limits=limits)) for limits in own]
     assert [each.confidence for each in answers] == ["check it", "likely", "supported"]
     assert len({(each.answer, each.certainty) for each in answers}) == 1
-    assert all(replay(each.receipt, model, base).identical for each in answers)
 
 
 @pytest.mark.parametrize(("stated", "confidence"), [(0.95, "supported"), (0.4, "likely"), (0.1, "not found")])
@@ -234,13 +228,13 @@ def test_passages_that_do_not_fit_are_left_out_and_counted(asked: partial[Answer
             asked(OPENED, echo_model(reader=reader, context_tokens=20), options=options)
 
 
-def test_a_question_that_is_empty_or_too_long_is_refused_and_undecodable_bytes_do_no_harm() -> None:
+def test_an_empty_or_too_long_question_is_refused_and_undecodable_bytes_do_no_harm() -> None:
     for empty in ("", "   ", "\n", "???", "\0"):
         with pytest.raises(QuestionError, match="empty"):
-            checked_question(empty)
+            ask(empty, echo_model())
     with pytest.raises(QuestionError, match="1,000,000 characters; at most 12,000"):
-        checked_question("x" * 1_000_000)
-    assert checked_question("caf\udce9?\0") == "caf??"
+        ask("x" * 1_000_000, echo_model())
+    assert ask("caf\udce9?\0", echo_model()).question == "caf??"
 
 
 def test_a_reader_reads_each_passage_alone_and_cites_the_one_it_answers_from(asked: partial[Answer]) -> None:
@@ -259,7 +253,9 @@ def test_a_reader_reads_each_passage_alone_and_cites_the_one_it_answers_from(ask
     assert silent.receipt.prompt_digest
 
 
-def test_a_reader_that_learned_it_reads_side_by_side(asked: partial[Answer]) -> None:
+def test_passages_are_read_side_by_side_by_a_reader_that_learned_it_and_by_untrained_models(
+    asked: partial[Answer],
+) -> None:
     model = echo_model(reader=replace(READER, passages=2))
     answer = asked(OPENED, model, options=ALL)
     assert answer.receipt.strategy == "parallel"
@@ -272,18 +268,12 @@ def test_a_reader_that_learned_it_reads_side_by_side(asked: partial[Answer]) -> 
     assert (kept, prompt.side_by_side) == (hits, True)
     assert notes == ["2 of 4 passages read: no more can lie side by side."]
 
-
-def test_an_untrained_model_that_reads_side_by_side_reads_each_window_as_if_it_were_the_only_one(
-    asked: partial[Answer], base: KnowledgeBase
-) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.")
-    model = FrozenModel(engine)
-    answer = asked(OPENED, model, options=replace(ALL, strategy="parallel"))
-    prompt = engine.prompts[0]
+    answer = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="parallel"))
+    prompt = engine.prompts[0]  # each window is read as if it were the only one
     assert (answer.receipt.strategy, prompt.side_by_side, len(prompt.passages)) == ("parallel", True, 2)
     assert [open_book_prompt(OPENED, [hit.passage]).passages[0] for hit in answer.passages] == list(prompt.passages)
-    hits = list(answer.passages) * SIDE_BY_SIDE
-    kept, _, notes = pack("Who?", hits, model, Decoding(), parallel=True)
+    kept, _, notes = pack("Who?", list(answer.passages) * SIDE_BY_SIDE, FrozenModel(engine), Decoding(), parallel=True)
     assert (len(kept), notes) == (SIDE_BY_SIDE, ["8 of 16 passages read: no more can lie side by side."])
 
 
@@ -296,16 +286,14 @@ def test_an_untrained_model_that_reads_side_by_side_reads_each_window_as_if_it_w
         (echo_model(), replace(ALL, decoding=Decoding(quote=True)), "Only a trained reader"),
     ],
 )
-def test_a_way_of_reading_that_the_model_does_not_know_is_refused(
+def test_a_strategy_that_the_model_lacks_is_refused(
     asked: partial[Answer], model: FrozenModel, options: Options, match: str
 ) -> None:
     with pytest.raises(QuestionError, match=match):
         asked(OPENED, model, options=options)
 
 
-def test_an_instruction_stands_behind_the_passages_and_in_the_receipt(
-    asked: partial[Answer], base: KnowledgeBase
-) -> None:
+def test_an_instruction_follows_the_passages_and_is_in_the_receipt(asked: partial[Answer], base: KnowledgeBase) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.")
     for wish in ("", "In French, please."):
         answer = asked(OPENED, FrozenModel(engine), options=Options(instruction=wish))
@@ -388,7 +376,7 @@ def test_of_two_answers_the_more_certain_one_is_shown_with_the_receipt_of_its_mo
     assert answer.notes[-1].endswith(f"This is the answer of {shown}.")
 
 
-def test_what_the_fallback_cannot_read_keeps_the_first_answer_and_says_why(
+def test_if_the_fallback_cannot_read_the_first_answer_stays_and_says_why(
     base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     small, corpus = named_model("small", EchoEngine(otherwise=WRONG), READER), Corpus(base, embedder)

@@ -27,13 +27,6 @@ def test_the_fits_are_for_signals_that_there_are() -> None:
         assert 0 < fit.likely_from < fit.supported_from
 
 
-@given(SIGNALS)
-def test_any_answer_has_a_certainty_and_a_word(signals: Signals) -> None:
-    sure, word = certainty(signals)
-    assert 0 <= sure <= 1
-    assert word in set(MEANING) - {"not found"}
-
-
 @pytest.mark.parametrize(("bias", "word"), [(1.0, "supported"), (0.0, "likely"), (-1.0, "check it")])
 def test_a_word_is_for_certainties_from_its_limit_on(monkeypatch: pytest.MonkeyPatch, bias: float, word: str) -> None:
     fitted(monkeypatch, other=Fit(bias, {}, 0.731, 0.5))  # of 1 / (1 + exp(-1)), in three digits
@@ -44,7 +37,8 @@ def test_a_word_is_for_certainties_from_its_limit_on(monkeypatch: pytest.MonkeyP
 def test_own_limits_change_the_word_and_never_the_number(signals: Signals, one: float, other: float) -> None:
     low, high = sorted((one, other))
     sure, word = certainty(signals, CertaintyLimits(high, low))
-    assert sure == certainty(signals)[0]
+    assert 0 <= sure == certainty(signals)[0] <= 1
+    assert certainty(signals)[1] in set(MEANING) - {"not found"}
     assert word == ("check it" if sure < low else "supported" if sure >= high and signals.asked else "likely")
 
 

@@ -39,7 +39,6 @@ def test_a_question_about_whole_documents_names_them(question: str, kind: str, d
 @pytest.mark.parametrize(
     "question",
     [
-        "How many days of leave do I get?",
         "Summarise notes.txt",  # two documents have that name
         "Summarise the weather",
         "compare leave-policy.md with leave-policy.md",
@@ -56,7 +55,7 @@ def test_any_text_is_a_question(text: str) -> None:
     overview_of(f"compare {text} with {text}", lambda: DOCUMENTS, lambda topic: None)
 
 
-def test_a_point_is_an_item_of_a_list_and_one_that_was_cut_off_is_none() -> None:
+def test_a_point_is_a_list_item_that_was_not_cut_off() -> None:
     text = "1. **28 days** of leave.\n\n2. - 5 crowns.\n* - 28. April is free.\n-\n2**10 seats are by `**kwargs`.\n- Never on"
     points = [
         "- 28 days of leave.",
@@ -118,9 +117,7 @@ def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeB
     assert replay(answer.receipt, FrozenModel(Notes()), base).identical
 
 
-def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
-    base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
+def test_parts_of_a_long_document_are_read_up_to_a_stated_bound(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     steps: list[tuple[int, int]] = []
     answer = ask(
         "summarise long.md",
@@ -165,7 +162,7 @@ def test_a_topic_is_summarised_from_the_nearest_document_that_may_be_seen(tmp_pa
     assert referring.answer == answer.answer
 
 
-def test_how_to_answer_reaches_every_part_and_a_point_without_content_is_left_out(base: KnowledgeBase) -> None:
+def test_the_instruction_reaches_every_part_and_empty_points_are_left_out(base: KnowledgeBase) -> None:
     class Silent(Notes):
         def _answer(self, prompt: Prompt) -> str:
             self.prompts.append(prompt)

@@ -97,7 +97,7 @@ def test_add_then_ask_just_works(home: Path, docs: Path, out: Out) -> None:
 def test_models_to_fetch_by_name(own_home: Path, out: Out) -> None:
     stdout = out.ok("models", "list", "--available")
     line = next(line for line in stdout.splitlines() if line.startswith("qwen3-8b "))
-    assert line.split(None, 1)[1] == "5,028 MB, needs 6.0 GB of memory, Apache-2.0, not tried here"
+    assert line.split(None, 1)[1] == "5,028 MB  needs 6.0 GB of memory, Apache-2.0, not tried here"
     rows = {row["name"]: row for row in out.json("models", "list", "--available")["available"]}
     assert rows["qwen2.5-coder-0.5b-instruct"] | {"memory_mb": 0} == {
         "name": "qwen2.5-coder-0.5b-instruct",

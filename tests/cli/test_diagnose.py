@@ -14,15 +14,12 @@ import pytest
 
 from openbook.answers import opening
 from openbook.core.config import Settings
-from openbook.core.errors import StorageError
 from openbook.core.records import Prompt
-from openbook.diagnosis import report
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import base_with
-from tests.diagnosis import test_probes
 from tests.diagnosis.table_engine import FAILS, TableEngine, question_in
 from tests.diagnosis.test_runner import BRIDGE, FERRY, NOWHERE, TEXTS, WORLD, good
 
@@ -37,7 +34,6 @@ ENGINES: dict[str, Callable[[Prompt], str]] = {
     "fails": lambda prompt: FAILS,
     # As good, but every other question is refused.
     "overloaded": lambda prompt: FAILS if question_in(prompt).startswith("Who") else good(prompt),
-    "[red]reads": test_probes.reads,
 }
 
 
@@ -68,10 +64,9 @@ def questions(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documents, a knowledge base of them, and one of those for the probes."""
+    """The documents, and a knowledge base of them."""
     folder = tmp_path_factory.mktemp("built")
     base_with(folder, TEXTS).close()
-    base_with(folder, test_probes.TEXTS, place=folder / "kb-to-probe").close()
     return folder
 
 
@@ -227,52 +222,3 @@ def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Ou
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
         assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_deleted"] == dropped
         assert not folder.exists()
-
-
-def test_probes_in_the_same_report_and_asked_once(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
-) -> None:
-    arguments = ("--model", "good", "--output", tmp_path / "r")
-    diagnose.ok(*arguments)
-    assert "probes" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
-    assert "good: 4 questions probed" in diagnose.ok(*arguments, "--probes")
-    assert "<h2>Probes of good</h2>" in (tmp_path / "r" / "report.html").read_text()
-    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention"]
-    assert all(engine.asked for engine, _ in opened)
-    assert [current.kv_disk for _, current in opened][1] == 0  # nothing of an altered passage is written down
-    before = len(opened)
-    diagnose.ok(*arguments, "--probes")
-    assert not any(engine.asked for engine, _ in opened[before:])
-
-
-def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
-    diagnose: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`purge` asks the numbers, so no page may have what they do not say."""
-
-    def full(*arguments: object) -> None:
-        raise StorageError("No space left on device.")
-
-    arguments = ("--model", "good", "--output", tmp_path / "r")
-    for more in (("--probes",), ()):
-        for failing in ("replace_file", "write_report"):
-            with monkeypatch.context() as broken:
-                broken.setattr(report, failing, full)
-                assert diagnose(*arguments, *more)[0] == 5
-            page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
-            has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
-            assert not has or '"probes"' in numbers.read_text()
-        diagnose.ok(*arguments, *more)
-
-
-def test_probes_on_the_terminal(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> None:
-    questions.write_text(lines_of(map(asdict, test_probes.QUESTIONS)))
-    probe = out.of("diagnose", questions, "--probes", "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb"))
-    stdout = probe.ok("--model", "[red]reads")
-    assert "[red]reads: 4 questions probed\n" in stdout
-    for words in ("\nCounterfactual:", "\nAbstention:", "followed the altered passage", "4/4"):
-        assert words in stdout
-    assert "\x1b" not in stdout
-    code, stdout, _ = probe("--model", "fails")
-    assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (3, True, True)

@@ -104,7 +104,7 @@ def test_filters_and_labels(docs: Path, out: Out) -> None:
     assert found(out, query, "--where", "type = 'txt'") == set()
     assert "Did you mean 'status'?" in out("search", "ferry", "--where", "stattus = 'final'")[2]
     out.refused(2, "expected a value", "search", "ferry", "--where", "status = ")
-    assert "Access labels   board, keepers\n" in out.ok("status")
+    assert re.search("^Access labels +board, keepers$", out.ok("status"), re.MULTILINE)
     assert "bees.txt  [board, keepers]\n" in out.ok("ls", "--label", "keepers", "--label", "board")
     out("add", docs / "bees.txt", "--unlabel", "board", "--unlabel", "keepers")
     assert "[" not in out.ok("ls")
@@ -298,7 +298,7 @@ def test_precomputed_passages_give_the_same_answer_and_are_purged(
     assert out.ok("precompute").startswith("2 of 2 passages are precomputed")
     assert states() == 3  # and the instruction's
     assert "0 of them new" in out.ok("precompute")
-    assert "Kept states     3 states, " in out.ok("status")
+    assert re.search("^Kept states +3 states, ", out.ok("status"), re.MULTILINE)
     question = ("ask", "When does the ferry leave?")
     monkeypatch.setenv("OPENBOOK_PASSAGES", "2")
     warm = out.json(*question)

@@ -16,7 +16,7 @@ from tests.cli.conftest import Out, served
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
-    assert out("keys", "list")[:2] == (0, "There are no keys. Make one with: openbook keys new NAME\n")
+    assert out("keys", "list")[:2] == (0, "There are no keys. Create one: openbook keys new NAME\n")
     token = out.ok("keys", "new", "Anna", "--right", "write", "--label", "hr").strip()
     key = KeyFile(own_home).find(token)
     assert key is not None
@@ -27,7 +27,7 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert (listed["id"], "hash" in listed) == (key.id, False)
     out("keys", "new", "Bert", "--days", "90")
     lines = out.ok("keys", "list").splitlines()
-    assert [line.split("  ")[-1] for line in lines] == ["never expires", "90 days left"]
+    assert [line.split("  ")[-1].strip() for line in lines] == ["never expires", "90 days left"]
     _, rotated, said = out("keys", "rotate", key.id)
     assert "The old one no longer works" in said
     assert KeyFile(own_home).find(token) is None

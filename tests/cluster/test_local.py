@@ -11,9 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import psutil
@@ -80,6 +80,7 @@ def out(out: Out) -> Out:
     return out.of("cluster")
 
 
+@pytest.mark.laws
 def test_its_life(home: Path, out: Out) -> None:
     found = out.json("up", "--local", 2)
     assert list(found["services"]) == ["PostgreSQL", "Ray"]
@@ -142,6 +143,7 @@ def test_its_life(home: Path, out: Out) -> None:
     assert [each.name for each in home.iterdir()] == [".cluster.json.lock"]
 
 
+@pytest.mark.laws
 def test_a_start_that_fails_leaves_nothing(
     home: Path, ray_start: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,31 +163,36 @@ def test_a_start_that_fails_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
-def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, sign: signal.Signals) -> None:
+def test_start_that_is_killed_halfway_is_finished_by_the_next(home: Path, ray_start: Path, out: Out) -> None:
     ray_start.write_text(RAY_HANGS)
     command = [sys.executable, "-m", "openbook", "cluster", "up", "--local", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr is not None
-    lines = iter(process.stderr.readline, "Starting Ray...\n")
-    assert "Starting PostgreSQL...\n" in list(lines)
+    assert "Starting PostgreSQL...\n" in list(iter(process.stderr.readline, "Starting Ray...\n"))
     state = local.read_state(home)
     assert state is not None
-    time.sleep(0.5)
-    process.send_signal(sign)
-    said = process.communicate()[1]
-    if sign == signal.SIGINT:
-        assert (process.returncode, said.startswith("Error: Interrupted.")) == (130, True)
-    else:
-        assert local.running(state).services["PostgreSQL"]
-        ray_start.write_text(RAY_START)
-        out.ok("up", "--local", 1)
-        out.ok("down", "--delete", "--yes")
-    for process in psutil.process_iter(["cmdline"]):
-        if str(ray_start.parents[2]) in " ".join(process.info["cmdline"] or ()):
-            process.kill()
+    process.kill()
+    process.communicate()
+    assert local.running(state).services["PostgreSQL"]
+    ray_start.write_text(RAY_START)
+    out.ok("up", "--local", 1)
+    out.ok("down", "--delete", "--yes")
+    for each in psutil.process_iter(["cmdline"]):
+        if str(ray_start.parents[2]) in " ".join(each.info["cmdline"] or ()):
+            each.kill()
     assert left_of(state) == []
-    assert [each.name for each in home.iterdir()] == [".cluster.json.lock"]
+
+
+def test_fork_that_is_not_yet_another_program_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    raylet, head, gcs = ["/ray/raylet", "--port=1"], ["/ray/raylet", "--head"], ["/ray/gcs_server"]
+    commands = {10: (1, gcs), 11: (1, head), 12: (11, head), 13: (1, raylet), 14: (13, raylet), 15: (13, ["ray::IDLE"])}
+    found = [
+        SimpleNamespace(pid=pid, info={"cmdline": command, "ppid": parent})
+        for pid, (parent, command) in commands.items()
+    ]
+    monkeypatch.setattr(local, "processes_of", lambda folder: found if folder == "scratch" else [])
+    running = local.running(local.ClusterRecord(1, "folder", "scratch"))
+    assert (running.services, running.workers) == ({"PostgreSQL": [], "Ray": [10, 11]}, [13])
 
 
 def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:

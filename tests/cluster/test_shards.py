@@ -69,6 +69,7 @@ def answers(view: IndexView, query: str, limit: int) -> tuple[object, ...]:
 # --- the law, by chance -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.laws
 @pytest.mark.parametrize("by_signs", [False, True])
 @given(texts=TEXTS, others=TEXTS, query=QUERY, data=st.data())
 def test_any_number_of_shards_says_what_one_index_says(
@@ -186,6 +187,7 @@ def said(
         base.shards = None
 
 
+@pytest.mark.laws
 def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
     expected = said(real, None)
     with closing(KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)) as base:
@@ -209,16 +211,17 @@ class Restarting(LocalShards):
         return super().call(numbers, method, *arguments)
 
 
+@pytest.mark.parametrize("questions", [1, pytest.param(len(QUESTIONS), marks=pytest.mark.laws)])
 def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
-    real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+    questions: int, real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
         monkeypatch.setattr(vectors, cut, rows)
-    expected = said(real, None)
-    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
+    expected = said(real, None, QUESTIONS[:questions])
+    assert len({str(each) for each in expected}) > questions * len(SCOPES)
     with closing(Restarting(real.folder, 3)) as shards:
-        assert said(real, shards) == expected
-        assert shards.calls > 100
+        assert said(real, shards, QUESTIONS[:questions]) == expected
+        assert shards.calls > 20 * questions
 
 
 def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,24 +282,15 @@ def test_a_shard_of_another_base_or_of_none_says_so(real: KnowledgeBase, tmp_pat
 # --- as Ray actors ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that runs many tests takes its time to start a process."""
-    monkeypatch.setattr(shards_module, "TIMEOUT_S", 900.0)
-
-
-@pytest.fixture(scope="module")
-def actors(real: KnowledgeBase, ray_session: None) -> Iterator[RayShards]:
-    shards = RayShards(real.folder)
-    assert shards.count == 2  # the CPUs of that session
-    yield shards
-    shards.close()
-
-
-@pytest.mark.usefixtures("patience")
-def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, actors: RayShards) -> None:
+@pytest.mark.laws
+@pytest.mark.usefixtures("ray_session", "fakes")
+def test_actors_say_the_same_though_they_are_killed(
+    real: KnowledgeBase, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "TIMEOUT_S", 900.0)  # a busy machine starts processes slowly
+    actors = RayShards(real.folder)
+    assert actors.count == 2  # the CPUs of that session
     expected = said(real, None, QUESTIONS[:1])
-    assert said(real, actors, QUESTIONS[:1]) == expected
     for number, is_ended in enumerate([False, True]):
         ray_module().kill(actors.actors[number], no_restart=is_ended)
         assert said(real, actors, QUESTIONS[:1]) == expected
@@ -304,9 +298,6 @@ def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase,
     assert [each._actor_id for each in again.actors] == [each._actor_id for each in actors.actors]
     with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
         ShardedSearch(actors).view("0" * 32, 1, ids())
-
-
-@pytest.mark.usefixtures("patience", "actors", "fakes")
-def test_the_command_line_searches_in_shards(real: KnowledgeBase, out: Out) -> None:
     asked = ("search", QUESTIONS[0], "--kb", real.folder, "--json")
     assert out.ok(*asked, "--cluster", "auto") == out.ok(*asked)
+    actors.close()

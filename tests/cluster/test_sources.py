@@ -19,6 +19,7 @@ from openbook.testing.sources import FAKE, HELD
 SITE = "fake://site"
 
 
+@pytest.mark.laws
 def test_they_are_synced_removed_and_purged(
     new_postgres_url: str, own_home: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
     assert all(each in err for each in found.behind)
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("outside")
 def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(out: Out) -> None:
     assert "there is no knowledge base yet" in out.ok("cluster", "status")
@@ -57,11 +58,13 @@ def test_there_may_be_no_knowledge_base_yet_and_nobody_at_the_address(out: Out) 
     assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in error) == (ClusterError.exit_code, True)
 
 
+@pytest.mark.laws
 def test_the_nodes_of_ray_are_counted(ray_session: None) -> None:
     found = status_of_ray()
     assert (found.nodes, found.dead_nodes, found.cpus) == (1, 0, 2.0)
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("address", ["head:", "head:0", "head:65536", "http://head:1", "ray://head", "a b:1", ""])
 def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +82,7 @@ def test_an_empty_address_in_the_environment_is_none(monkeypatch: pytest.MonkeyP
     assert connection.resolved("local") == "local"
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None:
@@ -95,6 +99,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         connection.connect("auto")
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("ray_session")
 def test_a_process_in_a_cluster_stays_in_it() -> None:
     ray = ray_module()

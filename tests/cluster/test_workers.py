@@ -3,202 +3,222 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbook.cluster import workers as module
-from openbook.cluster.connection import ray_module
 from openbook.cluster.workers import ClusterParsers, LostTask, Task, Workers
-from openbook.core.errors import ClusterError, NotReadNow
-from openbook.core.records import Embedder, Vectors
+from openbook.core.errors import ClusterError, NotReadNow, StorageError
+from openbook.core.records import Embedder
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.ingest import embeddings
 from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.cluster.state import state, worker_pids
 from tests.conformance.models import EmbedderSuite
-from tests.conftest import ROOT
-from tests.serving.conftest import eventually
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+HERE = module.fingerprint_of(HashEmbedder())
 
-
-@pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    folder = tmp_path / "docs"
-    (folder / "deep").mkdir(parents=True)
-    for number in range(40):
-        words = " ".join(f"word{number * each}" for each in range(5 + 37 * (number % 7)))
-        (folder / f"{number:02}.md").write_text(f"# File {number}\n\nIt is about {words}.\n\n## More\n\n{words}\n")
-    (folder / "deep" / "copy.md").write_bytes((folder / "03.md").read_bytes())
-    (folder / "deep" / os.fsdecode(b"half \xff name.txt")).write_text("Its name is not UTF-8.")
-    (folder / "empty.txt").write_text("")
-    (folder / "film.mp4").write_bytes(b"\0\0")
-    (folder / "secret.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    (folder / "page.html").write_text("<title>A page</title><p>It says <b>this</b>.")
-    (folder / "large.txt").write_text("The boats are painted in spring. " * 9_000)
-    (folder / "larger.txt").write_text("x" * 600_000)
-    return folder
+# --- the law, on a Ray that is none -----------------------------------------------------------------------------------
 
 
-OPTIONS = RunOptions(limits=Limits(max_file_bytes=500_000))
+class RayError(Exception):
+    pass
 
 
-def synced(folder: Path, docs: Path, embedder: Embedder, options: RunOptions = OPTIONS) -> tuple[KnowledgeBase, Report]:
-    base = KnowledgeBase.ensure(folder, embedder.identity)
-    return base, sync(base, docs, embedder, options=options)
+class RayTaskError(RayError):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
-def synced_by(
-    workers: Workers, folder: Path, docs: Path, progress: Callable[[str, int, int], None] = lambda *_: None
-) -> tuple[KnowledgeBase, Report]:
-    options = replace(OPTIONS, parsers=workers.parsers, progress=progress)
-    return synced(folder, docs, workers.embedder, options)
+@dataclass(eq=False)
+class FakeActor:
+    embedder: Embedder
+    is_dead: bool = False
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=lambda *arguments: Reference(self, method, arguments))
 
 
-@pytest.fixture(scope="module")
-def workers(ray_session: None) -> Iterator[Workers]:
-    with Workers(HashEmbedder()) as workers:
-        yield workers
+@dataclass(eq=False)
+class Reference:
+    actor: FakeActor
+    method: str
+    arguments: tuple[Any, ...]
 
 
-@pytest.fixture
-def free_cores(workers: Workers) -> None:
-    """For other workers than those of the module, which come back with their next task."""
-    workers.close()
-    eventually(lambda: ray_module().available_resources().get("CPU", 0) >= 2)
+@dataclass
+class FakeRay:
+    """Calls end in any order, each as `answers` says: with a value, an error, or never (None). At most `cores` actors start."""
+
+    answers: Callable[[Any], Any]
+    seed: int = 0
+    cores: int = 2
+    start: Any = HERE  # what each actor's start ends in
+    actors: list[FakeActor] = field(default_factory=list)
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._ended: dict[Reference, Any] = {}
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+    def remote(self, num_cpus: int) -> Any:
+        def started(embedder: Embedder) -> FakeActor:
+            self.actors.append(FakeActor(embedder))
+            return self.actors[-1]
+
+        return lambda cls: SimpleNamespace(remote=started)
+
+    def kill(self, actor: FakeActor) -> None:
+        actor.is_dead = True
+
+    def wait(self, references: list[Reference], timeout: float) -> tuple[list[Reference], list[Reference]]:
+        alive = [actor for actor in self.actors if not actor.is_dead][: self.cores]
+        for reference in self._random.sample(references, len(references)):
+            if reference not in self._ended and reference.actor in alive:
+                is_start = reference.method == "fingerprint"
+                self._ended[reference] = self.start if is_start else self.answers(*reference.arguments)
+            if reference.actor.is_dead and self._ended.get(reference) is None:
+                self._ended[reference] = RayError("the actor died")
+            if self._ended.get(reference) is not None:
+                return [reference], []
+        return [], references
+
+    def get(self, reference: Reference) -> Any:
+        value = self._ended[reference]
+        if isinstance(value, RayError):
+            if not isinstance(value, RayTaskError):
+                reference.actor.is_dead = True
+            raise value
+        return value
+
+
+@pytest.fixture(autouse=True, scope="module")
+def known_fingerprint() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fingerprint_of", lambda _: HERE)  # which takes a while
+        yield
+
+
+def on(ray: FakeRay, **options: Any) -> Workers:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ray_module", lambda: ray)
+        return Workers(HashEmbedder(), **options)
+
+
+FAULTS = st.sampled_from(["dies", "has no memory", "says nothing"])
+
+
+@given(st.lists(st.lists(FAULTS, max_size=4), max_size=30), st.integers(), st.integers(1, 2))
+def test_each_result_comes_once_and_in_order_whatever_happens_to_the_actors(
+    faults: list[list[str]], seed: int, cores: int
+) -> None:
+    """A task is given up after three faults; where an actor is silent, a task that waited behind it may be, too."""
+    left = [list(each) for each in faults]
+
+    def answer(number: int) -> Any:
+        if not left[number]:
+            return number + 1
+        fault = left[number].pop()
+        return {"dies": RayError("killed"), "has no memory": RayTaskError(MemoryError())}.get(fault)
+
+    taken = 0
+
+    def tasks() -> Iterator[Task]:
+        nonlocal taken
+        for number in range(len(faults)):
+            taken += 1
+            yield Task((number,)) if number % 5 else Task(result=number + 1)
+
+    ray = FakeRay(answer, seed, cores)
+    with on(ray) as workers:
+        results: list[object] = []
+        for result in workers.results("method", tasks(), 1.0):
+            assert taken - len(results) <= module.AHEAD * 2
+            results.append(result)
+    assert len(results) == len(faults)
+    for number, result in enumerate(results):
+        assert result == number + 1 or isinstance(result, LostTask)
+        assert number % 5 or result == number + 1
+        if len(faults[number]) >= module.MAX_DEATHS and number % 5:
+            assert isinstance(result, LostTask)
+    if not any(faults):
+        assert not any(isinstance(each, LostTask) for each in results)
+    assert all(actor.is_dead for actor in ray.actors)
 
 
 class TestClusterEmbedder(EmbedderSuite):
-    @pytest.fixture(autouse=True)
-    def _workers(self, workers: Workers) -> None:
-        self.workers = workers
-
     def make_embedder(self) -> Embedder:
-        return self.workers.embedder
+        return on(FakeRay(HashEmbedder().embed_passages)).embedder
 
 
-def test_a_cluster_makes_the_state_and_the_verdicts_of_one_machine(
-    workers: Workers, docs: Path, tmp_path: Path
-) -> None:
-    told: list[tuple[str, int, int]] = []
-    base, report = synced_by(workers, tmp_path / "there", docs, lambda *progress: told.append(progress))
-    here, expected = synced(tmp_path / "here", docs, HashEmbedder())
-    assert report == expected
-    assert state(base) == state(here)
-    assert {each.outcome for each in report.verdicts} == {"added", "duplicate", "failed", "skipped"}
-    reads = [done for stage, done, total in told if stage == "read"]
-    assert reads == list(range(len(reads)))
-    assert not check(base).damaged
-    assert synced_by(workers, tmp_path / "there", docs)[1].passages_embedded == 0
-
-
-def test_results_come_in_order_and_tasks_are_not_taken_far_ahead(workers: Workers) -> None:
-    taken: list[int] = []
-
-    def tasks() -> Iterator[Task]:
-        for number in range(100):
-            taken.append(number)
-            yield Task(([f"text {number}"],)) if number % 3 else Task(result=number)
-
-    for number, result in enumerate(workers.results("embed", tasks())):
-        assert len(taken) - number <= module.AHEAD * 2 + 1
-        expected = HashEmbedder().embed_passages([f"text {number}"])
-        assert result == number if number % 3 == 0 else (result == expected).all()
-    assert taken == list(range(100))
-    assert list(workers.results("embed", iter(()))) == []
-
-
-def test_large_files_travel_few_at_a_time(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_travel_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES_AHEAD", 10)
-    under_way = most = 0
+    under_way, most = 0, 0
 
     def tasks() -> Iterator[Task]:
         nonlocal under_way, most
-        for _ in range(20):
+        for number in range(20):
             under_way += 1
             most = max(most, under_way)
-            yield Task((["a text"],), bytes=6)
+            yield Task((number,), bytes=6)
 
-    for _ in workers.results("embed", tasks()):
-        under_way -= 1
+    with on(FakeRay(lambda number: number + 1)) as workers:
+        for _ in workers.results("method", tasks()):
+            under_way -= 1
     assert most == 2
 
 
-def test_results_that_nobody_waits_for_disturb_nothing(workers: Workers) -> None:
-    dropped = workers.results("embed", (Task(([f"text {n}"],)) for n in range(50)))
-    next(dropped)
-    later = workers.results("embed", (Task(([f"other {n}"],)) for n in range(50)))
-    first = next(later)
-    del dropped
-    assert len([first, *later]) == 50
+def test_results_that_nobody_waits_for_disturb_nothing_and_no_task_starts_no_actor() -> None:
+    ray = FakeRay(lambda number: number + 1)
+    with on(ray) as workers:
+        assert list(workers.results("method", ())) == ray.actors == []
+        dropped = workers.results("method", (Task((n,)) for n in range(50)))
+        next(dropped)
+        later = workers.results("method", (Task((n,)) for n in range(50)))
+        first = next(later)
+        del dropped
+        assert [first, *later] == list(range(1, 51))
+        assert len(ray.actors) == 2
 
 
-@pytest.mark.usefixtures("free_cores")
-@pytest.mark.parametrize("stage", ["read", pytest.param("embed", marks=pytest.mark.slow)])
-def test_what_a_killed_worker_had_is_done_by_another(
-    stage: str, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embeddings, "BATCH", 4)  # so that some are still to be embedded
-    with Workers(HashEmbedder()) as workers:
-        killed: list[int] = []
-
-        def kill(now: str, done: int, total: int) -> None:
-            if now == stage and len(killed) < 2 and done >= total * (1 + len(killed)) // 4:
-                for pid in [each for each in worker_pids() if each not in killed][-1:]:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-
-        base, report = synced_by(workers, tmp_path / "there", docs, kill)
-        assert len(killed) == 2
-    here, expected = synced(tmp_path / "here", docs, HashEmbedder())
-    assert report == expected
-    assert state(base) == state(here)
-
-
-class Deadly(HashEmbedder):
-    """Ends its process at one text; at others it has no memory or sleeps, unless the file is there."""
-
-    def __init__(self, once: Path) -> None:
-        super().__init__()
-        self._once, self._here = once, os.getpid()
-
-    def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        if "stall" in texts and not self._once.exists():
-            self._once.touch()
-            time.sleep(600)
-        if "kill" in texts and os.getpid() != self._here:
-            os._exit(1)
-        if "swell" in texts and not self._once.exists():
-            self._once.touch()
-            raise MemoryError
-        return super().embed_passages(texts)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("free_cores")
-def test_a_worker_without_memory_is_replaced_and_what_kills_every_worker_is_given_up(tmp_path: Path) -> None:
-    with Workers(Deadly(tmp_path / "once")) as workers:
-        vectors = workers.embedder.embed_passages(["swell"])
-        assert (vectors == HashEmbedder().embed_passages(["swell"])).all()
-        assert (tmp_path / "once").exists()
-        with pytest.raises(ClusterError, match="3 workers died while they embedded the same passages"):
-            workers.embedder.embed_passages(["kill"])
-        (tmp_path / "once").unlink()
-        assert len(list(workers.results("embed", [Task((["stall"],))], patience_s=2.0))) == 1
-        assert (tmp_path / "once").exists()
-        assert len(workers.embedder.embed_passages(["a text"])) == 1
+@pytest.mark.parametrize(
+    ("ray", "error", "said"),
+    [
+        (FakeRay(lambda _: 1, cores=0), ClusterError, r"^No worker of the cluster was there within 120 s\."),
+        (FakeRay(lambda _: 1, start=RayError("on fire")), ClusterError, "^3 workers in a row died .* on fire"),
+        (FakeRay(lambda _: RayTaskError(KeyError("x"))), ClusterError, r"^A worker failed: KeyError: 'x'\.$"),
+        (FakeRay(lambda _: RayTaskError(StorageError("No disk."))), StorageError, r"^No disk\.$"),
+        (
+            FakeRay(lambda _: 1, start=replace(HERE, vectors=b"")),
+            ClusterError,
+            "computes other vectors than this machine",
+        ),
+    ],
+)  # fmt: skip
+def test_what_ends_a_run(ray: FakeRay, error: type[Exception], said: str) -> None:
+    with on(ray) as workers, pytest.raises(error, match=said):
+        list(workers.results("method", [Task((1,))]))
+    assert all(actor.is_dead for actor in ray.actors)
 
 
 class NoWorkers:
@@ -211,9 +231,6 @@ def test_a_file_that_kills_every_worker_is_tried_again_by_the_next_run(docs: Pat
     ((_, outcome),) = parsers.parse_all([docs / "01.md"])
     assert isinstance(outcome, NotReadNow)
     assert str(outcome) == "3 workers died while they read it"
-
-
-HERE = module.fingerprint_of(HashEmbedder())
 
 
 @pytest.mark.parametrize(
@@ -236,34 +253,6 @@ def test_what_another_machine_would_do_differently_is_said(there: module.WorkerF
     assert re.search(reason, module.why_refused(HERE, there))
 
 
-class Elsewhere(HashEmbedder):
-    """It is another one when it has travelled, or cannot be opened."""
-
-    def __init__(self, *, opens: bool) -> None:
-        super().__init__()
-        self._opens = opens
-
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        if not values["_opens"]:
-            raise RuntimeError("the disk is on fire")
-        self.__dict__.update(values, identity=HashEmbedder(32, "tiny").identity)
-
-
-@pytest.mark.usefixtures("free_cores")
-def test_a_worker_that_would_give_other_results_is_refused(docs: Path, tmp_path: Path) -> None:
-    with Workers(Elsewhere(opens=True), most=1) as few, pytest.raises(ClusterError, match="has the embedder 'tiny'"):
-        synced_by(few, tmp_path / "kb", docs)
-    assert KnowledgeBase.open(tmp_path / "kb").version == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("free_cores")
-def test_workers_that_never_start_are_told_of(docs: Path) -> None:
-    reason = r"^3 workers in a row died before one of them did anything: .*the disk is on fire"
-    with Workers(Elsewhere(opens=False), most=1) as few, pytest.raises(ClusterError, match=reason):
-        few.embedder.embed_passages(["a text"])
-
-
 def test_a_worker_that_reads_other_scans_is_refused() -> None:
     worker = module.Worker(HashEmbedder())
     with pytest.raises(
@@ -272,94 +261,72 @@ def test_a_worker_that_reads_other_scans_is_refused() -> None:
         worker.parse(b"a.txt", b"A text.", Limits(), "eng", "rapidocr 1")
 
 
-def test_a_cluster_without_a_free_core_is_refused(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    workers.embedder.embed_passages(["all cores are taken now"])
-    monkeypatch.setattr(module, "START_S", 1.5)
-    with Workers(HashEmbedder()) as late, pytest.raises(ClusterError, match=r"was there within 1\.5 s"):
-        late.embedder.embed_passages(["a text"])
+# --- on Ray -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_changes_while_it_travels_is_read_again_by_the_next_run(
-    workers: Workers, docs: Path, tmp_path: Path
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(40):
+        words = " ".join(f"word{number * each}" for each in range(5 + 37 * (number % 7)))
+        (folder / f"{number:02}.md").write_text(f"# File {number}\n\nIt is about {words}.\n\n## More\n\n{words}\n")
+    (folder / "deep" / "copy.md").write_bytes((folder / "03.md").read_bytes())
+    (folder / "deep" / os.fsdecode(b"half \xff name.txt")).write_text("Its name is not UTF-8.")
+    (folder / "empty.txt").write_text("")
+    (folder / "film.mp4").write_bytes(b"\0\0")
+    (folder / "secret.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    (folder / "page.html").write_text("<title>A page</title><p>It says <b>this</b>.")
+    (folder / "larger.txt").write_text("x" * 600_000)
+    return folder
+
+
+OPTIONS = RunOptions(limits=Limits(max_file_bytes=500_000))
+
+
+def synced(folder: Path, docs: Path, embedder: Embedder, options: RunOptions = OPTIONS) -> tuple[KnowledgeBase, Report]:
+    base = KnowledgeBase.ensure(folder, embedder.identity)
+    return base, sync(base, docs, embedder, options=options)
+
+
+@pytest.mark.laws
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_makes_what_one_machine_makes_though_workers_are_killed_and_a_file_changes(
+    docs: Path, tmp_path: Path
 ) -> None:
-    changed = docs / "05.md"  # among those that are sent before the first is back
+    killed: list[int] = []
 
-    def change(stage: str, done: int, total: int) -> None:
-        if stage == "read" and done == 0:
-            changed.write_text("# New\n\nIt says something else now.\n")
+    def kill(stage: str, done: int, total: int) -> None:
+        if stage == "read" and len(killed) < 2 and done >= total * (1 + len(killed)) // 4:
+            for pid in [each for each in worker_pids() if each not in killed][-1:]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
 
-    base, first = synced_by(workers, tmp_path / "kb", docs, change)
-    _, second = synced_by(workers, tmp_path / "kb", docs)
-    assert {each.outcome for each in first.verdicts if each.path.endswith("05.md")} == {"added"}
+    here, expected = synced(tmp_path / "here", docs, HashEmbedder())
+    with Workers(HashEmbedder()) as workers:
+        options = replace(OPTIONS, parsers=workers.parsers, progress=kill)
+        base, report = synced(tmp_path / "there", docs, workers.embedder, options)
+        assert len(killed) == 2
+        (docs / "05.md").write_text("# New\n\nIt says something else now.\n")
+        second = sync(base, docs, workers.embedder, options=replace(OPTIONS, parsers=workers.parsers))
+        again = sync(here, docs, HashEmbedder(), options=OPTIONS)
+    assert report == expected
+    assert {each.outcome for each in report.verdicts} == {"added", "duplicate", "failed", "skipped"}
+    assert second == again
     assert [Path(each.path).name for each in second.verdicts if each.outcome == "updated"] == ["05.md"]
-    texts = [text for _, _, _, text, *_ in state(base)["contents"]]
-    assert any("It says something else now." in str(text) for text in texts)
+    assert state(base) == state(here)
+    assert not check(base).damaged
+    for each in (base, here):
+        each.close()
 
 
-@pytest.mark.usefixtures("free_cores", "fakes")
+@pytest.mark.laws
+@pytest.mark.usefixtures("ray_session", "fakes")
 def test_the_command_line_works_on_a_cluster(docs: Path, tmp_path: Path, out: Out) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     said = out.ok("sync", docs, "--kb", here, "--json", "--lenient")
     assert out.ok("sync", docs, "--kb", there, "--json", "--lenient", "--cluster", "local") == said.replace(
         str(here), str(there)
     )
-    assert state(KnowledgeBase.open(here)) == state(KnowledgeBase.open(there))
-
-
-@pytest.mark.usefixtures("free_cores")
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_run_that_was_ended_is_gone_on_with(
-    ended_by: signal.Signals, workers: Workers, docs: Path, tmp_path: Path
-) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, ray_module().get_runtime_context().gcs_address, tmp_path / "kb", docs],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line == "read 20\n":
-            child.send_signal(ended_by)
-    _, errors = child.communicate(timeout=120)
-    if ended_by == signal.SIGINT:
-        assert (child.returncode, errors) == (130, "interrupted\n")
-    else:
-        assert child.returncode == -ended_by
-    base = KnowledgeBase.open(tmp_path / "kb")
-    assert (base.version, len(base.documents())) == (0, 0)
-    stored = len(state(base)["contents"])
-    assert stored >= 15
-    base, report = synced_by(workers, tmp_path / "kb", docs)
-    here, expected = synced(tmp_path / "here", docs, HashEmbedder())
-    assert report.verdicts == expected.verdicts
-    assert state(base) == state(here)
-    assert not check(base).damaged
-
-
-CHILD = """
-import signal, sys, time
-from pathlib import Path
-from openbook.cluster.connection import connect, disconnect
-from openbook.cluster.workers import Workers
-from openbook.testing import HashEmbedder
-from tests.cluster.test_workers import synced_by
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
-
-def progress(stage, done, total):
-    print(stage, done, flush=True)
-    if (stage, done) == ("read", 20):
-        time.sleep(60)  # until the signal comes
-
-connect(sys.argv[1])
-try:
-    with Workers(HashEmbedder()) as workers:
-        synced_by(workers, Path(sys.argv[2]), Path(sys.argv[3]), progress)
-except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
-    sys.exit(130)
-finally:
-    disconnect()
-"""
+    with closing(KnowledgeBase.open(here)) as one, closing(KnowledgeBase.open(there)) as other:
+        assert state(one) == state(other)

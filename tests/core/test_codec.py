@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.core.codec import convert, decode
@@ -46,7 +46,8 @@ outers = st.builds(
 
 
 @given(outers)
-def test_what_was_written_is_read_back(outer: Outer) -> None:
+@settings(max_examples=40)
+def test_written_values_are_read_back(outer: Outer) -> None:
     assert decode(json.dumps(asdict(outer)), Outer, "it", ReceiptError) == outer
 
 

@@ -11,7 +11,7 @@ from openbook.core.config import Settings, load_settings
 from openbook.core.errors import ConfigError
 
 
-def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
+def test_each_source_overrides_those_after_it(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         "\ufeffpassages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'\nlikely_from = 0"
     )
@@ -49,7 +49,7 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
         ("", "-1", "OPENBOOK_PASSAGES: passages must be from 0 to 100, not -1"),
     ],
 )
-def test_what_is_no_setting_is_named_with_its_source(toml: str, variable: str, says: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_named_with_its_source(toml: str, variable: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(toml)
     with pytest.raises(ConfigError) as raised:
         load_settings({"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_PASSAGES": variable})
@@ -65,13 +65,10 @@ def test_a_variable_holds_tables_and_lists_as_json(tmp_path: Path) -> None:
     assert load_settings({**environ, "OPENBOOK_ALIASES": '{"a": "b"}'}).aliases == {"a": "b"}
 
 
-def test_an_error_names_the_flag_as_it_is_typed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^--max-tokens: max_tokens must be from 1 to"):
-        load_settings({"OPENBOOK_HOME": str(tmp_path)}, {"max_tokens": 0})
-
-
-def test_settings_in_a_pipe_and_a_path_with_a_nul_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_a_path_with_a_nul_and_a_wrong_flag_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^--max-tokens: max_tokens must be from 1 to"):
+        load_settings(flags={"max_tokens": 0})
     (tmp_path / "config.toml").write_text('kb = "a\\u0000b"')
     with pytest.raises(ConfigError, match=r"'a\\x00b' is not a path"):
         load_settings()

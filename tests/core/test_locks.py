@@ -32,7 +32,7 @@ with shared_lock(folder / "lock"), atomic_file(folder / "new", folder / "whole")
 """
 
 
-def test_what_a_living_process_writes_stays_and_what_a_killed_one_left_goes(tmp_path: Path) -> None:
+def test_files_of_living_writers_stay_and_leftovers_of_killed_ones_go(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as writer:
@@ -54,7 +54,7 @@ def test_what_a_living_process_writes_stays_and_what_a_killed_one_left_goes(tmp_
     assert delete_abandoned(tmp_path / "new")  # gone already
 
 
-def test_a_writer_whose_file_was_taken_before_it_was_locked_begins_anew(
+def test_a_writer_whose_file_vanished_before_its_lock_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked, real = 0, locks._lock
@@ -73,7 +73,7 @@ def test_a_writer_whose_file_was_taken_before_it_was_locked_begins_anew(
     assert locked == 2
 
 
-def test_on_a_disk_without_locks_files_are_replaced_and_nothing_is_taken_for_a_left_over(
+def test_on_a_disk_without_locks_files_are_replaced_and_none_counts_as_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object, **__: object) -> bool:

@@ -8,22 +8,28 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.core.parallel import in_order, never
 
-LONG_S = 30.0
+LONG_S = 60.0
 
 
-@given(st.lists(st.sampled_from([0.0, 0.001, 0.003]), max_size=20), st.integers(1, 5))
-def test_results_come_in_the_order_of_the_items(delays: list[float], at_once: int) -> None:
-    def work(item: tuple[int, float], _: Callable[[], bool]) -> int:
-        time.sleep(item[1])
-        return item[0] ** 2
+@given(st.permutations(range(5)), st.integers(1, 5))
+@settings(max_examples=20)
+def test_results_come_in_the_order_of_the_items(finishing: list[int], at_once: int) -> None:
+    """Work ends in any order that the number of threads allows."""
+    ended = [threading.Event() for _ in range(6)]
+    ended[5].set()
+    after = dict(zip(finishing, [5, *finishing], strict=False)) if at_once == 5 else {}
 
-    items = list(enumerate(delays))
-    assert list(in_order(work, items, at_once, never)) == [(item, item[0] ** 2) for item in items]
+    def work(item: int, _: Callable[[], bool]) -> int:
+        assert ended[after.get(item, 5)].wait(LONG_S)
+        ended[item].set()
+        return item**2
+
+    assert list(in_order(work, range(5), at_once, never)) == [(item, item**2) for item in range(5)]
 
 
 def test_as_many_are_under_way_as_are_allowed() -> None:
@@ -37,18 +43,13 @@ def noted(items: Iterable[int], taken: list[int]) -> Iterator[int]:
         yield item
 
 
-def test_one_at_a_time_needs_no_thread_and_takes_nothing_ahead() -> None:
-    taken: list[int] = []
-    for item, thread in in_order(lambda *_: threading.current_thread(), noted(range(3), taken), 1, never):
-        assert thread is threading.current_thread()
-        assert taken == list(range(item + 1))
-
-
 def test_items_are_taken_at_most_twice_as_far_ahead() -> None:
-    taken: list[int] = []
-    with closing(in_order(lambda item, _: item, noted(range(20), taken), 2, never)) as found:
-        for item, _ in found:
-            assert len(taken) <= item + 4
+    for at_once, ahead in ((1, 1), (2, 4)):
+        taken: list[int] = []
+        with closing(in_order(lambda *_: threading.current_thread(), noted(range(20), taken), at_once, never)) as found:
+            for item, thread in found:
+                assert len(taken) <= item + ahead
+                assert (thread is threading.current_thread()) == (at_once == 1)
 
 
 def waits(gives_up: Callable[[], bool]) -> str:
@@ -93,7 +94,15 @@ def test_closing_ends_what_is_under_way_and_begins_nothing_more() -> None:
 
 
 def test_a_caller_that_cancels_is_heard_by_the_work() -> None:
-    cancelled = threading.Event()
-    threading.Timer(0.01, cancelled.set).start()
-    found = in_order(lambda _, gives_up: waits(gives_up), range(3), 2, cancelled.is_set)
-    assert [said for _, said in found] == ["gave up"] * 3
+    begun, cancelled = threading.Event(), threading.Event()
+
+    def work(_: int, gives_up: Callable[[], bool]) -> str:
+        begun.set()
+        return waits(gives_up)
+
+    def cancel() -> None:
+        begun.wait(LONG_S)
+        cancelled.set()
+
+    threading.Thread(target=cancel).start()
+    assert [said for _, said in in_order(work, range(3), 2, cancelled.is_set)] == ["gave up"] * 3

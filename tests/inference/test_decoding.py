@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from openbook.core.records import Decoding, sha256_hex
 from openbook.inference import decoding as decoding_module
 from openbook.inference.decoding import (
+    LEAST,
+    RANK_PRICE,
+    SURE,
     AnswerDecoder,
     Spans,
     TextStream,
+    choose,
     choose_token,
+    enough,
+    log_odds,
     log_softmax,
     request_digest,
+    score_of,
     uniform,
 )
 
@@ -31,7 +38,7 @@ def test_greedy_takes_the_lowest_id_among_equals() -> None:
     assert log_prob == pytest.approx(np.log(np.exp(3) / (np.e + 2 * np.exp(3))))
 
 
-def test_sampling_follows_the_distribution_and_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
+def test_sampling_follows_the_distribution_and_top_p_cuts_it() -> None:
     decoding = Decoding(temperature=1.0)
     counts = Counter(choose_token(LOGITS, decoding, "request", step)[0] for step in range(4000))
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
@@ -99,7 +106,7 @@ def by_stable_sort(logits: NDArray[np.float32], decoding: Decoding, request: str
 def test_the_token_is_that_of_a_stable_sort(values: list[float], temperature: float, top_p: float, step: int) -> None:
     logits, decoding = np.array(values, dtype=np.float32), Decoding(temperature=temperature, top_p=top_p)
     with np.errstate(all="ignore"):
-        found, expected = (choose(logits, decoding, "r", step) for choose in (choose_token, by_stable_sort))
+        found, expected = (chosen(logits, decoding, "r", step) for chosen in (choose_token, by_stable_sort))
     np.testing.assert_equal(found, expected)
 
 
@@ -133,7 +140,7 @@ def test_the_text_ends_before_the_first_stop_however_the_bytes_are_cut(
     assert shown == text[: min(ends, default=len(text))]
 
 
-def test_characters_are_shown_whole_and_bytes_that_are_none_replaced() -> None:
+def test_characters_are_shown_whole_and_invalid_bytes_replaced() -> None:
     stream = TextStream(("\n",))
     shown = [stream.feed(data) for data in ("é".encode()[:1], "é".encode()[1:], b"a\xffb\ntwo", b"three")]
     assert shown == ["", "é", "a\ufffdb", ""]
@@ -169,7 +176,7 @@ def written(text: str, rows: list[list[float]], decoding: Decoding) -> AnswerDec
     st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 1.5]),
 )
-def test_whatever_the_model_prefers_a_quote_stands_in_the_text(text: str, seed: int, temperature: float) -> None:
+def test_a_quote_always_stands_in_the_text(text: str, seed: int, temperature: float) -> None:
     chance = np.random.default_rng(seed)
     rows = [list(map(float, chance.normal(size=257))) for _ in range(12)]
     found = written(text, rows, Decoding(temperature, max_tokens=12, quote=True))
@@ -184,3 +191,51 @@ def test_whatever_the_model_prefers_a_quote_stands_in_the_text(text: str, seed: 
 )
 def test_a_quote_ends_with_whole_words(written: str, may_end: bool) -> None:
     assert Spans("Lila Ortega opened it in 1903. Li met her.").may_end(written.encode()) == may_end
+
+
+# --- the choice of a passage ----------------------------------------------------------------------------------------------
+
+ABSTAINS = -math.inf
+SCORES = st.lists(st.just(ABSTAINS) | st.floats(-60.0, 60.0), max_size=12)
+
+
+def test_log_odds_are_those_of_answering() -> None:
+    assert math.isclose(log_odds(-math.log1p(math.exp(1.5))), 1.5, rel_tol=1e-9)
+    assert -30 < log_odds(0.0) < -20
+    assert 20 < log_odds(-200.0) < 30
+    logits = np.array([1.0, 2.0, 1.0], np.float32)
+    assert score_of(logits, 1) == ABSTAINS
+    assert math.isclose(score_of(logits, 0), math.log(math.e + 1), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen", "is_enough"),
+    [
+        ([], None, False),
+        ([2.0, 2.0 + RANK_PRICE / 2], 0, True),
+        ([2.0, 2.0 + RANK_PRICE * 2], 1, True),
+        ([2.0, 2.0], 0, True),
+        ([ABSTAINS], None, False),
+        ([LEAST - 0.01], None, False),
+        ([LEAST + 0.01], 0, False),
+        ([SURE + 0.01], 0, True),
+        ([SURE - 0.01], 0, False),
+        ([0.0, SURE + RANK_PRICE + 0.01], 1, True),
+        ([0.0, SURE + RANK_PRICE - 0.01], 1, False),
+    ],
+)
+def test_the_surest_passage_is_chosen_less_a_price_for_its_rank(
+    scores: list[float], chosen: int | None, is_enough: bool
+) -> None:
+    assert (choose(scores), enough(scores)) == (chosen, is_enough)
+
+
+@given(SCORES, SCORES)
+def test_a_chosen_passage_answers_and_enough_is_monotone(scores: list[float], further: list[float]) -> None:
+    chosen = choose(scores)
+    if chosen is not None:
+        assert scores[chosen] - RANK_PRICE * chosen >= LEAST
+        assert choose([*scores, ABSTAINS]) == chosen
+    if enough(scores):
+        assert chosen is not None
+        assert enough(scores + further)

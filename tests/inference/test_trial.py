@@ -17,7 +17,7 @@ from openbook.inference.llamalib import library
 from openbook.inference.trial import check_usable, trial_of
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.verify_cache import Trial, read_cached, trial_path
+from openbook.models.verify import Trial, read_cached, trial_path
 from tests.conformance.models import PROMPT
 from tests.conftest import printed
 from tests.models.gguf_files import llama

@@ -73,7 +73,7 @@ def test_the_living_keep_their_folders(store: ModelStore) -> None:
     assert list(store.root.iterdir()) == []
 
 
-def test_what_is_there_is_reused_and_never_overwritten(
+def test_a_stored_model_is_reused_and_never_overwritten(
     store: ModelStore, tiny: ModelReference, tiny_file: Path
 ) -> None:
     inode = (tiny.path / "model.gguf").stat().st_ino
@@ -88,7 +88,7 @@ def test_what_is_there_is_reused_and_never_overwritten(
     assert (tiny.path / "model.gguf").read_bytes() == b"broken"
 
 
-def test_a_disk_that_takes_no_more(store: ModelStore, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_model(store: ModelStore, tmp_path: Path) -> None:
     """A limit on file sizes makes the kernel refuse a write midway, as a full disk does."""
     path = Recipe(tensors=(Tensor("big.weight", bytes(4 << 20), shape=(1 << 20,)),)).write(tmp_path / "big.gguf")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -103,7 +103,7 @@ def test_a_disk_that_takes_no_more(store: ModelStore, tmp_path: Path) -> None:
     assert list(store.root.iterdir()) == []
 
 
-def test_a_store_that_is_no_folder(tmp_path: Path, tiny_file: Path) -> None:
+def test_a_store_below_a_file_is_refused(tmp_path: Path, tiny_file: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="Cannot write to the model store"):
         import_gguf(ModelStore(tmp_path / "file" / "models"), tiny_file, name="x")

@@ -222,6 +222,7 @@ def test_server_that_stops_lets_answers_end_or_tells_their_clients(
 ) -> None:
     engine, body = WaitingEngine(), {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
     monkeypatch.setattr(server_module, "GRACE_S", LONG_S if in_time else 0)
+    monkeypatch.setattr(server_module, "CANCELLING_S", LONG_S)
     with ThreadPoolExecutor(2) as clients:
         with running(configuration, FrozenModel(engine), {"kb": base}) as server:
             post = partial(httpx.post, f"{server.url}{CHAT}", timeout=LONG_S, trust_env=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -21,6 +22,7 @@ from openbook.knowledge import remove
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
+from openbook.parsers import ocr
 from openbook.proofs import purge as purge_module
 from openbook.proofs.signatures import PurgeProof, public_key, verify_signed
 from openbook.serving.errors import ApiError
@@ -28,6 +30,7 @@ from openbook.serving.routing import parse_form
 from openbook.serving.uploads import upload_name_problem
 from openbook.testing import HashEmbedder
 from tests.parsers.samples import ENCRYPTED_PDFS
+from tests.parsers.test_ocr import install, says
 from tests.serving.conftest import SAFE, SECRET, Running, Serve, add_file, code, path_of, refusal
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -138,6 +141,18 @@ def test_upload_of_a_hidden_text_looks_like_any_other(serve: Serve) -> None:
     assert [work(SECRET), work("Nobody has ever read this.")] == [(1, 4), (1, 5)]
     assert len(listed(server)) == len(before) + 2
     assert work(SECRET, "hr") == (0, 5)  # its holder may see the document
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
+def test_upload_is_read_by_ocr_installed_meanwhile(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (verdict,) = upload(server, ("scan.png", IMAGE))
+    assert (verdict["outcome"], verdict["reason"]) == ("skipped", "an image: needs OCR")
+    monkeypatch.setattr(ocr, "best_engine", lambda: "tesseract eng of which eng")
+    install(tmp_path, says([("nine", 90)]), monkeypatch)
+    (verdict,) = upload(server, ("scan.png", IMAGE))
+    assert (verdict["outcome"], verdict["reason"]) == ("added", "")  # a reason could tell of another's document
 
 
 def test_verdicts_say_what_helps_and_each_caller_sees_and_forgets_its_own(server: Running, docs: Path) -> None:

@@ -92,13 +92,14 @@ def test_upload_ends_with_the_server_and_leaves_nothing(
     own_home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_module, "GRACE_S", 0)  # answers under way are not waited for
+    monkeypatch.setattr(server_module, "GRACE_S", 0)  # the server does not wait for answers in progress
+    monkeypatch.setattr(server_module, "CANCELLING_S", LONG_S)
     before = stored(base)
     with ThreadPoolExecutor(2) as threads:
         with running(configuration, echo_model(), {"kb": base}, embedder) as server:
             sent = threads.submit(httpx.post, f"{server.url}/v1/documents", files={"file": SLOW}, timeout=LONG_S)
             assert embedder.begun.acquire(timeout=LONG_S)
-            # The batch under way ends when the server already does.
+            # The batch in progress ends after the server has begun to.
             threads.submit(server.service.ends.wait, LONG_S).add_done_callback(lambda _: embedder.end())
         assert sent.result(LONG_S).json()["error"]["code"] == "shutting_down"
     assert stored(base) == before

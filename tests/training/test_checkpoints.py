@@ -22,7 +22,7 @@ def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(State(RECIPE, step, tokens=10 * step), values, moments, {})
 
 
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
     (tmp_path / ".step-00000007").mkdir()  # a killed process left it
     for step in range(1, 5):
         save(tmp_path, checkpoint(step))
@@ -34,7 +34,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["parameters.safetensors", "moments.safetensors", "state.json"])
-def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path: Path, name: str) -> None:
     save(tmp_path, checkpoint(1))
     path = save(tmp_path, checkpoint(2)) / name
     flip(path, path.stat().st_size // 2)
@@ -46,7 +46,7 @@ def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name:
     assert name in said[0] or name == "state.json"
 
 
-def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
+def test_missing_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "none", RECIPE, pytest.fail) is None
     path = save(tmp_path, checkpoint(1))
     with pytest.raises(TrainingError, match="is of another recipe"):
@@ -57,7 +57,7 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
-def test_a_disk_that_takes_no_more_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     import resource
 
     save(tmp_path, checkpoint(1))

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from openbook.core.errors import ConfigError, StorageError
 from openbook.models.aliases import name_problem
+from openbook.models.lineage import TrainingRecord
 from openbook.models.manifest import checked_date
-from openbook.models.training_record import TrainingRecord
 from openbook.training.recipe import load_recipe
 from tests.conftest import ROOT
 from tests.training.examples import small_recipe
@@ -84,7 +84,7 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
         ('name = "small"', 'name = "small', "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_errors_of_a_recipe_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, TEXT.replace(old, new))
     assert said in str(error.value)

@@ -157,14 +157,6 @@ def test_other_writers_delete_nothing_of_a_living_run(shared: Shared) -> None:
     assert not list(shared.base.folder.glob(".run-*"))
 
 
-def test_an_interrupted_run_leaves_nothing(shared: Shared) -> None:
-    before = shared.counts()
-    with pytest.raises(KeyboardInterrupt):
-        shared.run(Interrupted(lambda: None, lambda: prune(shared.other, 1), killed))
-    assert (shared.base.version, shared.counts()) == (1, before)
-    assert b"The ferry" not in shared.all_bytes()
-
-
 # --- cancelling -------------------------------------------------------------------------------------------------------
 
 
