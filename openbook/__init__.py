@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from openbook.answers.conversation import Chat as Chat
     from openbook.core.errors import OpenBookError as OpenBookError
     from openbook.core.records import Answer as Answer
     from openbook.core.records import Citation as Citation
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from openbook.core.records import Hit as Hit
     from openbook.core.records import Receipt as Receipt
     from openbook.inference import FrozenModel as FrozenModel
-    from openbook.library import Chat as Chat
     from openbook.library import Library as Library
     from openbook.library import View as View
 
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "core.records",
-    "Chat": "library",
+    "Chat": "answers.conversation",
     "Citation": "core.records",
     "FrozenModel": "inference",
     "Hit": "core.records",

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from openbook.answers.conversation import AnswerStream, Chat
 from openbook.answers.opening import Resources, Stages, run_options
 from openbook.core.config import Settings, load_settings
 from openbook.core.errors import ConfigError, KnowledgeError
@@ -130,10 +129,8 @@ class View:
     def scope(self) -> Scope:
         """What this view limits: version, condition, labels."""
         from openbook.knowledge.index.scope import Scope
-        from openbook.knowledge.versions import resolve_version
 
-        version = None if self.version is None else resolve_version(self.resources.base(), str(self.version))
-        return Scope(version, self.condition.strip(), self.held)
+        return Scope(self.resources.version(self.version), self.condition.strip(), self.held)
 
     def documents(self) -> list[str]:
         """Paths of the documents, in order."""
@@ -521,10 +518,10 @@ class Library(View):
         >>> kb.tag("v1", 1)
         1
         """
-        from openbook.knowledge.versions import resolve_version, tag
+        from openbook.knowledge.versions import tag
 
         self._check_may_change()
-        return tag(self.base, name, None if version is None else resolve_version(self.base, str(version)))
+        return tag(self.base, name, self.resources.version(version))
 
     def diff(self, before: str | int, after: str | int | None = None) -> Difference:
         """The difference between two versions (default: to the newest). Raises UnknownVersion.
@@ -556,78 +553,3 @@ class Library(View):
         if fallback is not None and found.model.digest != model.identity.digest:
             model = fallback()
         return replay(found, model, knowledge_base_of(found, [self.base]))
-
-
-class Chat:
-    """A conversation. Only this object keeps its questions. Not thread-safe.
-
-    >>> chat = kb.chat()
-    >>> str(chat.ask("Who signs travel expenses?"))
-    'Travel expenses are signed by the head of unit.'
-    >>> chat.questions
-    ['Who signs travel expenses?']
-    """
-
-    def __init__(self, view: View, questions: Sequence[str] = ()) -> None:
-        """`questions`: earlier ones, oldest first, to resume a conversation."""
-        self._view = view
-        self.questions = list(questions)
-
-    def ask(self, question: str, *, instruction: str = "", listener: Listener = Listener()) -> Answer:
-        """Answer a question that may refer to earlier ones. Raises as `View.ask` does."""
-        earlier = tuple(self.questions)
-        answer = self._view.ask(question, instruction=instruction, earlier=earlier, listener=listener)
-        self.questions.append(question)
-        return answer
-
-    def stream(self, question: str, *, instruction: str = "") -> AnswerStream:
-        """As `ask`, in pieces."""
-        return AnswerStream(lambda listener: self.ask(question, instruction=instruction, listener=listener))
-
-
-class AnswerStream(Iterator[str]):
-    """The pieces of an answer, in order. `close`, or the end of its `with` block, stops the model."""
-
-    def __init__(self, ask: Callable[..., Answer]) -> None:
-        self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        listener = Listener(on_text=self._pieces.put, cancelled=self._ended.is_set)
-        writer = ThreadPoolExecutor(1, "openbook-answer")
-        self._answer = writer.submit(ask, listener=listener)
-        self._answer.add_done_callback(lambda _: self._pieces.put(None))
-        writer.shutdown(wait=False)
-        self._shown = ""
-
-    def __iter__(self) -> AnswerStream:
-        return self
-
-    def __next__(self) -> str:
-        if self._ended.is_set():
-            raise StopIteration
-        piece = self._pieces.get()
-        if piece is not None:
-            self._shown += piece
-            return piece
-        self._ended.set()
-        text = self._answer.result().answer
-        rest = text[len(self._shown) :] if text.startswith(self._shown) else ""
-        if rest:
-            return rest
-        raise StopIteration
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once written. Raises what `View.ask` raises."""
-        return self._answer.result()
-
-    def close(self) -> None:
-        """End the answer."""
-        self._ended.set()
-
-    def __enter__(self) -> AnswerStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -20,10 +20,10 @@ import pytest
 import openbook
 from openbook.answers import opening
 from openbook.answers.ask import ask
+from openbook.answers.conversation import AnswerStream
 from openbook.core.config import Settings
 from openbook.core.errors import EngineError, KnowledgeBaseInvalid
 from openbook.core.records import Prompt, Vectors
-from openbook.library import AnswerStream
 from openbook.models import ModelStore
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import MODEL_HOME, ROOT, DecliningEngine, named_model, stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -21,7 +21,6 @@ from openbook.core.records import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from openbook.core.config import Settings
-    from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question
     from openbook.diagnosis.summary import Comparison, ModelSummary
     from openbook.knowledge import KnowledgeBase, Scope
@@ -54,7 +53,6 @@ def diagnose() -> None:
 @KB
 @scope_options
 @click.option("--model", "models", multiple=True, help="The name of a model (repeatable: they are compared).")
-@click.option("--probes", is_flag=True, help="Also ask with the passage altered, and withheld.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("-o", "--output", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option(
@@ -70,7 +68,6 @@ def run(
     kb: Place | None,
     scope: ScopeOptions,
     models: tuple[str, ...],
-    probes: bool,
     limit: int | None,
     output: Path | None,
     fail_under: float | None,
@@ -79,13 +76,11 @@ def run(
 ) -> None:
     """Ask each question three ways, and give it a verdict.
 
-    QUESTIONS (JSON Lines) are asked alone, with documents, and with the right passage. With --probes it also shows
-    whether an answer follows the passage when a value in it is altered, and whether the model says so when the passage
-    is withheld. Answers are kept: to continue after a stop, run the same command again.
+    QUESTIONS (JSON Lines) are asked alone, with documents, and with the right passage. Answers
+    are kept: to continue after a stop, run the same command again.
     """
     from openbook.answers.retrieval import Options
     from openbook.diagnosis import report
-    from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.runner import Bench, run_questions
 
@@ -98,27 +93,20 @@ def run(
     base, embedder, seen = corpus.base, corpus.embedder, corpus.scope
     folder = output or settings.diagnoses_dir / _name(questions, digest, base, seen, settings)
     files: list[Path] = []
-    probed: dict[str, ProbeRun] = {}
     with on_cluster.models(settings, cluster) as (open_model, at_once):
         for name in dict.fromkeys(models or (settings.model,)):
-            # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-            own = replace(settings, model=name, kv_disk=0 if probes else settings.kv_disk)
+            own = replace(settings, model=name)
             with closing(open_model(own)) as model:
                 bench = Bench(model, base, embedder, seen, Options.of(own), at_once).pinned()
                 path = report.observations_path(folder, model.identity)
                 with display.progress("diagnose") as show:
                     run_questions(asked[:limit], bench, digest, path=path, progress=show)
                 files += [] if path in files else [path]  # two names may mean one model
-                if probes:
-                    trials = report.probes_path(folder, model.identity)
-                    with display.progress("probe") as show:
-                        found = run_probes(asked[:limit], bench, digest, path=trials, progress=show)
-                    probed[model.identity.name] = found
 
     title = f"Diagnosis of {questions.name}"
     limits = Options.of(settings).limits
-    summaries, comparisons, numbers = report.write_results(folder, title, files, limit, probed, limits)
-    display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder, probed)
+    summaries, comparisons, numbers = report.write_results(folder, title, files, limit, limits)
+    display.show(as_json, {**numbers, "folder": folder}, _print_diagnosis, summaries, comparisons, folder)
     _check_results(summaries, files, fail_under)
 
 
@@ -189,15 +177,11 @@ _MAX_TAGS = 15
 _MAX_MOVES = 10
 
 
-def _print_diagnosis(
-    summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, probed: Mapping[str, ProbeRun]
-) -> None:
+def _print_diagnosis(summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path) -> None:
     from openbook.diagnosis.report import NUMBERS, REPORT
 
     for summary in summaries:
         _print_model(summary)
-        if summary.name in probed:
-            _print_probes(summary.name, probed[summary.name])
     _print_comparisons(comparisons)
     display.say(
         f"\nreport  {display.short_path(folder / REPORT)}\nnumbers {display.short_path(folder / NUMBERS)}", "dim"
@@ -227,21 +211,6 @@ def _print_model(summary: ModelSummary) -> None:
     _print_table(("certainty", "right"), words)
     for note in filter(None, (*found.notes(), found.settings)):
         display.say(note)
-
-
-def _print_probes(model: str, probed: ProbeRun) -> None:
-    """A table for each probe, and its meaning."""
-    from openbook.diagnosis.probes import PROBES
-
-    display.say(f"\n{model}: {probed.questions} questions probed", "bold")
-    for name, result in probed.results.items():
-        probe = PROBES[name]
-        display.say(f"\n{probe.title}", "cyan")
-        _print_table(("", "share and its 95 % interval"), [(what, str(share)) for what, share in probe.rows(result)])
-        display.say(probe.meaning(result))
-        if result.left_out:
-            reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
-            display.say(f"Left out: {reasons}", "dim")
 
 
 def _print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -7,7 +7,6 @@
 * `gold_passages`    the passages that hold the answer
 * `questions`        the file of questions, and the review of drafts
 * `question_drafts`  questions that a model proposes
-* `probes`           passages altered or withheld
 * `perturb`          other values of the same kind, and passages altered by them
 * `calibration`      certainty against right answers, and limits that hold
 * `summary`          shares of verdicts; two diagnoses compared

@@ -8,7 +8,6 @@ The folder of a diagnosis (docs/formats/diagnosis.md):
 <folder>/observations-<model>.jsonl   each model's answers (see `run_log`)
          diagnosis.json               the numbers, and the verdict of each question
          report.html                  the same as a page
-         probes-<model>.jsonl         trials of probes, if asked for (see `probes`)
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -31,7 +30,6 @@ from openbook.core.codec import convert, parse_json
 from openbook.core.errors import ConfigError
 from openbook.core.files import replace_file, replacing, storage_errors
 from openbook.core.records import ModelIdentity, sha256_hex
-from openbook.diagnosis import probes
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Observation, Reply, ShownPassage, read_observations
@@ -52,9 +50,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
-OBSERVATIONS, PROBES = "observations-", "probes-"  # prefixes of files that grow by lines
+OBSERVATIONS = "observations-"  # prefix of files that grow by lines
 MAX_QUESTIONS = 250  # shown for each verdict and model
-MAX_TRIALS = 100  # shown for each probe
 PATH_PARTS = 3  # of a document's path, to show
 _JOINERS = "\u200c\u200d"  # invisible, but part of some languages' spelling
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
@@ -69,10 +66,6 @@ def observations_path(folder: Path, model: ModelIdentity) -> Path:
     return folder / f"{OBSERVATIONS}{_slug(model)}.jsonl"
 
 
-def probes_path(folder: Path, model: ModelIdentity) -> Path:
-    return folder / f"{PROBES}{_slug(model)}.jsonl"
-
-
 def _slug(model: ModelIdentity) -> str:
     slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
     return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
@@ -83,36 +76,22 @@ def write_results(
     title: str,
     files: Sequence[Path],
     limit: int | None = None,
-    probed: Mapping[str, probes.ProbeRun] = {},
     limits: CertaintyLimits = CertaintyLimits(),
 ) -> tuple[list[ModelSummary], list[Comparison], dict[str, Any]]:
-    """Write the numbers and the page, from one file of observations per model. `probed`: by model name. `limits`: of
-    certainty.
+    """Write the numbers and the page, from one file of observations per model. `limits`: of certainty.
 
     Returns summaries, comparisons and the numbers. Raises ConfigError.
     """
     summaries = [summarise(read_observations(path)[0], _verdicts_in(path, limit), limits) for path in files]
     comparisons = [compare(summaries[0], other) for other in summaries[1:]]
     models = [{**asdict(each), "advice": [asdict(finding) for finding in advice(each)]} for each in summaries]
-    for model, summary in zip(models, summaries, strict=True):
-        if summary.name in probed:
-            model["probes"] = probed[summary.name].to_json()
     value: dict[str, Any] = {"format": FORMAT, "openbook_version": __version__, "title": title}
     value |= {"models": models, "comparisons": [asdict(each) for each in comparisons]}
     content = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-    def write_numbers() -> None:
-        with storage_errors(f"write {folder / NUMBERS}"):
-            replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
-
-    # `purge` reads in the numbers whether the report has probes. So they say so before it has any, and until it has
-    # none.
-    if probed:
-        write_numbers()
     pages = [(summary, _verdicts_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
-    write_report(folder / REPORT, title, pages, comparisons, probed)
-    if not probed:
-        write_numbers()
+    write_report(folder / REPORT, title, pages, comparisons)
+    with storage_errors(f"write {folder / NUMBERS}"):
+        replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
     return summaries, comparisons, value
 
 
@@ -147,9 +126,8 @@ def write_report(
     title: str,
     models: Sequence[tuple[ModelSummary, QuestionVerdicts]],
     comparisons: Sequence[Comparison] = (),
-    probed: Mapping[str, probes.ProbeRun] = {},
 ) -> None:
-    """`probed`: by model name. Questions are streamed."""
+    """Questions are streamed."""
     parts = []
     for summary, verdicts in models:
         counts = [share.count for share in summary.overall.verdicts.values()]
@@ -158,7 +136,6 @@ def write_report(
                 "summary": summary,
                 "verdicts": _first_of_each_verdict(verdicts),
                 "questions_left_out": sum(max(0, n - MAX_QUESTIONS) for n in (*counts, summary.overall.failed)),
-                "probed": probed.get(summary.name),
             }
         )
     template = _environment().get_template("report.html")
@@ -204,8 +181,6 @@ def _environment() -> Environment:
         "marked_pieces": marked_pieces,
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
-        "probes": probes.PROBES,
-        "most_trials": MAX_TRIALS,
     }
     return environment
 

@@ -184,7 +184,7 @@ def _membership(digest: Digest, reference: ModelReference | None, wanted: set[st
         if record := training_record_of(reference):
             return Membership(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
         note = (
-            "unknown. Nobody recorded its training data; see its knowledge cutoff."
+            "unknown. Its training data was not recorded; see its knowledge cutoff."
             if reference
             else "it is not in the store any more; unknown."
         )

@@ -123,7 +123,7 @@ def list_runs(folder: Path) -> list[RunSummary | str]:
 
 
 def find_run(folder: Path, name: str) -> RunSummary:
-    """The run called `name`, or the only one whose name begins so. Raises TrainingError."""
+    """The run called `name`, or the only one whose name begins with it. Raises TrainingError."""
     names = [path.name for path in _run_folders(folder)]
     matching = [name] if name in names else [each for each in names if each.startswith(name)]
     if len(matching) == 1:

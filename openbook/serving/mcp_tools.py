@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
-from openbook.answers.prompts import checked_question
+from openbook.answers.ask import search as search_for
 from openbook.answers.retrieval import Corpus
 from openbook.core.records import Answer, AnswerSentence, Confidence
 from openbook.knowledge import KnowledgeBase, lookup
@@ -118,7 +118,7 @@ def ask(
     question: Annotated[str, Field(description="One complete question: earlier questions are not remembered.")],
 ) -> ToolAnswer:
     """Answer a question from the user's documents with verbatim citations, or say that the documents do not hold the answer."""
-    return ToolAnswer.model_validate(sight.ask(checked_question(question)).to_json())
+    return ToolAnswer.model_validate(sight.ask(question).to_json())
 
 
 class ToolHit(BaseModel):
@@ -141,7 +141,7 @@ def search(
     skip: _Skip = 0,
 ) -> Page[ToolHit]:
     """Find passages of the user's documents by meaning and by words."""
-    version, hits = sight.corpus().search(checked_question(query), _SEARCHED)
+    version, hits = search_for(query, sight.corpus(), _SEARCHED)
     found = [ToolHit(**asdict(hit.passage), score=hit.score) for hit in hits[skip : skip + limit]]
     return _page(version, found, skip, more=len(hits) > skip + limit)
 

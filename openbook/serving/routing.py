@@ -112,7 +112,7 @@ class _StrictRequest(Request):
         return await parse_form(self.headers, self.stream(), bounds.upload_files)
 
 
-# --- bodies ---------------------------------------------------------------------------------------------------------
+# --- bodies -----------------------------------------------------------------------------------------------------------
 
 
 def parse_json(data: bytes) -> dict[str, Any]:

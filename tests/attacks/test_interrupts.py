@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from openbook.cli import main
-from openbook.core.records import Embedder
+from openbook.cli import main, run
+from openbook.core.records import Embedder, Vectors
 from openbook.knowledge import KnowledgeBase
-from openbook.models import ModelReference
+from openbook.testing import HashEmbedder
 from tests.conftest import MODEL_HOME, ROOT
 
-pytestmark = pytest.mark.model
 FILES = 20
 
 
@@ -35,24 +33,31 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-# Says when Python has started and the command line is loaded: an interrupt before that is Python's to report.
+# An interrupt before the command line is loaded is Python's to report. The moments are counted in calls of built-in functions.
 PROGRAM = """
-import sys
+import os, signal, sys
 from openbook.cli import main
-print("begun", file=sys.stderr, flush=True)
-main()
+calls, last = 0, int(sys.argv.pop(1))
+def count(frame, event, argument):
+    global calls
+    if event == "c_call":
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.setprofile(count)
+try:
+    main()
+finally:
+    sys.setprofile(None)
+    print(f"{calls} calls", file=sys.stderr)
 """
 
 
-def adding(docs: Path, kb: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, "add", str(docs), "--kb", str(kb), "--json"]
+def adding(docs: Path, kb: Path, last: int = 0) -> subprocess.CompletedProcess[str]:
+    """The command, interrupted at its call `last`."""
+    command = [sys.executable, "-c", PROGRAM, str(last), "add", str(docs), "--kb", str(kb), "--json"]
     environment = {**os.environ, "OPENBOOK_HOME": str(MODEL_HOME)}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "begun\n"
-    return process
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def documents(kb: Path, embedder: Embedder) -> int:
@@ -66,28 +71,54 @@ def documents(kb: Path, embedder: Embedder) -> int:
     return count
 
 
+@pytest.mark.laws
+@pytest.mark.model
+@pytest.mark.usefixtures("embedder_reference")
 def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
-    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder
+    docs: Path, tmp_path: Path, real_embedder: Embedder
 ) -> None:
-    chance = random.Random(2)
+    whole = adding(docs, tmp_path / "other")
+    calls = int(whole.stderr.split()[-2])
     kb = tmp_path / "kb"
-    for _ in range(2):
-        process = adding(docs, kb)
-        time.sleep(chance.uniform(0.02, 2.5))
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate()
-        count = documents(kb, real_embedder)
-        if process.returncode == 0:  # it was faster
-            assert count == FILES
-        else:
-            assert process.returncode == 130, errors
-            assert "Interrupted" in errors
-            assert "Traceback" not in errors
-    process = adding(docs, kb)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    for share in (0.05, 0.4, 0.7, 0.95):
+        done = adding(docs, kb, int(calls * share))
+        assert done.returncode == 130, done.stderr
+        assert "Interrupted" in done.stderr
+        assert "Traceback" not in done.stderr
+        documents(kb, real_embedder)
+    done = adding(docs, kb)
+    assert done.returncode == 0, done.stderr
     assert documents(kb, real_embedder) == FILES
-    assert {v["outcome"] for v in json.loads(output)["verdicts"]} <= {"added", "unchanged"}
+    assert {v["outcome"] for v in json.loads(done.stdout)["verdicts"]} <= {"added", "unchanged"}
+
+
+class Interrupting(HashEmbedder):
+    """Its first passages are interrupted by Ctrl-C."""
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        if not self.embedded:
+            self.embedded = 1
+            signal.raise_signal(signal.SIGINT)
+        return super().embed_passages(texts)
+
+    embedded = 0
+
+
+def test_an_interrupted_command_leaves_a_whole_base_and_the_next_one_completes_it(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedder, kb = Interrupting(), tmp_path / "kb"
+    monkeypatch.setattr("openbook.answers.opening.open_embedder", lambda *_, **__: embedder)
+    command, before = ["add", str(docs), "--kb", str(kb)], signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            main(command)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "Interrupted" in capsys.readouterr().err
+    assert documents(kb, embedder) == 0
+    assert run(command) == 0
+    assert documents(kb, embedder) == FILES
 
 
 def test_a_library_interrupted_while_it_loads_is_an_interrupt_too(

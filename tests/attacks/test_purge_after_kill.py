@@ -211,12 +211,15 @@ def left_in(home: Path, word: bytes = WORD) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+STRIDES = {"docs": 12, "upload": 5, "kept pdf": 6, "standing answer": 4}
+
+
+@pytest.mark.parametrize(
+    "scenario", [each if each == "replace" else pytest.param(each, marks=pytest.mark.laws) for each in SCENARIOS]
+)
 def test_nothing_is_left(folder: Path, scenario: str) -> None:
     seen = 0
-    for home in killed(
-        folder, SCENARIOS[scenario], {"docs": 12, "upload": 5, "kept pdf": 6, "standing answer": 4}.get(scenario, 1)
-    ):
+    for home in killed(folder, SCENARIOS[scenario], STRIDES.get(scenario, 1)):
         seen += bool([each for each in left_in(home) if "kb" not in each.parts])
         done = purged(home)
         listed = {each.path for each in done.out_of_reach if each.reason == "traces"}
@@ -227,8 +230,14 @@ def test_nothing_is_left(folder: Path, scenario: str) -> None:
     assert seen  # or the scenario tries nothing
 
 
-@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("scenario", RUNS)
+@pytest.mark.parametrize(
+    ("scenario", "stride"),
+    [
+        ("sync", 12),
+        *(pytest.param(each, 4, marks=pytest.mark.laws) for each in RUNS),
+        *(pytest.param(each, 1, marks=pytest.mark.slow) for each in RUNS),
+    ],
+)
 def test_the_next_command_deletes_what_no_version_has(
     folder: Path, scenario: str, stride: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -262,7 +271,9 @@ purge_everywhere(base, base.documents(), Settings(home))
 """
 
 
-@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stride", [30, pytest.param(5, marks=pytest.mark.laws), pytest.param(1, marks=pytest.mark.slow)]
+)
 def test_the_next_purge_finishes_one_that_was_killed(folder: Path, embedder: HashEmbedder, stride: int) -> None:
     home = folder / "before" / "home"
     states = KVCache(home / "derived")

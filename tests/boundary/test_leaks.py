@@ -33,7 +33,7 @@ def passage_of(number: int) -> Passage:
     return Passage(f"locker-{number}", "lockers.txt", "Lockers", 0, len(text), None, (), text)
 
 
-@pytest.mark.slow  # beside test_frozen_laws, it sees a kept state that is taken for another of the same length
+@pytest.mark.slow  # besides test_frozen_laws, it detects a kept state mistaken for another of the same length
 @pytest.mark.model
 def test_no_code_of_one_request_is_in_another(engine: LlamaCppEngine) -> None:
     model = FrozenModel(engine)

@@ -14,15 +14,12 @@ import pytest
 
 from openbook.answers import opening
 from openbook.core.config import Settings
-from openbook.core.errors import StorageError
 from openbook.core.records import Prompt
-from openbook.diagnosis import report
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import base_with
-from tests.diagnosis import test_probes
 from tests.diagnosis.table_engine import FAILS, TableEngine, question_in
 from tests.diagnosis.test_runner import BRIDGE, FERRY, NOWHERE, TEXTS, WORLD, good
 
@@ -37,7 +34,6 @@ ENGINES: dict[str, Callable[[Prompt], str]] = {
     "fails": lambda prompt: FAILS,
     # As good, but every other question is refused.
     "overloaded": lambda prompt: FAILS if question_in(prompt).startswith("Who") else good(prompt),
-    "[red]reads": test_probes.reads,
 }
 
 
@@ -68,10 +64,9 @@ def questions(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documents, a knowledge base of them, and one of those for the probes."""
+    """The documents, and a knowledge base of them."""
     folder = tmp_path_factory.mktemp("built")
     base_with(folder, TEXTS).close()
-    base_with(folder, test_probes.TEXTS, place=folder / "kb-to-probe").close()
     return folder
 
 
@@ -112,8 +107,8 @@ def test_certainty_is_judged_by_the_limits_of_the_settings_and_nothing_is_asked_
     assert [bool(engine.asked) for engine, _ in opened] == [True, False, False]
 
 
-def test_the_same_command_goes_on_and_asks_nothing_again(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]]
+def test_the_same_command_resumes_its_run_and_other_settings_begin_another(
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third, limited = (
         diagnose.json("--model", "good", *more) for more in (("--limit", "2"), (), (), ("--limit", "1"))
@@ -124,9 +119,6 @@ def test_the_same_command_goes_on_and_asks_nothing_again(
     asked = [len(engine.asked) for engine, _ in opened]
     assert 0 < asked[1] < 2 * asked[0]
     assert asked[2:] == [0, 0]
-
-
-def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = set()
     for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
         monkeypatch.setenv(f"OPENBOOK_{name}", value)
@@ -156,19 +148,17 @@ def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Pa
     assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
 
 
-@pytest.mark.parametrize(
-    ("model", "share", "code"),
-    [("good", "1", 0), ("bad", "0.5", 1), ("bad", "0", 0), ("overloaded", "0.5", 0), ("overloaded", "0.51", 1)]
-    + [("good", share, 2) for share in ("nan", "1.1", "half")],
-)
-def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
-    found, stdout, error = diagnose("--model", model, "--fail-under", share)
-    assert found == code
-    assert ("report" in stdout) == (code != 2)
-    assert ("--fail-under" in error) == (code != 0)
-
-
-def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
+def test_fail_under_exits_with_1_below_the_exact_share(diagnose: Out, questions: Path) -> None:
+    for model, share, code in (
+        ("good", "1", 0),
+        ("bad", "0.5", 1),
+        ("bad", "0", 0),
+        ("overloaded", "0.5", 0),
+        ("overloaded", "0.51", 1),
+        *(("good", share, 2) for share in ("nan", "1.1", "half")),
+    ):
+        found, stdout, error = diagnose("--model", model, "--fail-under", share)
+        assert (found, "report" in stdout, "--fail-under" in error) == (code, code != 2, code != 0), (model, share)
     for right, of, share, code in (
         (7, 25, "0.28", 0),
         (0, 3, "0.3333333333333333", 1),
@@ -203,13 +193,9 @@ def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     out.refused(2, "only one model", "diagnose", "compare", files[0])
 
 
-def test_drafts_are_refused_before_a_model_is_opened(diagnose: Out, opened: list[Any], questions: Path) -> None:
-    questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    diagnose.refused(2, "1 of the 1 questions are unreviewed drafts", "--model", "good")
-    assert opened == []
-
-
-def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
+def test_missing_places_and_drafts_are_refused(
+    out: Out, opened: list[Any], questions: Path, kb: Path, tmp_path: Path
+) -> None:
     KnowledgeBase.ensure(tmp_path / "empty", HashEmbedder().identity)
     (tmp_path / "file").write_text("")
     for arguments, code, says in (
@@ -220,6 +206,10 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", kb, "--model", "good", "--output", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)
+    opened.clear()
+    questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
+    out.refused(2, "1 of the 1 questions are unreviewed drafts", "diagnose", questions, "--kb", kb, "--model", "good")
+    assert opened == []
 
 
 def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
@@ -227,52 +217,3 @@ def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Ou
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
         assert out.json("purge", name, "--kb", kb, "--yes")["diagnoses_deleted"] == dropped
         assert not folder.exists()
-
-
-def test_probes_in_the_same_report_and_asked_once(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
-) -> None:
-    arguments = ("--model", "good", "--output", tmp_path / "r")
-    diagnose.ok(*arguments)
-    assert "probes" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
-    assert "good: 4 questions probed" in diagnose.ok(*arguments, "--probes")
-    assert "<h2>Probes of good</h2>" in (tmp_path / "r" / "report.html").read_text()
-    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention"]
-    assert all(engine.asked for engine, _ in opened)
-    assert [current.kv_disk for _, current in opened][1] == 0  # nothing of an altered passage is written down
-    before = len(opened)
-    diagnose.ok(*arguments, "--probes")
-    assert not any(engine.asked for engine, _ in opened[before:])
-
-
-def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
-    diagnose: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`purge` asks the numbers, so no page may have what they do not say."""
-
-    def full(*arguments: object) -> None:
-        raise StorageError("No space left on device.")
-
-    arguments = ("--model", "good", "--output", tmp_path / "r")
-    for more in (("--probes",), ()):
-        for failing in ("replace_file", "write_report"):
-            with monkeypatch.context() as broken:
-                broken.setattr(report, failing, full)
-                assert diagnose(*arguments, *more)[0] == 5
-            page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
-            has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
-            assert not has or '"probes"' in numbers.read_text()
-        diagnose.ok(*arguments, *more)
-
-
-def test_probes_on_the_terminal(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> None:
-    questions.write_text(lines_of(map(asdict, test_probes.QUESTIONS)))
-    probe = out.of("diagnose", questions, "--probes", "--kb", shutil.copytree(built / "kb-to-probe", tmp_path / "kb"))
-    stdout = probe.ok("--model", "[red]reads")
-    assert "[red]reads: 4 questions probed\n" in stdout
-    for words in ("\nCounterfactual:", "\nAbstention:", "followed the altered passage", "4/4"):
-        assert words in stdout
-    assert "\x1b" not in stdout
-    code, stdout, _ = probe("--model", "fails")
-    assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (3, True, True)

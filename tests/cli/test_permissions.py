@@ -83,7 +83,7 @@ def test_all_that_commands_make_is_private(
         ("ask", QUESTION, "--docs", docs),
         ("chat", "--save", talk, "--log", log),
         ("remove", docs / "ferry.md"),
-        ("diagnose", questions, "--probes", "--output", out),
+        ("diagnose", questions, "--output", out),
         ("questions", "draft", "-o", out / "drafts.jsonl"),
         ("keys", "new", "Anna"),
         ("models", "import", tiny, "--name", "tiny", "--licence", "mit"),

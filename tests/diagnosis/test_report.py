@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from openbook.core.errors import ConfigError, StorageError
 from openbook.core.records import ModelIdentity
 from openbook.diagnosis import report as page
-from openbook.diagnosis.probes import PROBES, ProbeRun, Trial
 from openbook.diagnosis.report import (
     NUMBERS,
     REPORT,
@@ -142,13 +141,11 @@ def test_only_the_first_of_many_questions_are_shown(tmp_path: Path, monkeypatch:
     assert "3 more questions are in the JSON" in content
 
 
-def test_the_page_shows_comparisons_certainty_and_probes(tmp_path: Path) -> None:
+def test_the_page_shows_comparisons_and_certainty(tmp_path: Path) -> None:
     cases = judged_cases()
     summary, other = (summarise(each, verdicts_of(cases)) for each in (HEADER, replace(HEADER, knowledge_base="b")))
-    trial = Trial("q1", "passage", old=HOSTILE, new="2", before="1", after="2")
-    probed = ProbeRun(1, {name: probe.result([trial]) for name, probe in PROBES.items()})
     found = replace(compare(summary, other), left_out=1234)
-    write_report(tmp_path / "r.html", "t", [(summary, [])], [found], {summary.name: probed})
+    write_report(tmp_path / "r.html", "t", [(summary, [])], [found])
     content = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert summary.calibration.settings
     assert content.count('<path class="certainty"') == len(summary.calibration.parts) == 4
@@ -158,7 +155,6 @@ def test_the_page_shows_comparisons_certainty_and_probes(tmp_path: Path) -> None
         *summary.calibration.notes(),
         "They differ in knowledge base: kb and b.",
         "because only one of the two was asked them: 1,234.",
-        *("<h3>Counterfactual", "<h3>Abstention", "&lt;script&gt;alert(1)"),
     ):
         assert text in content
     assert "<script>alert" not in content

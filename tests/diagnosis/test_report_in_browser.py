@@ -37,7 +37,7 @@ def shown(page: Any) -> list[str]:
     return ids
 
 
-@pytest.mark.slow
+@pytest.mark.laws
 def test_questions_are_sorted_and_filtered(page: Any) -> None:
     words, verdict = page.get_by_label("Search"), page.get_by_label("Verdict")
     tag, order = page.get_by_label("Tag"), page.get_by_label("Order")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from openbook.answers.certainty import certainty
 from openbook.answers.prompts import open_book_prompt, reading_prompt
 from openbook.answers.retrieval import Corpus
 from openbook.core.errors import ConfigError, EngineError, KnowledgeError, StorageError
-from openbook.core.records import Decoding, Prompt, ReaderFormat
+from openbook.core.parallel import Cancelled, never
+from openbook.core.records import Completion, Decoding, Prompt, ReaderFormat
 from openbook.diagnosis import runner
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
@@ -28,6 +29,7 @@ from tests.diagnosis.table_engine import (
     FAILS,
     HEADER,
     SILENT,
+    Keeps,
     TableEngine,
     bench_with,
     logged,
@@ -84,6 +86,19 @@ def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> 
 
 def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
     return {o.question.id: found.verdict for o, found in verdicts_of(observations)}
+
+
+def test_a_purge_during_a_run_counts_as_later(tmp_path: Path, base: KnowledgeBase) -> None:
+    class Purging(Keeps):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+        ) -> Generator[str, None, Completion]:
+            self.purged += 1
+            return (yield from super().generate(prompt, decoding, cancelled))
+
+    engine = Purging()
+    run(tmp_path / "o.jsonl", bench_with(FrozenModel(engine), base), [BRIDGE])
+    assert (set(engine.marks), engine.purged) == ({"0"}, 3)
 
 
 def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) -> None:
@@ -149,7 +164,7 @@ def test_read_one_by_one_a_passage_that_does_not_fit_is_not_given(tmp_path: Path
 
 
 @pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])
-def test_a_passage_that_was_not_given_to_the_reader_is_a_miss(
+def test_a_passage_not_given_to_the_reader_is_a_miss(
     tmp_path: Path, base: KnowledgeBase, passages: int, context_tokens: int
 ) -> None:
     """Because there are others before it, or because it does not fit."""
@@ -187,7 +202,7 @@ def test_a_dead_engine_stops_the_run_which_keeps_what_was_answered(
         assert [bool(each.failure) for each in found] == [True, False, True, False, True]
 
 
-def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
+def test_only_failed_questions_are_asked_again_in_their_place(tmp_path: Path, base: KnowledgeBase) -> None:
     broken = {BRIDGE.question, SAILS, NOWHERE.question}
 
     def answer(prompt: Prompt) -> str:
@@ -302,7 +317,7 @@ def test_a_knowledge_base_that_changes(tmp_path: Path) -> None:
         dataclasses.replace(bench, scope=Scope(as_of=99)).pinned()
 
 
-def test_files_that_are_no_observations_or_are_written_by_another(tmp_path: Path) -> None:
+def test_other_files_and_files_of_another_writer_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
         path.write_bytes(content)

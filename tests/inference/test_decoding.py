@@ -38,7 +38,7 @@ def test_greedy_takes_the_lowest_id_among_equals() -> None:
     assert log_prob == pytest.approx(np.log(np.exp(3) / (np.e + 2 * np.exp(3))))
 
 
-def test_sampling_follows_the_distribution_and_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
+def test_sampling_follows_the_distribution_and_top_p_cuts_it() -> None:
     decoding = Decoding(temperature=1.0)
     counts = Counter(choose_token(LOGITS, decoding, "request", step)[0] for step in range(4000))
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
@@ -140,7 +140,7 @@ def test_the_text_ends_before_the_first_stop_however_the_bytes_are_cut(
     assert shown == text[: min(ends, default=len(text))]
 
 
-def test_characters_are_shown_whole_and_bytes_that_are_none_replaced() -> None:
+def test_characters_are_shown_whole_and_invalid_bytes_replaced() -> None:
     stream = TextStream(("\n",))
     shown = [stream.feed(data) for data in ("é".encode()[:1], "é".encode()[1:], b"a\xffb\ntwo", b"three")]
     assert shown == ["", "é", "a\ufffdb", ""]
@@ -176,7 +176,7 @@ def written(text: str, rows: list[list[float]], decoding: Decoding) -> AnswerDec
     st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 1.5]),
 )
-def test_whatever_the_model_prefers_a_quote_stands_in_the_text(text: str, seed: int, temperature: float) -> None:
+def test_a_quote_always_stands_in_the_text(text: str, seed: int, temperature: float) -> None:
     chance = np.random.default_rng(seed)
     rows = [list(map(float, chance.normal(size=257))) for _ in range(12)]
     found = written(text, rows, Decoding(temperature, max_tokens=12, quote=True))
@@ -231,7 +231,7 @@ def test_the_surest_passage_is_chosen_less_a_price_for_its_rank(
 
 
 @given(SCORES, SCORES)
-def test_the_chosen_one_would_answer_and_what_is_enough_stays_so(scores: list[float], further: list[float]) -> None:
+def test_a_chosen_passage_answers_and_enough_is_monotone(scores: list[float], further: list[float]) -> None:
     chosen = choose(scores)
     if chosen is not None:
         assert scores[chosen] - RANK_PRICE * chosen >= LEAST

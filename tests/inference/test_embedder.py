@@ -60,13 +60,13 @@ class TestAnotherModel(EmbedderSuite):
     def make_embedder(self) -> Embedder:
         return open_embedder(self.model_folder)
 
-    def test_it_runs_as_it_is_and_the_tokens_that_are_read_are_counted(self) -> None:
+    def test_other_models_run_unchanged_and_count_the_tokens_read(self) -> None:
         assert self.make_embedder().identity.digest == "d1"
         assert open_embedder(self.model_folder).count_tokens("the ferry") == len(["[CLS]", "the", "ferry", "[SEP]"])
         assert open_embedder(self.model_folder, passage_prefix="boats ").count_tokens("the ferry") == 5
         assert open_embedder(self.model_folder, max_tokens=4).count_tokens("the ferry leaves at nine") == 4
 
-    def test_a_prefix_goes_before_the_text_and_what_is_after_the_last_token_is_not_read(self) -> None:
+    def test_prefixes_precede_texts_and_long_texts_are_cut(self) -> None:
         plain = open_embedder(self.model_folder)
         prefixed = open_embedder(self.model_folder, query_prefix="ferry ", passage_prefix="boats ")
         assert np.array_equal(prefixed.embed_query("leave"), plain.embed_query("ferry leave"))
@@ -89,7 +89,7 @@ def test_an_embedder_travels_with_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x08\x07", b"not a model at all", b"\x3a\xff\xff\xff\xff\x0f"])
-def test_what_is_no_model_is_refused_with_its_name(tmp_path: Path, content: bytes | None) -> None:
+def test_a_broken_model_file_is_refused_with_its_name(tmp_path: Path, content: bytes | None) -> None:
     write_embedder(tmp_path)
     (tmp_path / "model.onnx").unlink()
     if content is not None:
@@ -140,7 +140,7 @@ def vectors_of(session: Any, reference: ModelReference) -> list[Any]:
 
 
 @pytest.mark.model
-def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: ModelReference) -> None:
+def test_int8_vectors_are_near_those_of_the_original_file(embedder_reference: ModelReference) -> None:
     """Signed and unsigned weights give the same bits where int8 is exact. Elsewhere the embedder takes the unsigned ones."""
     file = embedder_reference.main_file
     rows = load_embedder(embedder_reference).embed_passages(TEXTS)

@@ -142,14 +142,14 @@ def nested(depth: int) -> dict[str, Any]:
         (nested(150), "recursion limit"),
     ],
 )
-def test_a_schema_that_cannot_be_held_is_refused(schema: dict[str, Any], message: str) -> None:
+def test_an_unsupported_schema_is_refused(schema: dict[str, Any], message: str) -> None:
     with pytest.raises(QuestionError) as refused:
         checked_schema(schema)
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]", '{"not":{}}'])
-def test_a_receipt_with_a_schema_that_was_never_accepted_is_not_answered_again(text: str) -> None:
+def test_a_receipt_with_an_invalid_schema_is_not_replayed(text: str) -> None:
     receipt = ask("Why?", echo_model()).receipt
     receipt = dataclasses.replace(receipt, decoding=Decoding(schema=text)).sealed()
     with pytest.raises(QuestionError, match="schema"):

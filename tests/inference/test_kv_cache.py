@@ -72,9 +72,7 @@ def test_keys_are_equal_only_for_equal_blocks(first: list[list[int]], second: li
 
 
 @given(at=st.integers(0, 1199), bit=st.integers(0, 7), cut=st.booleans())
-def test_a_file_that_is_not_as_it_was_written_is_never_used(
-    tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool
-) -> None:
+def test_a_changed_file_is_never_used(tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool) -> None:
     folder = tmp_path_factory.mktemp("states")
     KVCache(folder).put(KEYS[0], state_of(0), "")
     (file,) = files(folder)
@@ -87,7 +85,7 @@ def test_a_file_that_is_not_as_it_was_written_is_never_used(
 
 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no symbolic links")
-def test_another_states_file_and_a_link_are_never_used(tmp_path: Path) -> None:
+def test_a_swapped_file_and_a_link_are_never_used(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     for number in (0, 1):
         states.put(KEYS[number], state_of(number), "")
@@ -101,7 +99,7 @@ def test_another_states_file_and_a_link_are_never_used(tmp_path: Path) -> None:
     assert moved.exists()
 
 
-def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_path: Path) -> None:
+def test_memory_and_disk_are_bounded_and_evict_the_least_used(tmp_path: Path) -> None:
     states = KVCache(tmp_path, memory_bytes=5_000, disk_bytes=20_000)
     for number, key in enumerate(KEYS):
         states.put(key, state_of(number), "")
@@ -129,7 +127,7 @@ def test_a_state_larger_than_the_room_is_kept_in_memory_alone(tmp_path: Path) ->
     assert states.get(KEYS[0]) == state_of(0)
 
 
-def test_what_was_computed_before_a_purge_is_forgotten_by_every_process(tmp_path: Path) -> None:
+def test_every_process_forgets_states_from_before_a_purge(tmp_path: Path) -> None:
     one, other = KVCache(tmp_path), KVCache(tmp_path)
     for states in (one, other):
         states.purge_mark()
@@ -141,7 +139,7 @@ def test_what_was_computed_before_a_purge_is_forgotten_by_every_process(tmp_path
         assert states.get(KEYS[0]) is None
 
 
-def test_a_process_without_a_budget_writes_nothing_and_forgets_all_the_same(tmp_path: Path) -> None:
+def test_a_process_without_a_budget_writes_nothing_and_forgets_too(tmp_path: Path) -> None:
     quiet = KVCache(tmp_path / "derived", disk_bytes=0)
     quiet.put(KEYS[0], state_of(0), quiet.purge_mark())
     assert not (tmp_path / "derived").exists()
@@ -178,7 +176,7 @@ def test_nothing_is_written_while_a_purge_is_under_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
-def test_a_purge_waits_for_whoever_writes_and_is_refused(tmp_path: Path) -> None:
+def test_a_purge_waits_for_writers_and_is_refused(tmp_path: Path) -> None:
     derived = DerivedFolder(tmp_path)
     with derived.writing() as may_write:
         assert may_write
@@ -247,7 +245,7 @@ def test_a_home_follows_each_purge_of_another_once(tmp_path: Path) -> None:
     assert here.purge_mark() == mark
 
 
-def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_unusable_folder_counts_as_none(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     states = KVCache(blocked / "states")

@@ -228,7 +228,7 @@ def test_a_cancel_and_an_interrupt_are_noticed_inside_a_call(small_engine: Llama
     assert engine.logits_digest(PROMPT) == engine.logits_digest(PROMPT)
 
 
-def test_a_file_that_is_no_model_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + b"\0" * 100)
     with pytest.raises(EngineError, match="cannot load"):

@@ -167,7 +167,7 @@ def test_identity_is_claimed_and_the_key_goes_into_the_header(base_url: str) -> 
         ("names-itself", "answered 500"),
     ],
 )
-def test_what_the_server_does_wrong_is_said(base_url: str, name: str, sentence: str) -> None:
+def test_errors_of_the_server_are_explained(base_url: str, name: str, sentence: str) -> None:
     model = connect_model(name, base_url=base_url)
     with pytest.raises(EngineError, match=sentence) as raised:
         model.complete(PROMPT, Decoding(max_tokens=7))
@@ -206,7 +206,7 @@ def test_thoughts_are_dropped_however_they_are_cut(thoughts: str, answer: str, d
 
 
 @pytest.mark.parametrize("words", [0, 2])
-def test_a_silent_server_is_hung_up_on_when_the_request_is_cancelled(base_url: str, words: int) -> None:
+def test_cancel_closes_the_connection_to_a_silent_server(base_url: str, words: int) -> None:
     shown: list[str] = []
 
     def cancelled() -> bool:
@@ -221,12 +221,12 @@ def test_a_silent_server_is_hung_up_on_when_the_request_is_cancelled(base_url: s
                 completion: Completion = done.value
                 break
     assert (completion.text, completion.finish_reason) == ("word " * words, "cancelled")
-    said = [FakeServer.silence.get(timeout=30) for _ in range(2)]
-    assert said == [b"begins", b""], "the server sees that nobody listens any more"
+    said = [FakeServer.silence.get(timeout=120) for _ in range(2)]
+    assert said == [b"begins", b""], "the server sees that the client hung up"
 
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "chat_template_kwargs"])
-def test_servers_are_asked_not_to_think_until_they_refuse_to_be_asked(base_url: str, name: str) -> None:
+def test_servers_are_asked_not_to_think_unless_they_refuse(base_url: str, name: str) -> None:
     model = connect_model(f"refuses-{name}", base_url=base_url)
     before = len(FakeServer.requests)
     assert model.complete(PROMPT).text
@@ -245,7 +245,7 @@ def test_a_server_is_asked_for_json_of_the_schema(base_url: str) -> None:
         assert "response_format" not in FakeServer.requests[-1]
 
 
-def test_no_server_is_a_sentence() -> None:
+def test_a_missing_server_is_explained() -> None:
     model = connect_model("x", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(EngineError, match="Is the server running") as raised:
         model.complete(PROMPT)
@@ -270,7 +270,7 @@ def test_a_time_out_says_how_long_it_waited(error: type[httpx.TimeoutException],
 
 
 @pytest.mark.parametrize(("key", "position"), [("geheim-ü", 8), ("geheim\n", 7), ("geheim ", 7), ("ge\x7fheim", 3)])
-def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str, position: int) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(key: str, position: int) -> None:
     with pytest.raises(ConfigError, match=f"character {position} of {len(key)} ") as caught:
         connect_model("x", base_url="http://127.0.0.1:9/v1", api_key=key)
     assert "heim" not in str(caught.value)

@@ -243,9 +243,7 @@ def test_a_reading_is_of_all_that_decides(opened: Opened) -> None:
     assert len({found, *others}) == 6
 
 
-def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
-    reader: ModelReference, tmp_path: Path
-) -> None:
+def test_forms_of_a_reader_share_states_and_never_mix_them(reader: ModelReference, tmp_path: Path) -> None:
     """The merged reader, its adapter on the base, and the base alone, in turns on one folder and one memory; the same
     passage under another instruction; and blocks whose texts would become other tokens if they were joined.
     """
@@ -284,8 +282,8 @@ def test_the_passage_with_the_answer_is_chosen_and_if_sure_no_other_is_read(open
     height = each(engine, PASSAGES, QUESTIONS[1])
     assert height.chosen == 2
     assert "3,412" in height.completion.text
-    nobody = each(engine, PASSAGES[:2], "Question: Who designed the town hall of Velmo?")
-    assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
+    neither = each(engine, PASSAGES[:2], "Question: Who designed the town hall of Velmo?")
+    assert (neither.chosen, neither.completion.text, neither.completion.answer_tokens) == (None, "", 0)
     states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
@@ -414,14 +412,14 @@ def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> Non
         assert model.read_ahead(prompt) > 0
     kept = states.kept()
     assert kept.states == len(PASSAGES) + 1  # and the system block
-    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], choose) for s in (KVCache(tmp_path), nothing_kept()))
-    assert found == anew
+    found, fresh = (each(opened(s), PASSAGES, QUESTIONS[0], choose) for s in (KVCache(tmp_path), nothing_kept()))
+    assert found == fresh
     assert states.kept() == kept
 
 
 @pytest.mark.slow
 @pytest.mark.model
-def test_windows_give_a_model_that_is_no_reader_the_same_bits_cold_warm_and_restarted(
+def test_windows_give_other_models_the_same_bits_cold_warm_and_restarted(
     instruct_reference: ModelReference, real_embedder: Embedder, tmp_path: Path
 ) -> None:
     question, handbook = "How many days of leave do I get?", ROOT / "examples" / "handbook"
@@ -443,13 +441,13 @@ def test_windows_give_a_model_that_is_no_reader_the_same_bits_cold_warm_and_rest
     assert found == [found[0]] * 4
 
     # Side by side, what was read of each window serves any question, in any order and company.
-    beside = [open_book_prompt(question, order, side_by_side=True) for order in (windows, windows[::-1], windows[1:])]
+    together = [open_book_prompt(question, order, side_by_side=True) for order in (windows, windows[::-1], windows[1:])]
     ahead = KVCache(tmp_path / "ahead")
     with closing(load_model(instruct_reference, states=ahead)) as model:
         for window in windows:
             model.read_ahead(open_book_prompt("?", [window]))
         kept = ahead.kept()
-        warm = [llama_engine(model).logits_digest(prompt, 4) for prompt in beside]
+        warm = [llama_engine(model).logits_digest(prompt, 4) for prompt in together]
         assert ahead.kept() == kept
     with closing(load_model(instruct_reference, states=nothing_kept())) as model:
-        assert warm == [llama_engine(model).logits_digest(prompt, 4) for prompt in beside]
+        assert warm == [llama_engine(model).logits_digest(prompt, 4) for prompt in together]

@@ -43,7 +43,7 @@ def test_blocks_joined_are_what_the_template_renders(template: str | None, expec
     assert "".join(part for block in build_blocks(PROMPT, text) for part, _ in block) == expected
 
 
-def test_what_the_template_writes_is_tokenised_once_and_no_other_text_is_kept() -> None:
+def test_only_template_text_is_tokenised_once_and_kept() -> None:
     model = Mock(chat_template=CHATML, bos_text="", eos_text="", adds_bos=False)
     model.tokenize.return_value = [1]
     tokenizer = PromptTokenizer(model)
@@ -81,7 +81,7 @@ def test_a_template_that_needs_todays_date_gets_none() -> None:
         ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", r"fails: .*\(RecursionError\)\. Import"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_a_sentence(template: str, match: str) -> None:
+def test_an_unusable_template_is_refused(template: str, match: str) -> None:
     with pytest.raises(EngineError, match=match):
         template_text(compile_template(template))
 

@@ -61,13 +61,6 @@ def test_a_text_dates_from_when_the_caller_could_first_read_it(library: Library)
     assert document_history(library.base, "nothing\ud800", HR) == []
 
 
-def test_a_later_label_closes_the_history_too(library: Library) -> None:
-    library.write("a.txt", "One.")
-    library.sync()
-    library.add("a.txt", options=RunOptions(labels=HR))
-    assert history(library, "a.txt") == []
-
-
 def test_an_outline_has_the_headings_and_pages_of_the_passages(library: Library) -> None:
     long = "The ferry leaves at nine and comes back at ten. " * 12
     text = f"# Ferry\n\n{long}\n\n## Times of the ferry\n\n{long}\n\n### 2. Winter\n\n{long}\n\n# Harbour\n\n{long}"
@@ -130,11 +123,3 @@ def test_refused_files_name_no_closed_document(library: Library) -> None:
     assert [Path(each.path).name for each in refused_files(library.base, HR)] == [
         "closed.txt", "new.txt", "open.txt", "was.txt",
     ]  # fmt: skip
-
-
-def test_a_closed_folder_closes_the_names_of_its_refused_files(library: Library) -> None:
-    library.write("pay.txt", "Twelve crowns.")
-    library.write("layoffs.pdf", b"%PDF-1.7 nothing")
-    library.sync(options=RunOptions(labels=HR))
-    assert refused_files(library.base, frozenset()) == []
-    assert [Path(each.path).name for each in refused_files(library.base, HR)] == ["layoffs.pdf"]

@@ -154,7 +154,7 @@ TOKENS = ("<s>", *_BYTES)  # the bytes as the byte-level BPE of GPT-2 spells the
 
 @cache
 def llama() -> Recipe:
-    """A llama of two blocks with numbers by chance, which the engine loads and which answers nonsense: about 70 kB.
+    """A llama of two blocks with random numbers, which the engine loads and which answers nonsense: about 70 kB.
 
     Its vocabulary has a token for each byte and one control token.
     """

@@ -58,7 +58,7 @@ def changed_by(recipe: Recipe) -> set[str]:
     ),
     st.text(),
 )
-def test_what_does_not_matter(recipe: Recipe, title: str) -> None:
+def test_order_and_descriptive_keys_do_not_change_the_digest(recipe: Recipe, title: str) -> None:
     recipe = recipe.with_value("general.name", ValueType.STRING, title).with_value("general.x", ValueType.UINT8, 1)
     assert changed_by(recipe) == set()
 
@@ -96,7 +96,7 @@ CHANGES: dict[str, list[tuple[str, ValueType, object]]] = {
 }  # fmt: skip
 
 
-def test_what_matters_and_where() -> None:
+def test_each_change_shows_in_its_section() -> None:
     for section, changes in CHANGES.items():
         for key, kind, value in changes:
             assert changed_by(Recipe().with_value(key, kind, value)) == {section}, (key, value)
@@ -140,7 +140,7 @@ def test_a_nan_is_kept_bit_by_bit() -> None:
     assert first != second
 
 
-def test_the_contents_of_a_model_are_the_hashes_of_its_parts(tmp_path: Path) -> None:
+def test_contents_are_the_hashes_of_the_parts(tmp_path: Path) -> None:
     data = replace(Recipe(), tail=b"tail").build()
     path = tmp_path / "model.gguf"
     path.write_bytes(data)

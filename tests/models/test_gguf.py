@@ -116,9 +116,7 @@ def test_every_truncation_is_refused() -> None:
             parsed(SMALL[:length])
 
 
-def test_a_header_that_is_too_long_and_a_file_that_is_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_too_long_header_and_a_missing_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "small.gguf"
     path.write_bytes(SMALL)
     assert read_gguf(path) == parsed(SMALL)

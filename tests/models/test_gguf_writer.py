@@ -65,7 +65,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     return {t.name: dequantize(t.data, t.tensor_type) for t in GGUFReader(path).tensors}
 
 
-def test_every_matrix_is_that_of_the_base_and_its_update(tmp_path: Path) -> None:
+def test_a_merged_matrix_is_base_plus_update(tmp_path: Path) -> None:
     base, adapter = base_file(tmp_path / "base.gguf"), adapter_file(tmp_path / "a.gguf", "f" * 64)
     updates = AdapterUpdates(adapter, base)
     assert list(updates) == ["blk.0.attn_q.weight"]
@@ -112,7 +112,7 @@ WIDE = Tensor(LORA_B.name, b"\0" * (1 << 20), shape=(1, 1 << 18))
         ((LORA_A, LORA_B), None, r"no number adapter\.lora\.alpha"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_computed(
+def test_an_adapter_that_does_not_fit_is_refused_first(
     parts: tuple[Tensor, ...], alpha: float | None, message: str, tmp_path: Path
 ) -> None:
     base = base_file(tmp_path / "base.gguf")
@@ -132,9 +132,7 @@ def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_computed(
         ("instruction", ValueType.STRING, "1" * 5000),
     ],
 )
-def test_a_reader_that_says_nonsense_of_itself_is_refused(
-    key: str, kind: ValueType, value: object, tmp_path: Path
-) -> None:
+def test_invalid_reader_keys_are_refused(key: str, kind: ValueType, value: object, tmp_path: Path) -> None:
     recipe = lora("f" * 64, LORA_A, LORA_B, reader=(READER.instruction, READER.abstention))
     assert reader_of(recipe.write(tmp_path / "a.gguf")) == READER
     with pytest.raises(InvalidModelFile, match="asked as a reader"):
@@ -167,12 +165,12 @@ def test_a_reader_is_merged_once(store: ModelStore, base: ModelReference, tmp_pa
     assert list((store.root / "merged").iterdir()) == []
 
 
-def test_an_adapter_that_is_no_reader_is_not_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+def test_only_readers_are_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
     stored_adapter(store, base, tmp_path, reader=False)
     assert ensure(store, "small").merged is None
 
 
-def test_a_merged_model_under_a_name_of_its_own(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+def test_a_merged_model_can_have_a_name(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
@@ -193,9 +191,7 @@ def test_a_merged_model_under_a_name_of_its_own(store: ModelStore, base: ModelRe
         checked_quantisation("q3_k")
 
 
-def test_a_damaged_merged_file_is_refused_and_can_be_made_again(
-    store: ModelStore, base: ModelReference, tmp_path: Path
-) -> None:
+def test_a_damaged_merged_file_is_refused_and_remade(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None

@@ -35,7 +35,7 @@ TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
 # --- import -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_says_what_the_file_and_the_user_say(
+def test_the_manifest_holds_the_claims_of_file_and_user(
     store: ModelStore, tiny: ModelReference, tiny_file: Path
 ) -> None:
     manifest = tiny.manifest
@@ -75,13 +75,13 @@ def test_the_manifest_says_what_the_file_and_the_user_say(
         (Recipe().with_value("tokenizer.ggml.scores", ValueType.FLOAT32, 1.0), r"scores must be an array of FLOAT32"),
     ],
 )
-def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
+def test_files_that_are_not_models_are_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
     with pytest.raises(InvalidModelFile, match=match):
         import_gguf(store, recipe.write(tmp_path / "x.gguf"))
     assert not store.root.exists()
 
 
-def test_a_number_that_no_manifest_can_hold_is_not_stated(store: ModelStore, tmp_path: Path) -> None:
+def test_a_number_out_of_range_is_not_stated(store: ModelStore, tmp_path: Path) -> None:
     for kind, value in ((ValueType.INT32, -1), (ValueType.UINT64, (1 << 64) - 1), (ValueType.STRING, "many")):
         path = Recipe().with_value("llama.context_length", kind, value).write(tmp_path / "x.gguf")
         assert store.resolve(import_gguf(store, path).digest).manifest.context_tokens is None
@@ -98,7 +98,7 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
         import_gguf(store, tmp_path / "absent.gguf")
 
 
-def test_what_is_stored_keeps_its_licence(store: ModelStore, tiny_file: Path) -> None:
+def test_a_stored_model_keeps_its_licence(store: ModelStore, tiny_file: Path) -> None:
     first = import_gguf(store, tiny_file, name="first", licence="MIT")
     with pytest.raises(ConfigError, match=r"as first, .* Its licence is MIT, not 'CC0'.*models remove first"):
         import_gguf(store, tiny_file, name="second", licence="CC0")
@@ -223,9 +223,7 @@ def test_an_unknown_name(store: ModelStore, fake: FakeSource) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"another file"])
-def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
-    store: ModelStore, fake: FakeSource, content: bytes | None
-) -> None:
+def test_a_missing_or_wrong_source_is_skipped(store: ModelStore, fake: FakeSource, content: bytes | None) -> None:
     lines: list[str] = []
     reference = pull(store, "mirrored", announce=lines.append)
     assert (fake.fetched, dict(reference.manifest.source.origins)) == ([HUB], {"model.gguf": HUB})
@@ -250,7 +248,7 @@ def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
     assert list(store.root.glob(".incoming-*")) == []
 
 
-def test_what_was_not_tried_here_goes_through_a_trial(store: ModelStore, fake: FakeSource) -> None:
+def test_an_untried_model_goes_through_a_trial(store: ModelStore, fake: FakeSource) -> None:
     def refuse(reference: ModelReference) -> None:
         raise EngineError(f"{reference.name} ends its process")
 

@@ -157,7 +157,7 @@ def test_an_embedding_that_the_embedder_cannot_make_is_refused(key: str, bad: ob
         Manifest.from_json(json.dumps(value).encode())
 
 
-def test_what_is_no_object_or_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_values_than_objects_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidModelFile, match=r"manifest\.json has format None"):
         Manifest.from_json(b"[]")
     monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", 100)

@@ -52,12 +52,12 @@ def test_round_trip(source: HubSource) -> None:
         "hf://-o/r/x.gguf", "hf://o/r/a\\b.gguf", "hf://o/r/a\nb.gguf", "wheel://a==1/x.gguf",
     ],
 )  # fmt: skip
-def test_what_is_no_source_is_refused(text: str) -> None:
+def test_invalid_sources_are_refused(text: str) -> None:
     with pytest.raises(PullError, match="not a source OpenBook knows"):
         parse_hub(text)
 
 
-def test_exactly_what_is_expected_is_written(tmp_path: Path) -> None:
+def test_only_the_expected_bytes_are_written(tmp_path: Path) -> None:
     write_exactly([b"ab", b"c"], tmp_path / "a", named(b"abc"), "it")
     assert (tmp_path / "a").read_bytes() == b"abc"
     with pytest.raises(PullError, match=f"its SHA-256 is {sha256_hex(b'abd')}, not {sha256_hex(b'abc')}"):
@@ -133,7 +133,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield server
 
 
-def test_fetches_what_the_catalogue_names_and_nothing_else(hub: Hub, tmp_path: Path) -> None:
+def test_only_the_file_of_the_catalogue_is_fetched(hub: Hub, tmp_path: Path) -> None:
     source, seen = HubSource("o/r", PATH), list[tuple[int, int]]()
     assert find_on_hub(source) == (replace(source, revision=COMMIT), len(CONTENT))
     for name, file, problem in (
@@ -176,7 +176,7 @@ def test_a_hub_out_of_reach_is_not_waited_for(hub: Hub, monkeypatch: pytest.Monk
             find_on_hub(HubSource("o/r", "x.gguf"))
 
 
-def test_what_the_hub_sends_first_is_what_the_name_means(hub: Hub, store: ModelStore) -> None:
+def test_a_name_keeps_meaning_the_first_file_of_the_hub(hub: Hub, store: ModelStore) -> None:
     lines: list[str] = []
     reference = pull(store, f"hf://o/r/{PATH}", announce=lines.append)
     assert (reference.name, reference.manifest.source.trust) == ("tiny-model", "first-use")
@@ -195,13 +195,13 @@ def test_what_the_hub_sends_first_is_what_the_name_means(hub: Hub, store: ModelS
             pull(store, other)
 
 
-def test_a_file_of_the_hub_takes_no_name_of_the_catalogue(hub: Hub, store: ModelStore) -> None:
+def test_a_file_of_the_hub_cannot_take_a_catalogue_name(hub: Hub, store: ModelStore) -> None:
     with pytest.raises(PullError, match=r"'reader' is a model of the catalogue.*import FILE --name NAME"):
         pull(store, "hf://o/r/Reader.gguf")
     assert (hub.requests, store.names()) == ([], {})
 
 
-def test_what_is_no_gguf_is_refused(hub: Hub, store: ModelStore) -> None:
+def test_other_files_of_the_hub_are_refused(hub: Hub, store: ModelStore) -> None:
     hub.files |= {f"/o/r/resolve/{revision}/bad.gguf": b"<html>" for revision in ("main", COMMIT)}
     with pytest.raises(InvalidModelFile, match=r"hf://o/r/bad\.gguf@c0ffee.* is not a model OpenBook can use"):
         pull(store, "hf://o/r/bad.gguf")
@@ -321,7 +321,7 @@ def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:
     package = tmp_path / "slow" / "pip"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    slow = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    slow = "import os, pathlib, signal; pathlib.Path('pid').write_text(str(os.getpid())); signal.pause()"
     (package / "__main__.py").write_text(slow)
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -88,7 +88,7 @@ def test_going_back_behind_a_model_that_was_removed(store: ModelStore, tiny: Mod
     assert store.rollback("n").digest == tiny.digest
 
 
-def test_removes_what_no_other_name_means(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+def test_remove_deletes_models_without_another_name(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     store.set_name("second", tiny.digest)
     assert store.remove("tiny") == ()
     assert tiny.path.is_dir()
@@ -119,7 +119,9 @@ def test_removes_a_model_without_a_name_a_manifest_or_a_folder(store: ModelStore
 @pytest.mark.parametrize(
     "data", ["", "{}", '{"format":1,"history":["x"],"name":"a"}', '{"format":1,"history":[],"name":"a"}']
 )
-def test_a_damaged_name_leads_nowhere_and_keeps_the_models(store: ModelStore, tiny: ModelReference, data: str) -> None:
+def test_a_damaged_name_resolves_to_nothing_and_keeps_models(
+    store: ModelStore, tiny: ModelReference, data: str
+) -> None:
     store.set_name("second", tiny.digest)
     other = store.root / "names" / "second.json"
     other.write_text(data)
@@ -137,7 +139,7 @@ def test_a_damaged_name_leads_nowhere_and_keeps_the_models(store: ModelStore, ti
     assert store.remove(tiny.digest) == (tiny.digest,)
 
 
-def test_two_that_name_a_model_at_once_lose_no_history(
+def test_concurrent_renames_lose_no_history(
     store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [other_model(store, f"other{i}", tmp_path, f"template {i}") for i in range(2)]
@@ -241,7 +243,7 @@ def test_many_findings_are_counted(store: ModelStore, tmp_path: Path) -> None:
     assert (found[0], found[-1], len(found)) == ("tensor t000.weight differs", "and 30 more tensors", 21)
 
 
-def test_a_manifest_edited_to_match_a_swapped_file_is_found_out(store: ModelStore, tiny: ModelReference) -> None:
+def test_a_manifest_edited_to_match_a_swapped_file_is_detected(store: ModelStore, tiny: ModelReference) -> None:
     rewrite(tiny.path / "model.gguf", with_tensor(b"\x07" * 16))
     full = describe(tiny.path, name="tiny", source=tiny.manifest.source)
     hashed = replace(tiny.manifest, files={"model.gguf": hash_file(tiny.path / "model.gguf")})
@@ -294,7 +296,7 @@ def test_the_fast_check_reads_every_byte_only_without_a_stamp(store: ModelStore,
         assert full_checks(store, tiny) > 0
 
 
-def test_a_change_that_restores_size_and_mtime_is_seen(store: ModelStore, tiny: ModelReference) -> None:
+def test_a_change_with_the_same_size_and_mtime_is_detected(store: ModelStore, tiny: ModelReference) -> None:
     path = tiny.path / "model.gguf"
     start = read_gguf(path).tensors[0].start
     before = path.stat()

@@ -77,7 +77,7 @@ def store_adapter(
 
 
 @given(RECORDS)
-def test_a_record_is_what_was_written(value: TrainingRecord) -> None:
+def test_training_records_round_trip(value: TrainingRecord) -> None:
     assert TrainingRecord.from_json(value.to_json()) == value
 
 
@@ -112,7 +112,7 @@ def test_an_adapter_belongs_to_its_base(store: ModelStore, tiny: ModelReference,
     assert store.remove(tiny.digest) == (tiny.digest,)
 
 
-def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+def test_damage_next_to_an_adapter_is_found(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
     written = found.path / "training.json"
     content = written.read_bytes()
@@ -153,11 +153,11 @@ def test_a_damaged_name_of_a_base_hides_no_adapter(store: ModelStore, tiny: Mode
     store.check_fast(store.resolve("small"))
 
 
-def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
-    nobodys, others = adapter_file(tmp_path / "a.gguf", "a name"), adapter_file(tmp_path / "b.gguf", "e" * 64)
+def test_other_files_than_adapters_are_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
+    ownerless, others = adapter_file(tmp_path / "a.gguf", "a name"), adapter_file(tmp_path / "b.gguf", "e" * 64)
     for path, problem in (
         (tiny_file, "cannot hold a model of the kind language-model"),
-        (nobodys, "which model it belongs to"),
+        (ownerless, "which model it belongs to"),
         (others, "belongs to eee.*, and its record says fff"),
     ):
         with pytest.raises(InvalidModelFile, match=problem):
@@ -178,10 +178,10 @@ def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_
     assert store.history("reader") == (first, second, third, second, first, third, first)
     assert {each.digest for each in store.all_models()} == {tiny.digest, first, second, third}
     with pytest.raises(UnknownModel, match="No model is called"):
-        store.rollback("nobody")
+        store.rollback("unknown")
 
 
-def test_lineage_shows_the_tree_and_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+def test_lineage_shows_the_tree_and_learned_texts(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
     rows = list(tree_of(store, found).walk())
     assert [(depth, node.digest) for depth, node in rows] == [(0, tiny.digest), (1, found.digest)]
@@ -203,9 +203,7 @@ def test_records_of_every_past_version_open() -> None:
     assert TrainingRecord.from_json(data).to_json() == data
 
 
-def test_a_model_made_of_another_carries_what_that_learned(
-    store: ModelStore, tiny: ModelReference, tmp_path: Path
-) -> None:
+def test_models_trained_on_a_text_are_found(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     first = store_adapter(store, tmp_path, tiny, "small")
     store.set_name("other", store_adapter(store, tmp_path, tiny, None, b"\x09" * 16).digest)
     found = models_trained_on(store, [f"Something else.\n\n{LEARNED}"])
@@ -224,7 +222,7 @@ def test_a_model_made_of_another_carries_what_that_learned(
     assert "its record cannot be read" in unknown.note
 
 
-def test_what_no_name_means_any_more_can_be_removed_by_its_digest(
+def test_a_model_without_a_name_is_removed_by_its_digest(
     store: ModelStore, tiny: ModelReference, tmp_path: Path
 ) -> None:
     first = store_adapter(store, tmp_path, tiny, "small").digest

@@ -50,15 +50,5 @@ def inflating(side: int) -> bytes:
     return pdf_of(_BOX + b" /Contents 4 0 R /Resources << /XObject << /X 5 0 R >> >>", objects)
 
 
-def slow_to_draw(text: str, shadings: int = 100_000) -> bytes:
-    """Its text is read at once; to draw it takes minutes."""
-    font = b"<< /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
-    way = b"<< /FunctionType 2 /Domain [0 1] /C0 [1 0 0] /C1 [0 0 1] /N 1 >>"
-    shading = b"<< /S << /ShadingType 2 /ColorSpace /DeviceRGB /Coords [0 0 612 792] /Function %s >> >>" % way
-    content = b"BT /F 11 Tf 50 750 Td (%s) Tj ET " % text.encode() + b"/S sh " * shadings
-    page = _BOX + b" /Contents 4 0 R /Resources << /Font %s /Shading %s >>" % (font, shading)
-    return pdf_of(page, [_stream(b"", content)])
-
-
 def _stream(head: bytes, data: bytes) -> bytes:
     return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (head, len(data), data)

@@ -18,7 +18,7 @@ from openbook.proofs.absence import look_for
 from openbook.proofs.purge import clear_remnants, proof_of
 from openbook.serving.uploads import add_uploads
 from openbook.testing import HashEmbedder
-from tests.knowledge.test_traces import DENSE, written
+from tests.knowledge.test_erasure import DENSE, written
 from tests.parsers.samples import make_pdf
 from tests.proofs.test_purge import OTHER, SECRET, Home
 from tests.proofs.test_purge import home as home

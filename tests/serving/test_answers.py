@@ -287,6 +287,43 @@ def test_unknown_parameters_are_named_and_change_nothing(shared: Running, path: 
     assert unused == ["'stream_options' is ignored. The answer is not streamed."]
 
 
+def test_equal_answers_are_computed_once(shared: Running) -> None:
+    equal, sampled = (shared.ask(QUESTION, n=3, temperature=each, seed=2**63 - 2).json() for each in (0, 0.5))
+    for value in (equal, sampled):
+        texts = [(each["index"], each["message"]["content"]) for each in value["choices"]]
+        assert texts == [(i, OPENED) for i in range(3)]
+    assert equal["usage"]["completion_tokens"] * 3 == sampled["usage"]["completion_tokens"]
+    assert [each.get("openbook") for each in equal["choices"]] == [None] * 3
+    receipts = [each.get("openbook", sampled["openbook"])["receipt"] for each in sampled["choices"]]
+    assert [each["decoding"]["seed"] for each in receipts] == [2**63 - 2, 2**63 - 1, -(2**63)]
+    assert all(shared.client.get(f"/v1/receipts/{each['digest']}").status_code == 200 for each in receipts)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_stream_holds_every_choice(shared: Running, path: str, temperature: int) -> None:
+    body = {"prompt": QUESTION} if path != CHAT else {"messages": [{"role": "user", "content": QUESTION}]}
+    more = {"stream_options": {"include_usage": True}, "stream": True, "n": 2, "temperature": temperature}
+    response = shared.client.post(path, json={"model": "echo", **body, **more})
+    chunks = [json.loads(each) for each in events_of(response.text)[:-1]]
+    texts, ends = ["", ""], list[int]()
+    for each in (choice for chunk in chunks for choice in chunk["choices"]):
+        texts[each["index"]] += each.get("text") or each.get("delta", {}).get("content") or ""
+        ends += [each["index"]] if each["finish_reason"] == "stop" else []
+    assert (texts, ends) == ([OPENED, OPENED], [0, 1])
+    assert chunks[-1]["usage"]["completion_tokens"] == len(OPENED.split()) * (1 + temperature)
+    assert len([each for each in chunks if "openbook" in each]) == 1 + temperature
+
+
+def test_answer_is_at_most_half_the_context(shared: Running, serve: Serve) -> None:
+    for most, server in ((2048, shared), (500, serve(answer_tokens=500))):
+        for asked in (most, most + 1):
+            answer = server.ask(QUESTION, max_tokens=asked).json()["openbook"]
+            assert answer["receipt"]["decoding"]["max_tokens"] == most
+            lowered = f"'max_tokens' is lowered from {asked:,} to {most:,}, the most that this server allows."
+            assert answer["warnings"] == ([lowered] if asked > most else [])
+
+
 # --- names of models --------------------------------------------------------------------------------------------------
 
 

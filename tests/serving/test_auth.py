@@ -12,12 +12,13 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
+from openbook.core.config import Settings
 from openbook.knowledge.versions import tag
 from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.keys import RIGHTS, KeyFile
-from tests.serving.conftest import SAFE, SECRET, Running, Serve, add_file, code, path_of
+from tests.serving.conftest import CHAT, QUESTION, SAFE, SECRET, Running, Serve, add_file, code, path_of, refusal
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -105,6 +106,33 @@ def test_loopback_accepts_any_word_that_does_not_look_like_a_key(shared: Running
     assert code(shared.client.get("/v1/models", headers=wrong)) == (401, "invalid_api_key")
     forwarded = shared.client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"})
     assert code(forwarded) == (401, "missing_api_key")
+
+
+PAGE = "https://chat.example.org"
+
+
+@pytest.mark.parametrize("require_key", [False, True])
+def test_only_pages_of_allowed_origins_may_ask(serve: Serve, configuration: Configuration, require_key: bool) -> None:
+    server = serve(settings=Settings(configuration.settings.home, cors_origins=(PAGE,)), require_key=require_key)
+    wanted = "authorization, x-stainless-os"
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
+    allowed = server.client.options(CHAT, headers={"origin": PAGE, **asks})
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, PAGE)
+    assert allowed.headers["access-control-allow-headers"] == wanted
+    assert "access-control-allow-credentials" not in allowed.headers
+    page = {"origin": PAGE, "sec-fetch-site": "cross-site"}
+    for key, status in ((server.key(), 200), ({"authorization": "Bearer ob-wrong"}, 401)):  # the page can read why
+        answered = server.ask(QUESTION, {**page, **key})
+        assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (status, PAGE)
+    others = f"https://evil.example.org null {PAGE}.evil.example {PAGE}:8443 http://chat.example.org"
+    for other in others.split():
+        for response in (
+            server.client.options(CHAT, headers={"origin": other, **asks}),
+            server.ask(QUESTION, {"origin": other, **server.key()}),
+        ):
+            assert refusal(response)[:2] == (403, "foreign_origin")
+            assert "access-control-allow-origin" not in response.headers
+    assert code(server.client.get("/v1/models", headers={"sec-fetch-site": "cross-site"})) == (403, "foreign_site")
 
 
 KINDS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"]

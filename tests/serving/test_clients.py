@@ -1,4 +1,4 @@
-"""Clients, unchanged: those of OpenAI and Ollama, and those of LangChain and LlamaIndex where they are installed.
+"""What clients send, recorded or written from their sources; and clients themselves: of OpenAI, Ollama, LangChain, LlamaIndex.
 
 The last two are no dependency for development: `scripts/integrations.py` installs them in an environment of its own.
 """
@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -22,7 +23,50 @@ from openbook.core.records import ModelIdentity
 from openbook.knowledge import KnowledgeBase
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
-from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code
+from tests.serving.conftest import OPENED, QUESTION, TOWER, Running, Serve, add_file, code, events_of, refusal
+
+# --- recorded requests ------------------------------------------------------------------------------------------------
+
+FILES = sorted((ROOT / "tests" / "data" / "clients").glob("*.json"))
+
+
+def sent(server: Running, request: dict[str, Any]) -> httpx.Response:
+    body = request["body"]
+    return server.client.get(request["path"]) if body is None else server.client.post(request["path"], json=body)
+
+
+def said(response: httpx.Response) -> list[str]:
+    """The warnings in a response, whole or streamed."""
+    kind = response.headers["content-type"].partition(";")[0]
+    if kind == "application/json":
+        values = [response.json()]
+    elif kind == "text/event-stream":
+        values = [json.loads(each) for each in events_of(response.text) if each != "[DONE]"]
+    else:
+        assert kind == "application/x-ndjson"
+        values = [json.loads(line) for line in response.text.splitlines()]
+    assert not [each for each in values if each.get("error")]
+    found = [each.get("response", each) if "type" in each else each for each in values]
+    return [text for each in found if "openbook" in each for text in each["openbook"].get("warnings", ())]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_client_is_answered_or_told_which_part_is_refused(shared: Running, path: Any) -> None:
+    for request in json.loads(path.read_text(encoding="utf-8"))["requests"]:
+        response = sent(shared, request)
+        if refused := request.get("refused"):
+            assert response.status_code == request.get("status", 400), (request, response.text)
+            param = refusal(response)[2]
+            assert param == refused or (param is None and refused in response.text), (request, response.text)
+        else:
+            assert response.status_code == 200, (request, response.text)
+            warnings = said(response)
+            for each in request["warns"]:
+                assert any(each in warning for warning in warnings), (request, warnings)
+            assert request["warns"] or not warnings, (request, warnings)
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
 
 
 def test_response_whole_and_streamed(client: openai.OpenAI) -> None:

@@ -169,14 +169,14 @@ def test_malformed_request_ends_the_connection(shared: Running) -> None:
 # --- slow clients -----------------------------------------------------------------------------------------------------
 
 
-def test_unfinished_head_ends_the_connection(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_head_ends_the_connection(shared: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "HEAD_S", 0.1)
     for head in ("", "\n\n", "GET /health HTTP/1.1\nHost: local"):
-        with connected(server, head) as connection:
+        with connected(shared, head) as connection:
             assert everything(connection) == b""
     answered = False
     while not answered:  # on a machine that is busy the first head may come late too
-        with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
+        with connected(shared, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
             received = b""
             while b'"ok"' not in received and (data := connection.recv(65536)):
                 received += data
@@ -204,10 +204,10 @@ def test_half_a_head_after_a_request_does_not_cut_its_answer(serve: Serve, monke
 
 
 @pytest.mark.parametrize("begun", [b"GET /health HTTP/1.1\r\n", CHUNKED + CHUNK + b"0\r\n"], ids=["head", "trailer"])
-def test_endless_fields_end_the_connection(server: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+def test_endless_fields_end_the_connection(shared: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
     monkeypatch.setattr(server_module, "HEAD_S", LONG_S)
-    received(server, begun + b"X: " + b"a" * 5_000_000)
-    received(server, begun + b"X: a\r\n" * 500_000)
+    received(shared, begun + b"X: " + b"a" * 5_000_000)
+    received(shared, begun + b"X: a\r\n" * 500_000)
 
 
 def test_body_that_does_not_come_is_refused_in_time(serve: Serve) -> None:
@@ -256,11 +256,11 @@ def many(server: Running, sent: bytes, count: int = MANY) -> Iterator[list[socke
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, NO_BODY], ids=["nothing", "half a head", "no body"])
-def test_clients_that_send_half_block_no_request(server: Running, sent: bytes) -> None:
-    with many(server, sent):
-        seen = {server.client.get("/health").status_code for _ in range(50)}  # over one connection
+def test_clients_that_send_half_block_no_request(shared: Running, sent: bytes) -> None:
+    with many(shared, sent):
+        seen = {shared.client.get("/health").status_code for _ in range(50)}  # over one connection
         for _ in range(5):
-            with httpx.Client(base_url=server.url, timeout=LONG_S, trust_env=False) as client:
+            with httpx.Client(base_url=shared.url, timeout=LONG_S, trust_env=False) as client:
                 seen.add(client.post("/v1/search", json={"query": "bridge"}).status_code)
     assert seen == {200}
 

@@ -403,20 +403,20 @@ def test_failures_do_not_name_what_they_were_about(serve: Serve, caplog: pytest.
     assert {each.split(" ")[1] for each in told} == {"/mcp"}
 
 
-def test_nothing_stays_open(server: Running) -> None:
+def test_nothing_stays_open(shared: Running) -> None:
     """Neither a stream of events without end, nor a session."""
     meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
     def status(method: str, **headers: str) -> int:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta}}
-        return server.client.post("/mcp", json=body, headers={**MODERN, "mcp-method": method, **headers}).status_code
+        return shared.client.post("/mcp", json=body, headers={**MODERN, "mcp-method": method, **headers}).status_code
 
     assert status("subscriptions/listen") == 406
     assert status("tools/list") == 200
     assert status("tools/list", accept="text/event-stream") == 406
     for method in ("GET", "DELETE", "PUT"):
-        assert server.client.request(method, "/mcp", headers=MODERN).status_code == 405
-    assert server.service.reading.running == 0
+        assert shared.client.request(method, "/mcp", headers=MODERN).status_code == 405
+    assert shared.service.reading.running == 0
 
 
 @both_versions

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from openbook.core.files import delete
 from openbook.knowledge import KnowledgeBase
-from tests.parsers.hostile_pdfs import slow_to_draw
+from openbook.parsers.sandbox import pool
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
 from tests.serving.conftest import Running, Serve, add_file, connected, eventually, everything, refusal
@@ -147,18 +149,26 @@ def test_an_uploaded_pdf_is_kept_for_its_pictures_in_all_its_versions_until_its_
     assert picture(keyed, other, headers=admin).status_code == 200
 
 
-def test_a_page_that_takes_too_long_is_refused_and_not_waited_for_by_a_server_that_ends(
-    serve: Serve, base: KnowledgeBase, docs: Path
+SILENT = """
+import sys
+sys.stdout.buffer.write((8).to_bytes(4, "big") + b"openbook")
+sys.stdout.flush()
+sys.stdin.read()
+"""  # a worker that starts and never answers
+
+
+def test_a_page_without_end_is_refused_and_a_server_that_ends_does_not_wait_for_it(
+    serve: Serve, docs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = add_file(base, docs / "slow.pdf", slow_to_draw("Slow words."))
-    response = picture(serve(picture_s=0.5), slow)
-    assert refusal(response) == (409, "page_not_drawn", "path")
-    assert "took longer than 0.5 s" in response.json()["error"]["message"]
-    assert refusal(marks(serve(picture_s=0.001), docs / "ship.pdf")) == (409, "page_not_drawn", "path")
+    monkeypatch.setattr(pool, "_worker_command", lambda: [sys.executable, "-c", SILENT])
+    hurried = serve(picture_s=0.1)
+    for ask in (picture, marks):
+        response = ask(hurried, docs / "ship.pdf")
+        assert refusal(response) == (409, "page_not_drawn", "path")
+        assert "took longer than 0.1 s" in response.json()["error"]["message"]
     server = serve(picture_s=600.0)
-    head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
-    connection = connected(server, head)
-    eventually(lambda: server.service.reading.running == 1)
-    server.service.ends.set()
-    assert everything(connection).startswith(b"HTTP/1.1 503 ")
-    connection.close()
+    head = f"GET /v1/documents/page?path={quote(str(docs / 'ship.pdf'))}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
+    with connected(server, head) as connection:
+        eventually(lambda: server.service.reading.running == 1)
+        server.service.ends.set()
+        assert everything(connection).startswith(b"HTTP/1.1 503 ")

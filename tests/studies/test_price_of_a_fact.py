@@ -142,6 +142,6 @@ def test_the_readme_shows_the_finished_numbers() -> None:
     assert (str(share((0, 0))), str(share((0, 4)))) == ("no data", "0 % [0, 49]")
 
 
-def test_the_study_uses_what_everybody_may_use() -> None:
+def test_the_study_uses_only_the_public_package() -> None:
     imports = re.findall(r"^ *(?:from|import) (openbook[.\w]*)", "".join(map(Path.read_text, STUDY.glob("*.py"))), re.M)
     assert set(imports) == {"openbook"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from openbook.core.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
-from tests.conftest import flip
+from tests.conftest import flip, full_disk
 
 pytestmark = pytest.mark.laws
 
@@ -22,7 +21,7 @@ def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(State(RECIPE, step, tokens=10 * step), values, moments, {})
 
 
-def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
     (tmp_path / ".step-00000007").mkdir()  # a killed process left it
     for step in range(1, 5):
         save(tmp_path, checkpoint(step))
@@ -34,7 +33,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["parameters.safetensors", "moments.safetensors", "state.json"])
-def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path: Path, name: str) -> None:
     save(tmp_path, checkpoint(1))
     path = save(tmp_path, checkpoint(2)) / name
     flip(path, path.stat().st_size // 2)
@@ -46,7 +45,7 @@ def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name:
     assert name in said[0] or name == "state.json"
 
 
-def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
+def test_missing_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     assert load_newest(tmp_path / "none", RECIPE, pytest.fail) is None
     path = save(tmp_path, checkpoint(1))
     with pytest.raises(TrainingError, match="is of another recipe"):
@@ -56,19 +55,11 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
         load_newest(tmp_path, RECIPE, lambda line: None)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
-def test_a_disk_that_takes_no_more_leaves_the_one_before(tmp_path: Path) -> None:
-    import resource
-
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(1))
     large = replace(checkpoint(2), parameters={"w": torch.ones(1 << 20)})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-    try:
-        with pytest.raises(StorageError, match=r"write the checkpoint .*step-00000002"):
-            save(tmp_path, large)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(), pytest.raises(StorageError, match=r"write the checkpoint .*step-00000002"):
+        save(tmp_path, large)
     found = load_newest(tmp_path, RECIPE, pytest.fail)
     assert found is not None
     assert found.state.step == 1

@@ -152,7 +152,7 @@ class PlainTemplate:
         return [*control, [2]], [[10 + i] for i in range(len(messages))]
 
 
-def test_a_template_that_ends_no_turn_keeps_what_it_writes_between_them() -> None:
+def test_a_template_without_ends_of_turns_keeps_its_separators() -> None:
     messages = turns(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     branch = conversation_branch(messages, PlainTemplate())  # type: ignore[arg-type]
     assert branch.tokens == (1, 10, 2, 11, 0, 1, 12, 2, 13, 0)

@@ -1,4 +1,4 @@
-"""The same run on one process and on two: the same curve, and a run goes on with another number of processes."""
+"""The same run on one process and on two: the same curve, and a run resumes with another number of processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_two_processes_learn_the_same(folder: Path, alone: RunSummary) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(TWO, ONE), (ONE, TWO)])
-def test_a_run_goes_on_with_another_number_of_processes(
+def test_a_run_resumes_with_another_number_of_processes(
     before: list[str], after: list[str], folder: Path, alone: RunSummary
 ) -> None:
     run = folder / f"resumed-by-{len(after)}"

@@ -28,7 +28,7 @@ def score(kind: str, question: str, exact: bool, abstention: float = 0.1) -> Bra
     return BranchScore(kind, question, 1.0, 2, exact, abstention)
 
 
-def test_a_question_is_right_with_any_of_its_answers_and_a_share_of_nothing_is_left_out() -> None:
+def test_any_accepted_answer_counts_and_empty_shares_are_left_out() -> None:
     numbers = reader_numbers(
         [
             score("answer", "a", False),

@@ -113,15 +113,15 @@ def logits_of(network: Any, engine: LlamaCppEngine) -> np.ndarray[Any, Any]:
 def test_the_engine_computes_what_the_network_does(base: ModelReference) -> None:
     opened = engine(base.main_file)
     here = logits_of(load_network(base.main_file), opened)
-    beside, behind = opened.logits(PROMPT)[0], opened.logits(replace(PROMPT, side_by_side=False))[0]
+    together, apart = opened.logits(PROMPT)[0], opened.logits(replace(PROMPT, side_by_side=False))[0]
     # The engine keeps keys and values in 16 bits.
-    assert np.abs(here - beside).mean() < 0.01 * here.std()
-    assert np.abs(here - behind).mean() > 0.05 * here.std()
+    assert np.abs(here - together).mean() < 0.01 * here.std()
+    assert np.abs(here - apart).mean() > 0.05 * here.std()
     opened.close()
 
 
 @torch.no_grad()
-def test_a_probe_looks_at_what_the_layer_gives_for_the_last_token_of_the_question(base: ModelReference) -> None:
+def test_a_probe_reads_the_layer_at_the_last_token_of_the_question(base: ModelReference) -> None:
     network, given = load_network(base.main_file), []
     network.model.layers[1].register_forward_hook(lambda _layer, _in, out: given.append(out))
     probe = AnswerabilityProbe(1, 0.0, (0.0,) * (SHAPE.width - 1) + (1.0,), 0.3)

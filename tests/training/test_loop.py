@@ -86,7 +86,7 @@ def test_a_run_ends_early_when_it_gets_no_better() -> None:
     assert list(resumed.steps_to_go()) == []
 
 
-def test_a_loss_or_gradient_that_is_no_number_changes_no_parameter_and_names_the_examples() -> None:
+def test_a_loss_or_gradient_that_is_not_finite_changes_nothing_and_names_the_examples() -> None:
     learner = new_learner(small_recipe())
     steps = learner.steps_to_go()
     next(steps)

@@ -24,7 +24,7 @@ def apart(tree: Tree) -> list[Tree]:
     return [tree.with_branches([branch]) for branch in tree.branches]
 
 
-def test_trees_give_what_their_branches_give_alone_and_what_one_dense_mask_gives() -> None:
+def test_trees_give_the_logits_of_their_branches_and_of_a_dense_mask() -> None:
     network, trees = small_network(), small_trees(12)
     together = logits(network, *trees)  # with padding
     alone = torch.cat([logits(network, each) for tree in trees for each in apart(tree)])
@@ -33,7 +33,7 @@ def test_trees_give_what_their_branches_give_alone_and_what_one_dense_mask_gives
     torch.testing.assert_close(together, dense, rtol=1e-5, atol=1e-5)
 
 
-def test_a_tree_gives_the_gradients_that_its_branches_give_alone() -> None:
+def test_trees_give_the_gradients_of_their_branches() -> None:
     tree = max(small_trees(6), key=lambda t: len(t.branches))
     gradients = []
     for trees in ([tree], apart(tree)):

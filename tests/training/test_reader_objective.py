@@ -65,7 +65,7 @@ def test_negatives_share_words_with_the_question_and_hold_no_answer() -> None:
     assert hard_negatives(passages, questions, 1.0, 2, index) == found
 
 
-def test_passages_lie_beside_similar_ones() -> None:
+def test_passages_stand_with_similar_ones() -> None:
     def line(question: str, answer: str, *texts: str) -> PassageLine:
         passages = [{"text": text} for text in texts]
         asked = [{"question": question, "answers": [answer]}]

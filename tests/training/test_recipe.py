@@ -84,7 +84,7 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
         ('name = "small"', 'name = "small', "is not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_errors_of_a_recipe_are_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError) as error:
         loaded(tmp_path, TEXT.replace(old, new))
     assert said in str(error.value)

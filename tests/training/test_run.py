@@ -75,7 +75,7 @@ def recipe(store: ModelStore, tmp_path: Path) -> Recipe:
     )
 
 
-def test_a_processor_that_would_have_to_imitate_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_bf16_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     bf16, exact = (small_recipe(loop={"precision": each}) for each in ("bf16", "f32"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for units in (False, True):
@@ -164,7 +164,7 @@ def test_out_of_memory_it_says_what_to_lower(error: Exception) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
-def test_a_dry_run_for_which_the_memory_does_not_suffice_says_what_to_lower(
+def test_a_dry_run_without_enough_memory_says_what_to_lower(
     recipe: Recipe, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(*arguments: object) -> None:

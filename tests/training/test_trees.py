@@ -28,7 +28,7 @@ def test_a_question_follows_its_longest_passage() -> None:
 
 
 @given(TREES, st.integers(10, 100), st.integers(0, 3), st.integers(0, 3))
-def test_each_epoch_has_each_tree_once_in_an_order_of_its_own(
+def test_each_epoch_has_each_tree_once_in_another_order(
     trees: list[Tree], step_tokens: int, seed: int, epoch: int
 ) -> None:
     steps = epoch_steps(trees, step_tokens, seed, epoch)
@@ -49,9 +49,7 @@ def test_micro_batches_have_each_tree_once_and_keep_to_their_size(trees: list[Tr
 
 
 @given(TREES, st.integers(6, 30))
-def test_a_tree_that_is_too_long_is_divided_and_a_branch_that_cannot_fit_is_named(
-    trees: list[Tree], limit: int
-) -> None:
+def test_long_trees_are_divided_and_long_branches_named(trees: list[Tree], limit: int) -> None:
     fitting, problems = fit(trees, limit)
     assert all(tree.tokens <= limit for tree in fitting)
     assert sum(len(t.branches) for t in fitting) + len(problems) == sum(len(t.branches) for t in trees)

@@ -13,17 +13,19 @@ const MOST_COLUMNS = 60;
 
 /** One piece: {start, text, pages, headings} as the API gives them. `spans`: in the document, in order and apart. */
 export function Piece({ piece, spans, kind, isStored, isFromStart, openPage }) {
-  const nodes = useMemo(() => {
-    const within = spans.map((span) => span.map((at) => Math.max(0, at - piece.start)));
-    if (!isStored && kind === "text/markdown") return markdown(piece.text, within);
-    const source = new Source(piece.text, within);
-    if (isStored) return html`<p class="kept">${source.show()}</p>`;
-    const levels = new Map(piece.headings.map((each) => [source.unit(each.start - piece.start), each.level]));
-    if (kind === "text/x-rst") return rst(source, levels);
-    if (kind === "text/x-source") return code(source, isFromStart);
-    return (TABLES.has(kind) && namedTable(source)) || flow(source, levels, piece, kind, openPage);
-  }, [piece, spans, kind, isStored, isFromStart, openPage]);
+  const nodes = useMemo(() => nodesOf(piece, spans, kind, isStored, isFromStart, openPage), [piece, spans, kind, isStored, isFromStart, openPage]);
   return html`<div class="piece">${nodes}</div>`;
+}
+
+export function nodesOf(piece, spans, kind, isStored, isFromStart, openPage) {
+  const within = spans.map((span) => span.map((at) => Math.max(0, at - piece.start)));
+  if (!isStored && kind === "text/markdown") return markdown(piece.text, within);
+  const source = new Source(piece.text, within);
+  if (isStored) return html`<p class="kept">${source.show()}</p>`;
+  const levels = new Map(piece.headings.map((each) => [source.unit(each.start - piece.start), each.level]));
+  if (kind === "text/x-rst") return rst(source, levels);
+  if (kind === "text/x-source") return code(source, isFromStart);
+  return (TABLES.has(kind) && namedTable(source)) || flow(source, levels, piece, kind, openPage);
 }
 
 function code(source, isNumbered) {

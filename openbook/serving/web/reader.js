@@ -37,7 +37,7 @@ export function Reader({ path, query, below }) {
 }
 
 /** Where a document came from: a link only to web pages, to which the browser tells nothing of this one. */
-function Origin({ of }) {
+export function Origin({ of }) {
   const words = html`<bdi>${of.length > MOST_ORIGIN ? `${of.slice(0, MOST_ORIGIN)}…` : of}</bdi>`;
   return /^https?:\/\/[^\s/]/i.test(of) ? html`<a href=${of} title=${of} target="_blank" rel="noopener noreferrer nofollow">${words}</a>` : words;
 }
@@ -52,7 +52,7 @@ function leave({ view, id, query }) {
 }
 
 /** In order and apart. */
-function spansOf({ start, end, spans }) {
+export function spansOf({ start, end, spans }) {
   const given = spans ? spans.split(",").map((each) => each.split("-")) : [[start, end]];
   const whole = given.slice(0, MOST_SPANS).map((span) => span.map((at) => (/^\d{1,9}$/.test(at ?? "") ? Number(at) : NaN)));
   const apart = [];
@@ -66,7 +66,7 @@ function spansOf({ start, end, spans }) {
 const length = (text) => (/[\ud800-\udbff]/.test(text) ? Array.from(text).length : text.length);
 
 /** A part of the text, cut where a block ends: not within `kept`, and only at the ends that `cuts` names. */
-function pieceOf({ text, start, end, total, pages, headings = [] }, kept, cuts) {
+export function pieceOf({ text, start, end, total, pages, headings = [] }, kept, cuts) {
   const inside = kept.map((at) => Array.from(text).slice(0, Math.max(0, at - start)).join("").length);
   let head = 0;
   let tail = text.length;

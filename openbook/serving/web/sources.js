@@ -77,7 +77,7 @@ function plainOf(cited, passage, brief) {
 }
 
 /** The whole quote, with the words around it. */
-function snippet({ before, quote, after }, shown) {
+export function snippet({ before, quote, after }, shown) {
   const [head, tail] = [flat(before).replace(/^[\s·]+/, ""), flat(after).replace(/[\s·]+$/, "")];
   const [first, last] = [Array.from(head), Array.from(tail)];
   const nodes = [

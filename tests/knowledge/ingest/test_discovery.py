@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from openbook.core.errors import ConfigError, KnowledgeError
 from openbook.core.records import Verdict
 from openbook.knowledge import sync
-from openbook.knowledge.ingest.discovery import FoundFile, Rules, discover
+from openbook.knowledge.ingest.discovery import FoundFile, Rules, discover, folder_changes
 from openbook.knowledge.store.names import display_path, path_displayed
 from tests.knowledge.conftest import Library
 
@@ -218,3 +220,22 @@ def test_an_ignore_file_adds_nothing_to_the_include_globs(folder: Path) -> None:
     write(folder / ".openbookignore", "*.txt\n!keep.txt\n")
     found = [each.path.name for each in discover([folder], Rules(include=("*.md",))) if isinstance(each, FoundFile)]
     assert found == ["a.md"]
+
+
+POLLS = 600  # of half a second: five minutes
+
+
+@pytest.mark.parametrize("moved", [False, pytest.param(True, marks=pytest.mark.laws)])
+def test_changes_are_reported_also_in_a_folder_that_replaces_another(library: Library, moved: bool) -> None:
+    told = folder_changes([library.docs])
+    assert next(told) == 0  # watching has begun
+    if moved:
+        library.docs.rename(library.docs.with_name("old"))
+    else:
+        shutil.rmtree(library.docs)
+    assert any(islice(told, POLLS))
+    library.docs.mkdir()
+    assert any(islice(told, POLLS))
+    assert 0 in islice(told, POLLS)  # all of that is reported
+    library.write("new.txt", "new")
+    assert any(islice(told, POLLS))

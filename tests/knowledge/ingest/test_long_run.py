@@ -157,14 +157,6 @@ def test_other_writers_delete_nothing_of_a_living_run(shared: Shared) -> None:
     assert not list(shared.base.folder.glob(".run-*"))
 
 
-def test_an_interrupted_run_leaves_nothing(shared: Shared) -> None:
-    before = shared.counts()
-    with pytest.raises(KeyboardInterrupt):
-        shared.run(Interrupted(lambda: None, lambda: prune(shared.other, 1), killed))
-    assert (shared.base.version, shared.counts()) == (1, before)
-    assert b"The ferry" not in shared.all_bytes()
-
-
 # --- cancelling -------------------------------------------------------------------------------------------------------
 
 
@@ -342,8 +334,10 @@ ACTS = ("remove bridge", "purge safe", "add lamp", "add ferry", "prune")
 @pytest.mark.laws
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(ACTS)), min_size=1, max_size=3, unique_by=lambda x: x[1]))
-def test_interleaved_writers_end_as_in_some_order(acts: list[tuple[int, str]]) -> None:
-    with tempfile.TemporaryDirectory() as place:
+def test_interleaved_writers_end_as_in_some_order(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[int, str]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as place:
         interleave(Path(place), acts)
 
 

@@ -1,7 +1,6 @@
 """The web page in Chromium, over the fakes. Skipped where Playwright (`pip install playwright`, in the extra `dev`) or Chromium is missing.
 
-`OPENBOOK_CHROMIUM` names another Chromium than /usr/bin/chromium. Tests that are not slow show what an answer, an upload, a key, a hostile
-document and a foreign page do.
+`OPENBOOK_CHROMIUM` names another Chromium than /usr/bin/chromium. What the page's modules compute is tested in tests/serving/web.
 """
 
 from __future__ import annotations
@@ -75,6 +74,14 @@ def ask(page: Any, question: str = QUESTION) -> Any:
     return turn
 
 
+def write(page: Any, question: str = QUESTION) -> Any:
+    """The field of the question, in which this was entered; the answer may still come."""
+    field = page.get_by_label("Question", exact=True)
+    field.fill(question)
+    page.keyboard.press("Enter")
+    return field
+
+
 def go(page: Any, view: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=view, exact=True).click()
 
@@ -86,15 +93,3 @@ def sign_in(page: Any, headers: dict[str, str]) -> str:
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     return token
-
-
-# The contrast of an element's text with what is behind it, as WCAG 2 defines it.
-CONTRAST = """e => {
-  const rgb = color => color.match(/[0-9.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  let behind = e, ground;
-  do { ground = rgb(getComputedStyle(behind).backgroundColor); behind = behind.parentElement } while (ground[3] === 0);
-  const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground)].sort((x, y) => y - x);
-  return (a + 0.05) / (b + 0.05);
-}"""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.serving.browser.conftest import ask, expect, go, sign_in
 from tests.serving.conftest import OPENED, QUESTION, Running
+
+pytestmark = pytest.mark.laws
 
 ROWS = "#conversations li > a"
 DATABASES = "indexedDB.databases().then(all => all.map(each => each.name))"
@@ -27,6 +27,16 @@ KEPT = """async () => {
     database.close();
   }
   return found.join();
+}"""
+
+MANY = """async () => {
+  const { changeConversation, newConversation } = await import("/web/conversations.js");
+  for (let n = 0; n < 120; n++) {
+    const answers = { open: { answer: "Some words.", declined: false, citations: [], sentences: [], passages: [], notes: [], confidence: "likely",
+      certainty: null, receipt: { digest: "" } } };
+    const made = { ...newConversation(), changed: n, turns: [{ id: `${n}`, question: `Question of number ${n}`, modes: ["open"], answers }] };
+    await changeConversation(made.id, () => made);
+  }
 }"""
 
 
@@ -61,54 +71,15 @@ def test_conversations_stay_and_are_found_renamed_and_deleted(server: Running, o
     expect(page.locator(ROWS)).to_have_count(1)
     page.reload()
     expect(page.locator(ROWS)).to_have_text(["Xylophone?"])
+    page.evaluate(MANY)
+    page.reload()
+    expect(page.locator(ROWS)).to_have_count(50)
+    page.get_by_role("button", name="Show 71 more").click()
+    expect(page.locator(ROWS)).to_have_count(100)
+    page.get_by_label("Search in conversations").fill("number 42")
+    expect(page.locator(ROWS)).to_have_text(["Question of number 42"])
 
 
-@pytest.mark.slow
-def test_a_conversation_is_exported_and_imported(server: Running, open_page: Any, tmp_path: Path) -> None:
-    page = open_page(server)
-    ask(page)
-    page.route("**/completions", lambda route: route.abort())
-    ask(page, "And who\nopened it?")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export").click()
-    assert download.value.suggested_filename == "When-was-the-bridge-opened-by-the-mayor.jsonl"
-    file = tmp_path / "bridge.jsonl"
-    download.value.save_as(file)
-    head, first, answer, last = map(json.loads, file.read_text().splitlines())
-    assert [first["content"], last["content"]] == [QUESTION, "And who\nopened it?"]
-    assert head == {"format": "openbook conversation 1"}
-    receipt = server.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
-    assert (answer["content"], answer["citations"][0]["quote"], answer["receipt"]) == (OPENED, OPENED, receipt)
-
-    field = page.get_by_label("Import a conversation")
-    field.set_input_files(file)
-    expect(page.locator(ROWS).first).to_have_text("bridge")
-    expect(page.locator(".turn")).to_have_count(2)
-    expect(page.locator(".turn").first.locator(".state")).to_have_text("From a file")
-    expect(page.locator(".turn").first.locator(".source mark")).to_have_text(OPENED)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Export").click()
-    again = tmp_path / "again.jsonl"
-    download.value.save_as(again)
-    assert again.read_text() == file.read_text()
-
-    lines = file.read_text().splitlines()
-    for line, wrong, told in (
-        (1, '{"format": "other 1"}', "begins with"),
-        (3, lines[1], "the role assistant"),
-        (3, "{", "not JSON"),
-        (2, '{"role": "user", "content": " "}', "the question is empty"),
-        (2, '{"role": "user", "content": "a", "x": 1}', "x is not known"),
-    ):
-        file.write_text("\n".join([*lines[: line - 1], wrong, *lines[line:]]))
-        field.set_input_files(file)
-        alert = page.locator("#conversations").get_by_role("alert")
-        expect(alert).to_contain_text(f"bridge.jsonl: Line {line}:")
-        expect(alert).to_contain_text(told)
-    expect(page.locator(ROWS)).to_have_count(2)
-
-
-@pytest.mark.slow
 def test_two_tabs_lose_nothing_of_each_other(server: Running, open_page: Any) -> None:
     page = open_page(server)
     ask(page)
@@ -126,16 +97,6 @@ def test_two_tabs_lose_nothing_of_each_other(server: Running, open_page: Any) ->
     expect(other.locator(ROWS)).to_have_text(["Dulcimer?"])
     other.get_by_role("button", name="Delete").click()
     expect(page.locator(ROWS)).to_have_count(0)
-
-
-@pytest.mark.slow
-def test_what_another_tab_deletes_is_not_shown_any_more(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    ask(page)
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.get_by_role("button", name="Delete").click()
-    expect(page.locator(".turn")).to_have_count(0)
     expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
     assert page.url.endswith("#/ask")
 
@@ -160,6 +121,10 @@ def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -
     expect(other.locator(ROWS)).to_have_count(0)
     other.close()
 
+    page.get_by_role("button", name="Delete").first.click()
+    expect(page.get_by_role("button", name="Undo")).to_be_visible()
+    expect(page.locator("#holds")).to_be_visible()
+    ask(page)
     page.get_by_role("link", name="New conversation").click()
     page.get_by_label("Question", exact=True).fill("Not asked either")
     page.get_by_role("button", name="API key").click()
@@ -168,11 +133,12 @@ def test_signing_out_leaves_nothing_of_the_key(keyed: Running, open_page: Any) -
     expect(page.get_by_label("Question", exact=True)).to_have_value("")
     expect(page.locator(".turn")).to_have_count(0)
     expect(page.locator(ROWS)).to_have_count(0)
+    expect(page.get_by_text("Undo", exact=True)).to_have_count(0)
+    expect(page.locator("#holds")).to_have_count(0)
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
     assert "data" not in page.evaluate(KEPT)
 
 
-@pytest.mark.slow
 def test_signing_out_of_one_tab_empties_another_with_the_same_key(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     headers = keyed.key()
@@ -190,35 +156,27 @@ def test_signing_out_of_one_tab_empties_another_with_the_same_key(keyed: Running
     expect(other.locator(ROWS)).to_have_text([QUESTION])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "missing", ["IDBFactory.prototype.open = undefined", "delete Window.prototype.indexedDB; delete window.indexedDB"]
+    ("script", "told"),
+    [
+        ("IDBFactory.prototype.open = undefined", "they are gone when you close the page"),
+        (
+            """IDBObjectStore.prototype.put = () => { throw new DOMException("The quota is exceeded.", "QuotaExceededError") }""",
+            "The quota is exceeded. Export it",
+        ),
+    ],
 )
-def test_a_browser_that_keeps_nothing_says_so(server: Running, open_page: Any, missing: str) -> None:
+def test_a_browser_that_keeps_nothing_says_so(server: Running, open_page: Any, script: str, told: str) -> None:
     page = open_page(server)
-    page.add_init_script(missing)
+    page.add_init_script(script)
     page.reload()
-    expect(page.locator("#conversations .note")).to_contain_text("they are gone when you close the page")
     ask(page)
+    expect(page.locator("#conversations .note").first).to_contain_text(told)
     page.get_by_role("link", name="New conversation").click()
     page.locator(ROWS).get_by_text(QUESTION).click()
     expect(page.locator(".turn .text")).to_contain_text(OPENED)
 
 
-@pytest.mark.slow
-def test_a_full_browser_says_so_and_shows_the_answer(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    page.add_init_script(
-        """IDBObjectStore.prototype.put = () => { throw new DOMException("The quota is exceeded.", "QuotaExceededError") }"""
-    )
-    page.reload()
-    expect(ask(page).locator(".text")).to_contain_text(OPENED)
-    expect(page.locator("#conversations").get_by_role("alert")).to_contain_text("The quota is exceeded. Export it")
-    with page.expect_download():
-        page.get_by_role("button", name="Export").click()
-
-
-@pytest.mark.slow
 def test_conversations_and_answers_have_links(server: Running, open_page: Any) -> None:
     page = open_page(server, permissions=["clipboard-read", "clipboard-write"])
     ask(page)
@@ -240,69 +198,6 @@ def test_conversations_and_answers_have_links(server: Running, open_page: Any) -
     expect(ask(page).locator(".text")).to_contain_text(OPENED)
 
 
-@pytest.mark.slow
-def test_typed_text_is_kept_with_its_conversation(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    question = page.get_by_label("Question", exact=True)
-    ask(page)
-    question.fill("Half a follow-")
-    page.get_by_role("link", name="New conversation").click()
-    expect(question).to_have_value("")
-    question.fill("Half a new")
-    page.reload()
-    expect(question).to_have_value("Half a new")
-    page.locator(ROWS).click()
-    expect(question).to_have_value("Half a follow-")
-    go(page, "Model")
-    go(page, "Ask")
-    expect(question).to_have_value("Half a follow-")
-
-
-@pytest.mark.slow
-def test_on_a_phone_conversations_come_in_a_drawer(server: Running, open_page: Any) -> None:
-    page = open_page(server, viewport={"width": 375, "height": 740})
-    ask(page)
-    page.get_by_role("link", name="New", exact=True).click()
-    expect(page.locator(".turn")).to_have_count(0)
-    drawer, opener = page.locator("#conversations"), page.get_by_role("button", name="Conversations")
-    expect(drawer).to_be_hidden()
-    opener.click()
-    expect(drawer).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(drawer).to_be_hidden()
-    expect(opener).to_be_focused()
-    page.keyboard.press("Enter")
-    page.locator(ROWS).click()
-    expect(drawer).to_be_hidden()
-    expect(page.locator(".turn h3")).to_have_text(QUESTION)
-
-
-@pytest.mark.slow
-def test_five_hundred_conversations_are_listed_in_slices_and_searched(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    page.evaluate(MANY)
-    page.reload()
-    expect(page.locator(ROWS)).to_have_count(50)
-    page.get_by_role("button", name="Show 450 more").click()
-    expect(page.locator(ROWS)).to_have_count(100)
-    page.get_by_label("Search in conversations").fill("number 417")
-    expect(page.locator(ROWS)).to_have_text(["Question 0 of number 417"])
-
-
-MANY = """async () => {
-  const { changeConversation, newConversation } = await import("/web/conversations.js");
-  for (let n = 0; n < 500; n++) {
-    const turns = Array.from({ length: 5 }, (_, i) => ({
-      id: `${n}-${i}`, question: `Question ${i} of number ${n}`, modes: ["open"],
-      answers: { open: { answer: `Answer ${i}. ${"Some more words. ".repeat(60)}`, declined: false, citations: [], sentences: [], passages: [], notes: [],
-        confidence: "likely", certainty: null, receipt: { digest: "" } } } }));
-    const made = { ...newConversation(), changed: n, turns };
-    await changeConversation(made.id, () => made);
-  }
-}"""
-
-
-@pytest.mark.slow
 def test_a_question_that_needs_a_key_waits_for_it_and_a_link_opens_with_it(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     dialog = page.get_by_role("dialog", name="API key")
@@ -345,31 +240,3 @@ def test_nothing_of_a_key_is_kept_for_the_next(keyed: Running, open_page: Any) -
     page.reload()
     expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
     expect(page.locator(ROWS)).to_have_count(0)
-
-
-@pytest.mark.slow
-def test_what_was_typed_with_one_key_is_gone_with_the_next(keyed: Running, open_page: Any) -> None:
-    page = open_page(keyed)
-    sign_in(page, keyed.key())
-    page.get_by_label("Question", exact=True).fill("What does canary earn?")
-    page.reload()
-    expect(page.get_by_label("Question", exact=True)).to_have_value("What does canary earn?")
-    page.get_by_role("button", name="API key").click()
-    sign_in(page, keyed.key())
-    assert page.evaluate("JSON.stringify(sessionStorage).includes('canary')") is False
-    page.reload()
-    expect(page.get_by_label("Question", exact=True)).to_have_value("")
-
-
-def test_after_signing_out_no_deletion_is_undone_and_no_count_is_shown(keyed: Running, open_page: Any) -> None:
-    page = open_page(keyed)
-    sign_in(page, keyed.key())
-    ask(page)
-    page.get_by_role("button", name="Delete").first.click()
-    expect(page.get_by_role("button", name="Undo")).to_be_visible()
-    expect(page.locator("#holds")).to_be_visible()
-    page.get_by_role("button", name="API key").click()
-    page.get_by_role("button", name="Forget it").click()
-    expect(page.get_by_role("dialog", name="API key")).to_contain_text("An API key is needed")
-    expect(page.get_by_text("Undo", exact=True)).to_have_count(0)
-    expect(page.locator("#holds")).to_have_count(0)

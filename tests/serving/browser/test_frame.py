@@ -1,4 +1,4 @@
-"""The frame of the page: its parts, its language."""
+"""The frame of the page: its parts, its language, and what it reads at first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from openbook.serving.page import FOLDER
-from tests.serving.browser.conftest import ask, expect, go, sign_in
-from tests.serving.conftest import QUESTION, Running
+from tests.serving.browser.conftest import ask, expect, go
+from tests.serving.conftest import Running
+
+pytestmark = pytest.mark.laws
+
+FRAME = "() => new Promise(requestAnimationFrame)"
 
 
-def test_each_part_has_an_address_and_the_language_is_chosen(server: Running, open_page: Any) -> None:
+def test_each_part_has_an_address_and_no_address_ends_the_page(server: Running, open_page: Any) -> None:
     page = open_page(server)
     for view in ("Documents", "Versions", "Questions", "Model", "Ask"):
         go(page, view)
@@ -19,6 +23,13 @@ def test_each_part_has_an_address_and_the_language_is_chosen(server: Running, op
         assert page.url.endswith(f"#/{view.lower()}")
     page.goto(f"{server.url}/#/model")
     expect(page.get_by_role("heading", name="Model", exact=True)).to_be_visible()
+    for address in ("__proto__", "constructor", "documents?field=constructor"):
+        page.evaluate("to => { location.hash = '#/' + to }", address)
+        page.evaluate(FRAME)
+        go(page, "Documents")
+        expect(page.get_by_role("link", name="bridge.txt")).to_be_visible()
+        go(page, "Ask")
+        expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
 
 
 def test_the_page_speaks_the_language_of_the_browser_or_the_chosen_one(server: Running, open_page: Any) -> None:
@@ -26,37 +37,31 @@ def test_the_page_speaks_the_language_of_the_browser_or_the_chosen_one(server: R
     root = page.locator("html")
     expect(root).to_have_attribute("lang", "de")
     expect(page.get_by_role("navigation").get_by_role("link", name="Dokumente", exact=True)).to_be_visible()
-    page.get_by_label("Sprache").select_option("Français")
+    page.locator("nav a[href='#/questions']").click()
+    field = page.locator("#standing")
+    field.fill("When does")
+    waiting = list[Any]()
+    page.route("**/words/fr.json", lambda route: waiting.append(route))
+    with page.expect_request("**/words/fr.json"):
+        page.get_by_label("Sprache").select_option("Français")
+    page.evaluate(FRAME)
+    expect(root).to_have_attribute("lang", "de")  # until all words are there
+    waiting.pop().continue_()
     expect(root).to_have_attribute("lang", "fr")
+    expect(field).to_have_value("When does")
+    page.route("**/words/es.json", lambda route: route.abort())
+    page.get_by_label("Langue").select_option("Español")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.unroute("**/words/fr.json")
     page.reload()
     expect(root).to_have_attribute("lang", "fr")
     expect(page.get_by_role("link", name="Aller au contenu")).to_have_count(1)
     expect(page.get_by_label("Langue")).to_have_value("fr")
 
 
-def test_a_new_language_keeps_the_page_and_what_is_typed(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    go(page, "Questions")
-    field = page.locator("#standing")
-    field.fill("When does")
-    waiting = list[Any]()
-    page.route("**/words/fr.json", lambda route: waiting.append(route))
-    page.get_by_label("Language").select_option("Français")
-    expect(page.get_by_role("heading", name="Standing questions")).to_be_visible()
-    page.wait_for_timeout(100)
-    expect(page.locator("html")).to_have_attribute("lang", "en")
-    waiting[0].continue_()
-    expect(page.get_by_role("link", name="Documents")).to_be_visible()
-    expect(page.locator("html")).to_have_attribute("lang", "fr")
-    expect(page.get_by_label("Langue")).to_have_value("fr")
-    expect(field).to_have_value("When does")
-    page.route("**/words/de.json", lambda route: route.abort())
-    page.get_by_label("Langue").select_option("Deutsch")
-    expect(page.get_by_role("alert")).to_be_visible()
-    expect(page.get_by_label("Langue")).to_have_value("fr")
-
-
-def test_a_first_visit_reads_what_it_needs(server: Running, open_page: Any) -> None:
+def test_a_first_visit_reads_what_it_needs_and_a_part_that_cannot_be_read_is_tried_again(
+    server: Running, open_page: Any
+) -> None:
     page = open_page(server)
     names = set[str]()
     page.on("request", lambda sent: names.add(sent.url.removeprefix(f"{server.url}/").removeprefix("web/")))
@@ -69,42 +74,11 @@ def test_a_first_visit_reads_what_it_needs(server: Running, open_page: Any) -> N
         page.get_by_role("navigation").get_by_role("link", name="Documents").hover()
     with page.expect_request("**/versions.js"):
         page.get_by_role("navigation").get_by_role("link", name="Versions").focus()
-
-
-@pytest.mark.slow
-def test_a_part_that_cannot_be_read_can_be_tried_again(server: Running, open_page: Any) -> None:
-    page = open_page(server)
     page.route("**/model.js", lambda route: route.abort())
     go(page, "Model")
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("The server cannot be reached.")
-    expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
     page.unroute("**/model.js")
     alert.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("heading", name="Model", exact=True)).to_be_visible()
     expect(alert).to_have_count(0)
-
-
-def test_no_address_ends_the_page(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    for address in ("__proto__", "constructor", "documents?field=constructor"):
-        page.evaluate("to => { location.hash = '#/' + to }", address)
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-        go(page, "Documents")
-        expect(page.get_by_role("link", name="bridge.txt")).to_be_visible()
-        go(page, "Ask")
-        expect(page.get_by_role("heading", name="Ask your documents")).to_be_visible()
-
-
-def test_standing_questions_of_a_key_are_not_shown_to_the_next(keyed: Running, open_page: Any) -> None:
-    page = open_page(keyed)
-    headers = keyed.key()
-    assert keyed.client.post("/v1/questions", json={"question": QUESTION}, headers=headers).status_code == 200
-    sign_in(page, headers)
-    go(page, "Questions")
-    expect(page.get_by_text(QUESTION)).to_be_visible()
-    page.route("**/v1/questions", lambda route: route.fulfill(status=503, json={"error": {"message": "Busy."}}))
-    page.get_by_role("button", name="API key").click()
-    sign_in(page, keyed.key())
-    expect(page.get_by_role("alert").get_by_text("Busy.")).to_be_visible()
-    expect(page.get_by_text(QUESTION)).to_have_count(0)

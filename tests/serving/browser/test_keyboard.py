@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
@@ -14,8 +13,10 @@ from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf
-from tests.serving.browser.conftest import expect, sign_in
-from tests.serving.conftest import QUESTION, Running, path_of, running
+from tests.serving.browser.conftest import expect
+from tests.serving.conftest import running
+
+pytestmark = pytest.mark.laws
 
 FARES = "A ferry ticket to Sandhavn costs 4 crowns on weekdays."
 RULES = make_pdf(
@@ -73,7 +74,6 @@ class Keys:
         return Path(saved.value.path())
 
 
-@pytest.mark.slow
 def test_the_whole_way_by_keyboard(configuration: Configuration, open_page: Any, tmp_path: Path) -> None:
     base = base_with(tmp_path / "none", {}, place=tmp_path / "new")
     with running(configuration, echo_model(), {"kb": base}, HashEmbedder()) as server:
@@ -81,10 +81,9 @@ def test_the_whole_way_by_keyboard(configuration: Configuration, open_page: Any,
         keys = Keys(page)
         upload(keys)
         ask_twice(keys)
-        read_the_source(keys, server.url, path_of(base, "rules.pdf"))
+        read_the_source(keys)
         conversation = page.url
         correct(keys)
-        then_and_now(keys)
         purge(keys)
         keep(keys, conversation)
 
@@ -119,7 +118,7 @@ def ask_twice(keys: Keys) -> None:
     expect(page.locator(".turn .text").first).to_contain_text("12 crowns an hour")
 
 
-def read_the_source(keys: Keys, url: str, rules: str) -> None:
+def read_the_source(keys: Keys) -> None:
     page = keys.page
     source = page.locator(".turn").first.locator(".source a").first
     keys.use(source, back=True)
@@ -131,17 +130,6 @@ def read_the_source(keys: Keys, url: str, rules: str) -> None:
     keys.press("Escape")
     expect(reader).to_have_count(0)
     expect(source).to_be_focused()
-
-    asked = page.url
-    page.goto(f"{url}/#/document/{quote(rules, safe='')}?spans=0-5,40-60")
-    expect(reader.get_by_text("Mark 1 of 2")).to_be_visible()
-    expect(reader.locator("mark").first).to_be_focused()
-    keys.use(reader.get_by_role("button", name="Next mark"), back=True)
-    expect(reader.get_by_text("Mark 2 of 2")).to_be_visible()
-    expect(reader.get_by_role("button", name="Previous mark")).to_be_focused()  # there is no next one
-    keys.press("Escape")
-    expect(source).to_be_focused()
-    assert page.url == asked
 
 
 def correct(keys: Keys) -> None:
@@ -167,19 +155,6 @@ def correct(keys: Keys) -> None:
     keys.use(page.get_by_role("button", name="Delete the question"))
     expect(page.locator(".standing li")).to_have_count(0)
     expect(page.get_by_role("heading", name="Standing questions")).to_be_focused()
-
-
-def then_and_now(keys: Keys) -> None:
-    page = keys.page
-    keys.view("Versions", "Versions")
-    part = page.locator("#then-and-now")
-    keys.write(part.get_by_label("Question"), COST)
-    keys.press("Enter")
-    expect(part.get_by_text("The answer changed.", exact=True)).to_be_visible()
-    save = part.get_by_role("button", name="Ask this after every change")
-    keys.use(save)
-    expect(part.get_by_role("button", name="Saved under Questions")).to_be_disabled()
-    expect(part.get_by_role("heading", name="Ask then and now")).to_be_focused()
 
 
 def purge(keys: Keys) -> None:
@@ -213,6 +188,8 @@ def keep(keys: Keys, conversation: str) -> None:
     turns = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     questions = [turn["content"] for turn in turns if turn.get("role") == "user"]
     assert questions == ["How much does the pilot of the harbour earn an hour?", "And when do pilots sail?"]
+    page.get_by_label("Import a conversation").set_input_files(file)
+    expect(page.locator(".turn").first.locator(".state")).to_have_text("From a file")
     keys.use(page.get_by_role("button", name="Delete"))
     expect(page.get_by_role("button", name="Undo")).to_be_focused()
     keys.press("Enter")
@@ -221,35 +198,3 @@ def keep(keys: Keys, conversation: str) -> None:
     other.goto(conversation)
     expect(other.locator(".turn")).to_have_count(2)
     Keys(other).to(other.locator(".turn").first.locator(".source a").first, back=True)
-
-
-@pytest.mark.slow
-def test_the_focus_is_in_the_page_after_the_key_dialog(keyed: Running, open_page: Any) -> None:
-    page = open_page(keyed)
-    keys = Keys(page)
-    sign_in(page, keyed.key())
-    expect(page.locator("#holds")).to_be_visible()
-    expect(page.get_by_label("Question", exact=True)).to_be_focused()
-    opener = page.get_by_role("button", name="API key")
-    keys.use(opener, back=True)
-    keys.use(page.get_by_role("dialog").get_by_role("button", name="Close"))
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(opener).to_be_focused()
-
-
-@pytest.mark.slow
-def test_a_replaced_question_leaves_the_focus_in_the_field(server: Running, open_page: Any) -> None:
-    page = open_page(server)
-    keys = Keys(page)
-    page.keyboard.type(QUESTION)
-    keys.press("Enter")
-    expect(page.locator(".turn .receipt")).to_have_count(1)
-    keys.use(page.get_by_role("button", name="Edit"), back=True)
-    expect(page.get_by_label("Your question")).to_be_focused()
-    keys.press("Escape")
-    expect(page.get_by_role("button", name="Edit")).to_be_focused()
-    keys.press("Enter")
-    expect(page.get_by_label("Your question")).to_be_focused()
-    keys.press("Enter")
-    expect(page.get_by_label("Your question")).to_have_count(0)
-    expect(page.get_by_label("Question", exact=True)).to_be_focused()

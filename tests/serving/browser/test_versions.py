@@ -1,4 +1,4 @@
-"""Versions: what differs between two, one question at both, and standing questions."""
+"""Versions: what differs between two, and one question at both."""
 
 from __future__ import annotations
 
@@ -10,15 +10,27 @@ import pytest
 from tests.serving.browser.conftest import ask, expect, go
 from tests.serving.conftest import BRIDGE, OPENED, QUESTION, Running, add_file
 
+pytestmark = pytest.mark.laws
+
 LATER = BRIDGE.replace("14 March", "2 April")
 
 
-@pytest.mark.slow
-def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
+def test_two_versions_are_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
     add_file(server.bases["kb"], docs / "bridge.txt", LATER)
     page = open_page(server)
     go(page, "Versions")
     expect(page.locator("#rows tr")).to_have_count(server.bases["kb"].version + 1)
+    part = page.locator("#then-and-now")
+    part.get_by_label("Question").fill(QUESTION)
+    part.get_by_role("button", name="Ask both").click()
+    expect(part.get_by_text("The answer changed.", exact=True)).to_be_visible()
+    expect(part.locator("del")).to_have_text("14 March")
+    expect(part.locator("ins")).to_have_text("2 April")
+    part.get_by_label("Now").select_option("2")
+    part.get_by_role("button", name="Ask both").click()
+    expect(part.get_by_text("The answer is the same, word for word.")).to_be_visible()
+    go(page, "Ask")
+    go(page, "Versions")
     page.get_by_role("button", name="Show what differs").click()
     changed = page.locator("#difference .changed")
     expect(changed).to_contain_text("bridge.txt")
@@ -29,39 +41,3 @@ def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any,
     expect(page.locator("#difference .changed")).to_contain_text("bridge.txt")
     page.get_by_role("button", name="Ask this one").nth(1).click()
     expect(ask(page).locator(".text")).to_contain_text(OPENED)
-
-
-@pytest.mark.slow
-def test_one_question_at_two_versions_shows_what_changed(server: Running, open_page: Any, docs: Path) -> None:
-    add_file(server.bases["kb"], docs / "bridge.txt", LATER)
-    page = open_page(server)
-    go(page, "Versions")
-    part = page.locator("#then-and-now")
-    part.get_by_label("Question").fill(QUESTION)
-    part.get_by_role("button", name="Ask both").click()
-    expect(part.get_by_text("The answer changed.", exact=True)).to_be_visible()
-    expect(part.locator("del")).to_have_text("14 March")
-    expect(part.locator("ins")).to_have_text("2 April")
-    part.get_by_label("Now").select_option("2")
-    part.get_by_role("button", name="Ask both").click()
-    expect(part.get_by_text("The answer is the same, word for word.")).to_be_visible()
-
-
-def test_a_standing_question_tells_that_its_answer_changed(server: Running, open_page: Any, docs: Path) -> None:
-    page = open_page(server)
-    go(page, "Questions")
-    page.get_by_label("Question to keep asking").fill(QUESTION)
-    page.get_by_role("button", name="Save").click()
-    saved = page.locator(".standing > li")
-    expect(saved).to_contain_text(OPENED)
-    go(page, "Model")
-    add_file(server.bases["kb"], docs / "bridge.txt", LATER)
-    server.client.post("/v1/questions/check", json={})
-    page.get_by_role("link", name="Questions 1 changed").click()
-    expect(saved.locator(".changes del").first).to_have_text("14 March")
-    expect(saved.locator(".changes ins").first).to_have_text("2 April")
-    expect(saved.locator(".changes")).to_contain_text("bridge.txt")
-    saved.get_by_text("Both receipts").click()
-    expect(saved.locator(".changes .receipt p > code")).to_have_count(2)
-    saved.get_by_role("button", name="Delete").click()
-    expect(saved).to_have_count(0)
