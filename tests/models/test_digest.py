@@ -115,7 +115,9 @@ SIMPLE = st.one_of(
     st.tuples(st.just(ARRAY), st.lists(st.text(max_size=2), max_size=3).map(lambda x: Array(STRING, tuple(x)))),
 )
 METADATA_VALUES = st.dictionaries(
-    st.text(min_size=1, max_size=4), SIMPLE.map(lambda found: MetadataValue(*found, encoded(*found))), max_size=3
+    st.text(min_size=1, max_size=4),
+    SIMPLE.map(lambda one: MetadataValue(one[0], one[1], encoded(one[0], one[1]))),
+    max_size=3,
 )
 
 

@@ -83,13 +83,11 @@ def test_a_number_out_of_range_is_not_stated(store: ModelStore, tmp_path: Path) 
 
 
 def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
-    for arguments, problem in (
-        ({"name": "../x"}, "cannot be a model's name"),
-        ({"knowledge_cutoff": "last year"}, "'last year' is not a date"),
-        *(({"name": name}, "is a model of the catalogue") for name in CATALOGUE),
-    ):
-        with pytest.raises(ConfigError, match=problem):
-            import_gguf(store, tiny_file, **arguments)
+    with pytest.raises(ConfigError, match="'last year' is not a date"):
+        import_gguf(store, tiny_file, knowledge_cutoff="last year")
+    for name in ("../x", *CATALOGUE):
+        with pytest.raises(ConfigError, match=r"cannot be a model's name|is a model of the catalogue"):
+            import_gguf(store, tiny_file, name=name)
     with pytest.raises(ConfigError, match="Give one: openbook models import FILE --name NAME"):
         import_gguf(store, Recipe().write(tmp_path / "....gguf"))
     with pytest.raises(StorageError, match="is not a file"):

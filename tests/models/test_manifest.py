@@ -24,7 +24,9 @@ from openbook.models.manifest import (
     Trust,
 )
 
-SECTIONS = dict.fromkeys(("language-model", "adapter"), ("architecture", "template", "tensors", "tokenizer"))
+SECTIONS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("language-model", "adapter"), ("architecture", "template", "tensors", "tokenizer")
+)
 SECTIONS["embedder"] = ("embedding", "tokenizer", "weights")
 GOLDEN = Path(__file__).parent / "golden"
 
