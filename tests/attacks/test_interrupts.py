@@ -70,7 +70,7 @@ def documents(kb: Path, embedder: Embedder) -> int:
     return count
 
 
-@pytest.mark.laws
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.usefixtures("embedder_reference")
 def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
