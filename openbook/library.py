@@ -129,10 +129,8 @@ class View:
     def scope(self) -> Scope:
         """What this view limits: version, condition, labels."""
         from openbook.knowledge.index.scope import Scope
-        from openbook.knowledge.versions import resolve_version
 
-        version = None if self.version is None else resolve_version(self.resources.base(), str(self.version))
-        return Scope(version, self.condition.strip(), self.held)
+        return Scope(self.resources.version(self.version), self.condition.strip(), self.held)
 
     def documents(self) -> list[str]:
         """Paths of the documents, in order."""
@@ -520,10 +518,10 @@ class Library(View):
         >>> kb.tag("v1", 1)
         1
         """
-        from openbook.knowledge.versions import resolve_version, tag
+        from openbook.knowledge.versions import tag
 
         self._check_may_change()
-        return tag(self.base, name, None if version is None else resolve_version(self.base, str(version)))
+        return tag(self.base, name, self.resources.version(version))
 
     def diff(self, before: str | int, after: str | int | None = None) -> Difference:
         """The difference between two versions (default: to the newest). Raises UnknownVersion.

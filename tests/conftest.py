@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,6 +184,20 @@ def flip(path: Path, at: int = -1, bits: int = 1) -> None:
     data[at] ^= bits
     path.unlink()
     path.write_bytes(data)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The kernel takes no more than 1 MiB a file, as a disk that fills up midway."""
+    resource = pytest.importorskip("resource", reason="no limit on the size of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def printed(code: str, *arguments: object) -> list[str]:

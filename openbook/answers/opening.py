@@ -178,6 +178,14 @@ class Resources:
                 remember_place(self.settings, self._base)
             return self._base
 
+    def version(self, as_of: str | int | None) -> int | None:
+        """The number of the version that `as_of` names; None: the newest one. Raises UnknownVersion."""
+        if as_of is None:
+            return None
+        from openbook.knowledge.versions import resolve_version
+
+        return resolve_version(self.base(), str(as_of))
+
     def _of_docs(self) -> KnowledgeBase:
         from openbook.knowledge.docs_cache import for_documents
         from openbook.knowledge.ingest.splitter import Sizing
@@ -209,12 +217,10 @@ class Resources:
 
         Raises KnowledgeBaseInvalid if there are no documents to ask, KnowledgeBaseMissing, UnknownVersion.
         """
-        from openbook.knowledge.versions import resolve_version
-
         base = self.base()
         if as_of in self._asked_versions:
             return
-        if base.is_empty(None if as_of is None else resolve_version(base, str(as_of))):
+        if base.is_empty(self.version(as_of)):
             where = str(self.settings.kb_place) if self.docs is None else ", ".join(map(str, self.docs))
             where = where if as_of is None else f"version {as_of} of {where}"
             raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")

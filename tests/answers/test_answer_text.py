@@ -112,7 +112,11 @@ def test_control_characters_become_spaces() -> None:
 
 
 @given(
-    st.recursive(st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each))
+    st.recursive(
+        st.text() | st.integers() | st.none(),
+        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        max_leaves=8,
+    )
 )
 @settings(max_examples=40)
 def test_what_json_states_stays_at_its_place(value: object) -> None:

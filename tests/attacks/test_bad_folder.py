@@ -82,7 +82,7 @@ def bad(library: Library) -> Path:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="these names and files need Linux")
 def test_each_costs_itself_and_says_why(bad: Path, tmp_path: Path, library: Library) -> None:
-    report = library.sync(options=RunOptions(Limits(timeout_s=30.0, memory_mb=1024)))
+    report = library.sync(options=RunOptions(Limits(timeout_s=600.0, memory_mb=1024)))
     verdicts = {verdict.path: verdict for verdict in report.verdicts}
     for name, (_, outcome, reason) in FILES.items():
         verdict = verdicts[display_path(bad / name)]

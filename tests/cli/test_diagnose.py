@@ -107,8 +107,8 @@ def test_certainty_is_judged_by_the_limits_of_the_settings_and_nothing_is_asked_
     assert [bool(engine.asked) for engine, _ in opened] == [True, False, False]
 
 
-def test_the_same_command_goes_on_and_asks_nothing_again(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]]
+def test_the_same_command_resumes_its_run_and_other_settings_begin_another(
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third, limited = (
         diagnose.json("--model", "good", *more) for more in (("--limit", "2"), (), (), ("--limit", "1"))
@@ -119,9 +119,6 @@ def test_the_same_command_goes_on_and_asks_nothing_again(
     asked = [len(engine.asked) for engine, _ in opened]
     assert 0 < asked[1] < 2 * asked[0]
     assert asked[2:] == [0, 0]
-
-
-def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = set()
     for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
         monkeypatch.setenv(f"OPENBOOK_{name}", value)
@@ -151,19 +148,17 @@ def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Pa
     assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
 
 
-@pytest.mark.parametrize(
-    ("model", "share", "code"),
-    [("good", "1", 0), ("bad", "0.5", 1), ("bad", "0", 0), ("overloaded", "0.5", 0), ("overloaded", "0.51", 1)]
-    + [("good", share, 2) for share in ("nan", "1.1", "half")],
-)
-def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
-    found, stdout, error = diagnose("--model", model, "--fail-under", share)
-    assert found == code
-    assert ("report" in stdout) == (code != 2)
-    assert ("--fail-under" in error) == (code != 0)
-
-
-def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
+def test_fail_under_exits_with_1_below_the_exact_share(diagnose: Out, questions: Path) -> None:
+    for model, share, code in (
+        ("good", "1", 0),
+        ("bad", "0.5", 1),
+        ("bad", "0", 0),
+        ("overloaded", "0.5", 0),
+        ("overloaded", "0.51", 1),
+        *(("good", share, 2) for share in ("nan", "1.1", "half")),
+    ):
+        found, stdout, error = diagnose("--model", model, "--fail-under", share)
+        assert (found, "report" in stdout, "--fail-under" in error) == (code, code != 2, code != 0), (model, share)
     for right, of, share, code in (
         (7, 25, "0.28", 0),
         (0, 3, "0.3333333333333333", 1),
@@ -198,13 +193,9 @@ def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     out.refused(2, "only one model", "diagnose", "compare", files[0])
 
 
-def test_drafts_are_refused_before_a_model_is_opened(diagnose: Out, opened: list[Any], questions: Path) -> None:
-    questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
-    diagnose.refused(2, "1 of the 1 questions are unreviewed drafts", "--model", "good")
-    assert opened == []
-
-
-def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
+def test_missing_places_and_drafts_are_refused(
+    out: Out, opened: list[Any], questions: Path, kb: Path, tmp_path: Path
+) -> None:
     KnowledgeBase.ensure(tmp_path / "empty", HashEmbedder().identity)
     (tmp_path / "file").write_text("")
     for arguments, code, says in (
@@ -215,6 +206,10 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", kb, "--model", "good", "--output", tmp_path / "file"), 5, "Cannot write"),
     ):
         out.refused(code, says, "diagnose", *arguments)
+    opened.clear()
+    questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
+    out.refused(2, "1 of the 1 questions are unreviewed drafts", "diagnose", questions, "--kb", kb, "--model", "good")
+    assert opened == []
 
 
 def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:

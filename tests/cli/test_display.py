@@ -59,7 +59,7 @@ def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -
         (["The text does not say it. "], None, "The passages do not say.", "The passages do not say."),
     ],
 )
-def test_the_answer_stands_under_its_words_or_takes_their_place(
+def test_the_answer_completes_or_replaces_the_streamed_words(
     pieces: list[str], shown: str | None, answer: str, last_line: str
 ) -> None:
     out = terminal()
@@ -72,7 +72,7 @@ def test_the_answer_stands_under_its_words_or_takes_their_place(
 
 
 @pytest.mark.parametrize("pieces", [[], ["One"]])
-def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[str]) -> None:
+def test_an_answer_without_streamed_words_is_printed_whole(pieces: list[str]) -> None:
     words = LiveAnswer(terminal(), None)
     for piece in pieces:
         words.show(piece)
@@ -80,7 +80,7 @@ def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[s
     assert not LiveAnswer(None, None).end("One")
 
 
-def test_the_spinner_says_how_much_is_read() -> None:
+def test_the_spinner_shows_progress() -> None:
     spinner = terminal().status("Reading...")
     words = LiveAnswer(None, spinner)
     words.progress(3, 40)
@@ -98,7 +98,7 @@ def cited(start: int, end: int, passage_id: str = "p1") -> Citation:
     return Citation("a.txt", 1, 100 + start, 100 + end, TEXT[start:end], passage_id)
 
 
-def test_quotes_that_touch_are_shown_as_one_and_lines_that_only_draw_are_not_shown() -> None:
+def test_touching_quotes_are_joined_and_rules_are_left_out() -> None:
     passage = Passage("p1", "a.txt", "A", 100, 100 + len(TEXT), 1, (), TEXT)
     passages = {"p1": Hit(passage, 1.0, 1, 1, 0.9)}
     quotes = [cited(14, 26), cited(0, 13), cited(0, 26), cited(62, 71), cited(0, 5, "p2")]
@@ -135,9 +135,7 @@ def shown(answer: Answer, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("confidence", MEANING)
-def test_an_answer_ends_with_its_word_what_that_means_and_its_certainty_if_it_has_one(
-    confidence: Confidence, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_answer_ends_with_its_confidence(confidence: Confidence, capsys: pytest.CaptureFixture[str]) -> None:
     declined = confidence == "not found"
     for certainty, told in ((0.257, " (26%)"), (None, "")):
         answer = answered(("One.", "backed"), confidence=confidence, certainty=certainty, declined=declined)
@@ -146,12 +144,12 @@ def test_an_answer_ends_with_its_word_what_that_means_and_its_certainty_if_it_ha
         assert last == f"{confidence.capitalize()}{told}: {meaning}"
 
 
-def test_an_answer_from_memory_has_no_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_book_answer_has_no_confidence(capsys: pytest.CaptureFixture[str]) -> None:
     memory = answered(("One.", "none"), strategy=CLOSED_BOOK, passages=(), sentences=())
     assert not any(meaning in shown(memory, capsys) for meaning in MEANING.values())
 
 
-def test_a_quote_that_backs_nothing_is_only_near(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quote_that_supports_no_sentence_is_only_near(capsys: pytest.CaptureFixture[str]) -> None:
     two = answered(("One.", "backed"), ("Last.", "near"))
     far = replace(two, citations=(cited(0, 13), cited(62, 71)))
     assert re.findall(r"\[\d\] (.*)", shown(far, capsys)) == [
@@ -161,7 +159,7 @@ def test_a_quote_that_backs_nothing_is_only_near(capsys: pytest.CaptureFixture[s
     assert "only near" not in shown(two, capsys)  # its quotes touch, so they are one
 
 
-def test_a_sentence_without_a_quote_hides_no_passage_that_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_uncited_answer_shows_the_passages_read(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(answered(("Zeppelins.", "none")), capsys)
     assert text.startswith("Zeppelins.\n\nCould not be matched with a passage: Zeppelins.\n\nRead, but not cited:\n")
 
@@ -183,7 +181,7 @@ def test_changed_words_are_colored_or_marked(
     assert "[-" not in printed(out)
 
 
-def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_are_shown_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
     print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
     first, second = capsys.readouterr().err.splitlines()
     assert first == "skipped   a.png: an image: needs OCR"
@@ -199,7 +197,7 @@ def test_what_did_not_go_in_is_told_with_advice_that_can_be_followed(capsys: pyt
     assert "... and 3 more\n" in capsys.readouterr().err
 
 
-def test_without_a_terminal_long_work_says_a_line_now_and_then(
+def test_without_a_terminal_progress_is_rare_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shown() -> list[str]:

@@ -58,7 +58,7 @@ def problems(out: Out) -> dict[str, Any]:
     return found
 
 
-def test_each_problem_is_said_with_what_to_do(healthy: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_problem_comes_with_advice(healthy: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     monkeypatch.setattr("os.sysconf", lambda _: 10_000)
     monkeypatch.setattr("shutil.which", lambda _: None)
@@ -85,7 +85,7 @@ def test_each_problem_is_said_with_what_to_do(healthy: Path, out: Out, monkeypat
     assert os.environ["https_proxy"]
 
 
-def test_nothing_is_made_by_looking(own_home: Path, out: Out) -> None:
+def test_doctor_and_config_create_nothing(own_home: Path, out: Out) -> None:
     assert out("doctor")[0] == 1  # no model
     out.ok("config")
     assert not own_home.exists()

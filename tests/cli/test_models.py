@@ -27,7 +27,7 @@ def test_all_parts_of_a_reader_are_verified(own_home: Path, out: Out, tmp_path: 
     assert merged.digest[:12] in out.ok("models", "remove", merged.digest[:12], "--yes")
 
 
-def test_a_model_goes_with_its_last_name_and_stays_while_an_adapter_needs_it(
+def test_a_model_is_deleted_with_its_last_name_unless_an_adapter_needs_it(
     own_home: Path, out: Out, tmp_path: Path
 ) -> None:
     store = ModelStore(own_home / "models")
@@ -40,9 +40,7 @@ def test_a_model_goes_with_its_last_name_and_stays_while_an_adapter_needs_it(
     out.refused(3, "No model is called 'small'", "models", "show", "small")
 
 
-def test_a_removal_asks_about_what_is_there_and_no_means_no(
-    own_home: Path, out: Out, tmp_path: Path, type_in: TypeIn
-) -> None:
+def test_remove_asks_for_confirmation(own_home: Path, out: Out, tmp_path: Path, type_in: TypeIn) -> None:
     store = ModelStore(own_home / "models")
     base = import_gguf(store, base_file(tmp_path / "base.gguf"), name="base")
     out.refused(3, "No model is called 'bse'", "models", "remove", "bse")

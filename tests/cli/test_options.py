@@ -17,7 +17,7 @@ from openbook.core.errors import OpenBookError
 from tests.cli.conftest import Out
 
 SHARED = {"--kb", "--json", "--as-of", "--where", "--label", "--lenient"}  # mean the same everywhere
-MAX_OPTIONS = 92
+MAX_OPTIONS = 91
 MAX_SETTINGS = 20
 
 

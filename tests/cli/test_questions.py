@@ -56,7 +56,7 @@ def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, out: Out) -
     assert "of 500 wanted" in out.ok(*command, "-n", "500")
 
 
-def test_what_no_drafts_come_of_is_said_with_advice_and_leaves_no_file(kb: Path, tmp_path: Path, out: Out) -> None:
+def test_draft_without_questions_leaves_no_file(kb: Path, tmp_path: Path, out: Out) -> None:
     (tmp_path / "file").write_text("")
     KnowledgeBase.ensure(tmp_path / "empty", EMBEDDER.identity).close()
     for model, base, place, code, says in (
@@ -69,9 +69,7 @@ def test_what_no_drafts_come_of_is_said_with_advice_and_leaves_no_file(kb: Path,
     assert list(tmp_path.glob("q.jsonl*")) == []
 
 
-def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
-    kb: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_draft_resumes(kb: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(text: str) -> str:
         if len(first.read) == 2:
             raise KeyboardInterrupt
@@ -114,9 +112,7 @@ def drafts(tmp_path: Path) -> Path:
     return path
 
 
-def test_review_saves_every_decision_and_goes_on_where_it_stopped(
-    kb: Path, drafts: Path, out: Out, type_in: TypeIn
-) -> None:
+def test_review_saves_every_decision_and_resumes(kb: Path, drafts: Path, out: Out, type_in: TypeIn) -> None:
     type_in("a")  # and the pipe ends
     code, stdout, _ = out("questions", "review", drafts, "--kb", kb)
     assert (code, "1 of 4" in stdout, "Reviewed: 2; still drafts: 3." in stdout) == (0, True, True)
@@ -132,7 +128,7 @@ def test_review_saves_every_decision_and_goes_on_where_it_stopped(
     assert lines[3] == {"question": "By hand?", "answers": ["yes"], "note": "mine"}
 
 
-def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, type_in: TypeIn) -> None:
+def test_an_invalid_edit_is_refused(drafts: Path, out: Out, type_in: TypeIn) -> None:
     before = drafts.read_bytes()
     type_in("z", "e", "???", "", "x")
     _, stdout, _ = out("questions", "review", drafts)
@@ -183,7 +179,7 @@ def test_review_reads_what_a_diagnosis_reads_and_names_a_line_that_is_no_questio
         out.refused(2, "line 2", "questions", "review", drafts)
 
 
-def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Path) -> None:
+def test_a_concurrent_change_of_the_file_is_kept(drafts: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.jsonl"
     link.symlink_to(drafts)
     first, second = Review.open(drafts), Review.open(link)
@@ -199,9 +195,7 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     assert not drafts.exists()
 
 
-def test_what_is_saved_while_a_review_is_opened_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_change_while_a_review_opens_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "q.jsonl"
     line = '{"id": "a", "question": "When?", "answers": ["now"], "reviewed": false}\n'
     path.write_text(line)

@@ -89,18 +89,14 @@ class StoreSuite:
             assert here.reopened().search("ferries", here.embedder, scope=Scope(2)) == then[2]
             here.check()
 
-    def test_a_search_finds_what_it_finds_in_a_folder_bit_for_bit(self) -> None:
+    def test_a_search_finds_what_it_finds_in_a_folder_bit_for_bit(self, tmp_path: Path) -> None:
         words = "ferry harbour night light nine leave shine boat Überfahrt 船 tide pier".split()
         texts = {
             f"{n:02}": " ".join(words[(31 * n + i * i) % len(words)] for i in range(1 + 67 * n % 400)) + "."
             for n in range(24)
         }
         texts |= {f"copy{n}": texts[n] for n in ("03", "11")} | {"same": "# Ferry\n\nnine", "heading": "# Boat\n\nnine"}
-        with (
-            _files(self.make_place()) as here,
-            tempfile.TemporaryDirectory() as folder,
-            _files(Path(folder) / "kb") as plain,
-        ):
+        with _files(self.make_place()) as here, _files(tmp_path / "plain") as plain:
             some = dict(list(texts.items())[::-2])
             here.sync(**some)  # rows come in another order
             here.sync(**texts)

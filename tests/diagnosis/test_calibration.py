@@ -124,7 +124,7 @@ def test_the_error_is_the_distance_from_the_share_of_right_answers() -> None:
 
 def test_a_limit_is_too_low_for_other_questions_once_in_ten_times_at_most() -> None:
     """Drawn from answers of which three in four are right, whatever their certainty: no limit would hold."""
-    chance, draws = np.random.default_rng(0), 200
+    chance, draws = np.random.default_rng(0), 100
     sure = np.round(chance.random((draws, 100)), 3)
     right = chance.random((draws, 100)) < 0.75
 

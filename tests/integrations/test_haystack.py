@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import openbook
-from tests.integrations.conftest import FOLLOW_UP, QUESTION, cited, places, programs
+from tests.integrations.conftest import FOLLOW_UP, QUESTION, cited, places
 
 pytest.importorskip("haystack")
 from haystack import Pipeline
@@ -19,7 +19,7 @@ def test_documents_and_where_they_stand(kb: openbook.Library) -> None:
     assert [each.score for each in documents] == [each.meta["score"] for each in documents]
 
 
-def test_answers_whole_and_streamed(kb: openbook.Library) -> None:
+def test_answers_whole_streamed_and_to_a_conversation(kb: openbook.Library) -> None:
     answer, pieces = kb.ask(QUESTION), list[StreamingChunk]()
     [reply] = OpenBookChatGenerator(kb).run([ChatMessage.from_user(QUESTION)], streaming_callback=pieces.append)[
         "replies"
@@ -27,15 +27,8 @@ def test_answers_whole_and_streamed(kb: openbook.Library) -> None:
     assert (reply.text, list(reply.meta["citations"])) == (answer.answer, cited(answer))
     assert len(pieces) > 1
     assert "".join(piece.content for piece in pieces) == answer.answer
-
-
-def test_a_conversation_and_an_instruction(kb: openbook.Library) -> None:
-    turns = [
-        ChatMessage.from_system("In German."),
-        ChatMessage.from_user(QUESTION),
-        ChatMessage.from_assistant("The head."),
-        ChatMessage.from_user(FOLLOW_UP),
-    ]
+    turns = [ChatMessage.from_system("In German."), ChatMessage.from_user(QUESTION)]
+    turns += [ChatMessage.from_assistant("The head."), ChatMessage.from_user(FOLLOW_UP)]
     answer = kb.ask(FOLLOW_UP, earlier=[QUESTION], instruction="In German.")
     [reply] = OpenBookChatGenerator(kb).run(turns)["replies"]
     assert reply.meta["receipt"]["digest"] == answer.receipt.digest
@@ -53,8 +46,3 @@ def test_a_pipeline_is_saved_and_loaded(kb: openbook.Library) -> None:
     for component in (OpenBookRetriever(kb), OpenBookChatGenerator(kb)):
         with pytest.raises(openbook.OpenBookError, match="give its place instead"):
             component.to_dict()
-
-
-def test_the_program_of_the_docs(kb: openbook.Library, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(programs()["Haystack"], {})
-    assert cited(kb.ask(QUESTION))[0]["quote"] in capsys.readouterr().out

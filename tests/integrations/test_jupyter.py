@@ -32,25 +32,20 @@ def answer(done: Any) -> openbook.Answer:
 
 def test_a_line_or_a_cell_asks_a_knowledge_base(shell: Any, kb: openbook.Library) -> None:
     asked = kb.ask(QUESTION)
-    for cell in (f"%ask {QUESTION}", f"%%ask\n{QUESTION}", f"%%ask kb\n{QUESTION}"):
+    for cell in (programs()["Jupyter"], f"%ask {QUESTION}", f"%%ask\n{QUESTION}", f"%%ask kb\n{QUESTION}"):
         shown = answer(shell.run_cell(cell))
         assert (shown.citations, shown.receipt) == (asked.citations, asked.receipt)
     assert "\n\n1. “" in shown._repr_markdown_()
 
 
-def test_variables_are_knowledge_bases(shell: Any, kb: openbook.Library) -> None:
+def test_variables_are_knowledge_bases_and_an_error_is_one_sentence(
+    shell: Any, kb: openbook.Library, capsys: pytest.CaptureFixture[str]
+) -> None:
     kb.remove(kb.documents()[0])
     shell.push({"kb": kb, "first": kb.as_of(1)})
     assert answer(shell.run_cell(f"%%ask first\n{QUESTION}")).receipt.knowledge_base_version == 1
     assert answer(shell.run_cell(f"x = %ask {QUESTION}\nx")).receipt.knowledge_base_version == 2
-
-
-def test_an_error_is_one_sentence(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert not shell.run_cell(f"%%ask none\n{QUESTION}").success
     shown = capsys.readouterr()
     assert "UsageError: " in shown.err
     assert "Traceback" not in shown.out + shown.err
-
-
-def test_the_program_of_the_docs(shell: Any, kb: openbook.Library) -> None:
-    assert answer(shell.run_cell(programs()["Jupyter"])).citations == kb.ask(QUESTION).citations

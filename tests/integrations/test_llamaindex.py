@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import openbook
-from tests.integrations.conftest import FOLLOW_UP, QUESTION, cited, places, programs
+from tests.integrations.conftest import FOLLOW_UP, QUESTION, cited, places
 
 pytest.importorskip("llama_index.core")
 from llama_index.core.llms import ChatMessage, MockLLM
@@ -54,8 +54,3 @@ def test_a_conversation_and_an_instruction(kb: openbook.Library) -> None:
 def test_a_query_engine_shows_its_sources(kb: openbook.Library) -> None:
     engine = RetrieverQueryEngine(OpenBookRetriever(kb, k=2), get_response_synthesizer(llm=MockLLM()))
     assert [each.metadata for each in engine.query(QUESTION).source_nodes] == places(kb, 2)
-
-
-def test_the_program_of_the_docs(kb: openbook.Library, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(programs()["LlamaIndex"], {})
-    assert cited(kb.ask(QUESTION))[0]["quote"] in capsys.readouterr().out

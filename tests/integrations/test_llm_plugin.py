@@ -52,7 +52,7 @@ def run(*arguments: str) -> str:
     return done.output
 
 
-def test_the_model_answers_with_its_quotes(kb: openbook.Library) -> None:
+def test_the_model_answers_with_its_quotes_also_in_a_conversation(kb: openbook.Library) -> None:
     answer = kb.ask(QUESTION)
     shown = run("-m", "openbook", QUESTION)
     assert shown.startswith(answer.answer)
@@ -62,9 +62,6 @@ def test_the_model_answers_with_its_quotes(kb: openbook.Library) -> None:
     assert len(list(response)) > 2
     assert list(response.response_json["citations"]) == cited(answer)
     assert json.loads(json.dumps(response.response_json))["receipt"]["digest"] == answer.receipt.digest
-
-
-def test_a_conversation_and_an_instruction(kb: openbook.Library) -> None:
     conversation = llm.get_model("openbook").conversation()
     conversation.prompt(QUESTION, system="In German.").text()
     second = conversation.prompt(FOLLOW_UP)
@@ -88,6 +85,10 @@ def test_fragments_are_passages_with_their_source(kb: openbook.Library) -> None:
     for each, hit in zip(found, hits, strict=True):
         assert each.startswith(hit.passage.document)
         assert each.endswith(hit.passage.text)
+    llm.set_default_model("repeats")
+    shown = [run(*shlex.split(line)[1:]) for line in programs()["llm"].splitlines()]
+    assert shown[0].startswith(kb.ask(QUESTION).answer)
+    assert hits[0].passage.text in shown[1]
 
 
 def test_an_error_is_one_sentence(kb: openbook.Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +97,3 @@ def test_an_error_is_one_sentence(kb: openbook.Library, monkeypatch: pytest.Monk
         done = CliRunner().invoke(cli, arguments)
         assert (done.exit_code, done.output.count("\n")) == (1, 1)
         assert "none" in done.output
-
-
-def test_the_program_of_the_docs(kb: openbook.Library) -> None:
-    llm.set_default_model("repeats")
-    shown = [run(*shlex.split(line)[1:]) for line in programs()["llm"].splitlines()]
-    assert shown[0].startswith(kb.ask(QUESTION).answer)
-    assert kb.search("approves an expense", 1)[0].passage.text in shown[1]

@@ -1,4 +1,4 @@
-"""What holds without any of the libraries."""
+"""What holds without any of the libraries, and the programs of the docs with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import openbook
 from openbook.integrations import asked, details, found, view_of
 from tests.conftest import ROOT, printed
-from tests.integrations.conftest import QUESTION, places, programs
+from tests.integrations.conftest import QUESTION, cited, places, programs
 
 LIBRARIES = {  # of each module: what it imports, what is installed
     "langchain": ("langchain_core", "langchain-core"),
@@ -71,17 +71,27 @@ def test_passages_are_those_of_the_view(kb: openbook.Library) -> None:
         found(kb, " ", 1)
 
 
-def test_messages_become_a_question_with_what_came_before() -> None:
+def test_messages_become_a_question_and_details_hold_no_text_of_other_passages(kb: openbook.Library) -> None:
     told = [("system", "In German."), ("user", "Who?"), ("assistant", "She."), ("user", "And when?")]
     assert asked(told) == {"question": "And when?", "earlier": ["Who?"], "instruction": "In German."}
     for turns, last in (([], "but there is none"), (told[:3], "not 'assistant'")):
         with pytest.raises(openbook.OpenBookError, match=f"role must be 'user', {last}"):
             asked(turns)
-
-
-def test_details_are_json_and_hold_no_text_of_other_passages(kb: openbook.Library) -> None:
     answer = kb.ask(QUESTION)
-    told = details(answer)
-    assert json.loads(json.dumps(told))["receipt"]["digest"] == answer.receipt.digest
-    assert {"citations", "confidence", "certainty", "declined"} <= set(told)
-    assert "passages" not in told
+    given = details(answer)
+    assert json.loads(json.dumps(given))["receipt"]["digest"] == answer.receipt.digest
+    assert {"citations", "confidence", "certainty", "declined"} <= set(given)
+    assert "passages" not in given
+
+
+PROGRAMS = {"LangChain": "langchain_core", "LlamaIndex": "llama_index", "Haystack": "haystack", "DSPy": "dspy"}
+
+
+@pytest.mark.parametrize("title", PROGRAMS)
+def test_the_programs_of_the_docs_show_what_is_found(
+    kb: openbook.Library, capsys: pytest.CaptureFixture[str], title: str
+) -> None:
+    pytest.importorskip(PROGRAMS[title])
+    exec(programs()[title], {})
+    told = kb.search(QUESTION, 1)[0].passage.text[:20] if title == "DSPy" else cited(kb.ask(QUESTION))[0]["quote"]
+    assert told in capsys.readouterr().out

@@ -39,7 +39,7 @@ class Text:
 
 
 def reseal(connection: Connection, content: int | None = None) -> None:
-    """Take the digests of contents, passages and vectors anew, as if what stands there now had been stored.
+    """Compute the digests of contents, passages and vectors again, as if the current rows had been stored.
 
     With `content` only those of that one, and of vectors that have none.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from openbook.core.errors import ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.store import clear_leftovers, staging_folder
-from tests.conftest import printed
+from tests.conftest import full_disk, printed
 from tests.models.gguf_files import Recipe, Tensor
 
 # Imports a model again and again, in a child process whose n-th file-system call never returns: it dies there, as by kill -9.
@@ -89,17 +87,9 @@ def test_a_stored_model_is_reused_and_never_overwritten(
 
 
 def test_a_full_disk_leaves_no_model(store: ModelStore, tmp_path: Path) -> None:
-    """A limit on file sizes makes the kernel refuse a write midway, as a full disk does."""
     path = Recipe(tensors=(Tensor("big.weight", bytes(4 << 20), shape=(1 << 20,)),)).write(tmp_path / "big.gguf")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(StorageError, match=r"Cannot copy big\.gguf into .*larger than this disk"):
-            import_gguf(store, path, name="big")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with full_disk(), pytest.raises(StorageError, match=r"Cannot copy big\.gguf into .*larger than this disk"):
+        import_gguf(store, path, name="big")
     assert list(store.root.iterdir()) == []
 
 

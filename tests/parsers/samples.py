@@ -19,12 +19,6 @@ _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
-def titles(content: Content) -> list[tuple[int, str]]:
-    """Level and title of each heading. Each begins a line."""
-    assert all(mark.start == 0 or content.text[mark.start - 1] == "\n" for mark in content.headings)
-    return [(mark.level, mark.title) for mark in content.headings]
-
-
 def page_texts(content: Content) -> list[str]:
     assert [page.number for page in content.pages] == list(range(1, len(content.pages) + 1))
     return [content.text[page.start : page.end] for page in content.pages]
@@ -82,18 +76,16 @@ def pdf_file(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
     return out + end + b"startxref\n%d\n%%%%EOF\n" % len(out)
 
 
-def docx_of_xml(document_xml: str | bytes, *, more: Mapping[str, str | bytes] | None = None) -> bytes:
+def docx_of_xml(document_xml: str, *, more: Mapping[str, bytes] | None = None) -> bytes:
     """The smallest Word package around a `word/document.xml`, with further members."""
-    members = {"_rels/.rels": relations(("officeDocument", "word/document.xml")), "word/document.xml": document_xml}
-    return packed({**members, **(more or {})})
+    link = f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument" Target="word/document.xml"/>'
+    space = "http://schemas.openxmlformats.org/package/2006/relationships"
+    relations = f'<Relationships xmlns="{space}">{link}</Relationships>'
+    return packed({"_rels/.rels": relations, "word/document.xml": document_xml, **(more or {})})
 
 
 def body_xml(body: str) -> str:
-    spaces = (
-        f'xmlns:w="{_W}" xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
-        'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
-    )
-    return f"<w:document {spaces}><w:body>{body}</w:body></w:document>"
+    return f'<w:document xmlns:w="{_W}"><w:body>{body}</w:body></w:document>'
 
 
 def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -102,16 +94,6 @@ def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATE
         for name, data in members.items():
             archive.writestr(name, data)
     return buffer.getvalue()
-
-
-def relations(*entries: tuple[str, str]) -> str:
-    """(kind, target) of each relation, with the ids rId1, rId2 ..."""
-    lines = (
-        f'<Relationship Id="rId{i}" Type="{_OFFICE}/{kind}" Target="{target}"/>'
-        for i, (kind, target) in enumerate(entries, 1)
-    )
-    space = "http://schemas.openxmlformats.org/package/2006/relationships"
-    return f'<Relationships xmlns="{space}">{"".join(lines)}</Relationships>'
 
 
 def damaged(data: bytes, step: int) -> Iterator[bytes]:

@@ -279,7 +279,7 @@ def test_in_the_sandbox(models: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     image = drawn(make_pdf([LINES]))
     (tmp_path / "a.pdf").write_bytes(scanned(image))
-    with ParserPool(Limits(), workers=1) as pool:
+    with ParserPool(Limits(timeout_s=600), workers=1) as pool:
         outcome = pool.parse(tmp_path / "a.pdf")
     assert isinstance(outcome, tuple), outcome
     content: Content = outcome[0]

@@ -8,7 +8,7 @@ import pytest
 
 from openbook.answers.ask import ask
 from openbook.answers.retrieval import Corpus, Options
-from openbook.core.errors import KnowledgeError
+from openbook.core.errors import KnowledgeError, QuestionError
 from openbook.core.records import Answer, ReaderFormat
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, purge
@@ -94,9 +94,13 @@ def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answ
     assert not replay(forged, MODEL, base).identical
 
 
-def test_what_cannot_be_compared_says_so(base: KnowledgeBase, answer: Answer) -> None:
+def test_receipts_that_cannot_be_compared_are_refused_by_name(base: KnowledgeBase, answer: Answer) -> None:
     server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
     found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
     assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
     with pytest.raises(KnowledgeError, match=f"{base.id}.*the right one"):
         knowledge_base_of(replace(answer.receipt, knowledge_base="another"), [base])
+    with pytest.raises(QuestionError, match="unknown strategy 'guess'; there are closed-book, each, parallel"):
+        replay(replace(answer.receipt, strategy="guess").sealed(), MODEL, base)
+    with pytest.raises(QuestionError, match="cannot read passages side by side"):
+        replay(replace(answer.receipt, strategy="parallel").sealed(), MODEL, base)

@@ -25,10 +25,12 @@ TEXTS = st.lists(TEXT, min_size=1, max_size=7)
 QUERY = st.one_of(SENTENCE, st.sampled_from(["who are you", "", "zebra", "水曜"]))
 
 
-def same_in_any_history(texts: list[Text], query: str, data: st.DataObject) -> None:
+def same_in_any_history(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[Text], query: str, data: st.DataObject
+) -> None:
     plain = Base()
     alone = [plain.add(text) for text in texts]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as name:
         folder = Path(name)
         expected = search(plain, SegmentSet.open(folder, plain.source(), ids(*alone)), alone, query)
         base, others = Base(), data.draw(TEXTS)
@@ -57,7 +59,7 @@ test_segments_order_and_other_contents_do_not_matter = settings(max_examples=8)(
     given(TEXTS, QUERY, st.data())(same_in_any_history)
 )
 test_segments_order_and_other_contents_do_not_matter_in_many_cases = pytest.mark.laws(
-    settings(max_examples=200)(given(TEXTS, QUERY, st.data())(same_in_any_history))
+    settings(max_examples=100)(given(TEXTS, QUERY, st.data())(same_in_any_history))
 )
 
 
@@ -76,10 +78,10 @@ def test_scores_are_those_of_a_plain_computation(texts: list[Text], query: str, 
     assert len(names) == len(set(names))
 
 
-def damage_changes_no_answer(texts: list[Text], data: st.DataObject) -> None:
+def damage_changes_no_answer(tmp_path_factory: pytest.TempPathFactory, texts: list[Text], data: st.DataObject) -> None:
     base = Base()
     contents = [base.add(text) for text in texts]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as name:
         folder, chance = Path(name), data.draw(st.randoms(use_true_random=False))
         for upto in range(1, len(contents) + 1):
             SegmentSet.refresh(folder, base.source(), ids(*contents[:upto]))
@@ -96,7 +98,7 @@ def damage_changes_no_answer(texts: list[Text], data: st.DataObject) -> None:
 
 test_damage_to_any_file_changes_no_answer = settings(max_examples=8)(given(TEXTS, st.data())(damage_changes_no_answer))
 test_damage_to_any_file_changes_no_answer_in_many_cases = pytest.mark.laws(
-    settings(max_examples=200)(given(TEXTS, st.data())(damage_changes_no_answer))
+    settings(max_examples=100)(given(TEXTS, st.data())(damage_changes_no_answer))
 )
 
 

@@ -33,18 +33,20 @@ def pymap(*options: str) -> Iterator[int]:
     user = ["dict", "--demo-user", USER, "--demo-password", PASSWORD]
     with subprocess.Popen([*program, *user], stderr=subprocess.DEVNULL) as server:
         try:
-            until = time.monotonic() + 60
-            while not _listens(port):
-                assert time.monotonic() < until
-                time.sleep(0.02)
+            wait_for(port)
             yield port
         finally:
             server.terminate()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+def wait_for(port: int) -> None:
+    until = time.monotonic() + 60
+    while True:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:

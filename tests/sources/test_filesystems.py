@@ -3,18 +3,15 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
-import httpx
 import paramiko
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -24,6 +21,7 @@ from openbook.sources.filesystems import FileSystemSource
 from openbook.sources.registry import open_source
 from openbook.testing import check_source
 from tests.sources.conftest import ObjectStore, fetch
+from tests.sources.imap_servers import free_port, wait_for
 from tests.sources.sftp_server import sftp_server
 
 
@@ -36,14 +34,9 @@ def bucket(object_store: ObjectStore) -> Any:
         files.call_s3("delete_object", Bucket="openbook", Key=key.partition("/")[2])
 
 
-def put(files: Any, **data: bytes) -> None:
-    """Keys of words with `_` for `/`, and `__` for a dot."""
+def put(files: Any, data: Mapping[str, bytes]) -> None:
     for key, body in data.items():
-        put_key(files, key.replace("__", ".").replace("_", "/"), body)
-
-
-def put_key(files: Any, key: str, body: bytes) -> None:
-    files.call_s3("put_object", Bucket="openbook", Key=key, Body=body)
+        files.call_s3("put_object", Bucket="openbook", Key=key, Body=body)
 
 
 @pytest.mark.laws
@@ -51,13 +44,13 @@ def test_s3_is_read_once_and_changes_are_noticed(
     bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = b"# B" + b" long" * 2_000_000
-    put(bucket, docs_a__txt=b"first", docs_deep_b__md=long, other_c__txt=b"text")
+    put(bucket, {"docs/a.txt": b"first", "docs/deep/b.md": long, "other/c.txt": b"text"})
     source = open_source("s3://openbook/docs", {"endpoint": object_store.endpoint})
     first = fetch(source)
     assert first.read == {"s3://openbook/docs/a.txt": b"first", "s3://openbook/docs/deep/b.md": long}
     assert str(first.items["s3://openbook/docs/a.txt"].metadata["modified"]).endswith("+00:00")
     assert not fetch(source, first.known).read
-    put(bucket, docs_a__txt=b"other")
+    put(bucket, {"docs/a.txt": b"other"})
     bucket.rm("openbook/docs/deep/b.md")
     second = fetch(source, first.known)
     assert second.read == {"s3://openbook/docs/a.txt": b"other"}
@@ -73,10 +66,10 @@ def test_s3_is_read_once_and_changes_are_noticed(
 
 @pytest.mark.laws
 def test_conformance_of_s3(bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(bucket, docs_a__txt=b"text", docs_b__txt=b"text")
+    put(bucket, {"docs/a.txt": b"text", "docs/b.txt": b"text"})
 
     def change() -> str:
-        put(bucket, docs_a__txt=b"other")
+        put(bucket, {"docs/a.txt": b"other"})
         return "s3://openbook/docs/a.txt"
 
     check_source(
@@ -91,8 +84,7 @@ def test_conformance_of_s3(bucket: Any, object_store: ObjectStore, monkeypatch: 
 def test_hostile_keys(bucket: Any, object_store: ObjectStore) -> None:
     kept = ["a", "a/b.txt", "line\nfeed.txt", "bell\a.txt", "sp ace#1?.txt", "ünï%41.txt"]
     left_out = ["folder/", ".git/config", "a/.hidden", "node_modules/m.js", "a/__pycache__/x.py", "...txt"]
-    for key in kept + left_out:
-        put_key(bucket, f"h/{key}", key.encode())
+    put(bucket, {f"h/{key}": key.encode() for key in kept + left_out})
     assert fetch(FileSystemSource("s3://openbook/h/", object_store.endpoint)).read == {
         f"s3://openbook/h/{key}": key.encode() for key in kept
     }
@@ -102,7 +94,7 @@ def test_hostile_keys(bucket: Any, object_store: ObjectStore) -> None:
 def test_an_s3_source_that_cannot_be_listed(
     bucket: Any, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(bucket, docs_a__txt=b"text")
+    put(bucket, {"docs/a.txt": b"text"})
 
     def refusal(url: str) -> str:
         with pytest.raises(SourceError) as refused:
@@ -167,28 +159,12 @@ def test_other_object_stores_share_the_code(scheme: str, monkeypatch: pytest.Mon
 
 @contextmanager
 def webdav(filer: str, folder: Path) -> Iterator[int]:
-    program = shutil.which("weed", path=sysconfig.get_path("scripts"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = [
-        f"-port={port}",
-        f"-filer={filer}",
-        "-ip.bind=127.0.0.1",
-        "-filer.path=/buckets/openbook",
-        f"-cacheDir={folder}",
-    ]
-    with subprocess.Popen(
-        [str(program), "webdav", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
+    program, port = shutil.which("weed", path=sysconfig.get_path("scripts")), free_port()
+    options = f"-port={port} -filer={filer} -ip.bind=127.0.0.1 -filer.path=/buckets/openbook".split()
+    command = [str(program), "webdav", *options, f"-cacheDir={folder}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    httpx.options(f"http://127.0.0.1:{port}/", trust_env=False)
-                    break
-                except httpx.TransportError:
-                    assert time.monotonic() < until
-                    time.sleep(0.05)
+            wait_for(port)
             yield port
         finally:
             server.kill()
@@ -196,15 +172,14 @@ def webdav(filer: str, folder: Path) -> Iterator[int]:
 
 @pytest.mark.laws
 def test_webdav(bucket: Any, object_store: ObjectStore, tmp_path: Path) -> None:
-    for key, data in (("a.txt", b"first"), ("deep/ü.txt", b"second"), (".hidden/c.txt", b"text")):
-        put_key(bucket, f"my docs/{key}", data)
+    put(bucket, {"my docs/a.txt": b"first", "my docs/deep/ü.txt": b"second", "my docs/.hidden/c.txt": b"text"})
     with webdav(object_store.filer, tmp_path) as port:
         url = f"webdav+http://127.0.0.1:{port}/my%20docs"
         source = open_source(url, {})
         first = fetch(source)
         assert first.read == {f"{url}/a.txt": b"first", f"{url}/deep/ü.txt": b"second"}
         assert not fetch(source, first.known).read
-        put_key(bucket, "my docs/a.txt", b"other")
+        put(bucket, {"my docs/a.txt": b"other"})
         assert fetch(source, first.known).read == {f"{url}/a.txt": b"other"}
         assert fetch(FileSystemSource(f"{url}/a.txt")).read == {f"{url}/a.txt": b"other"}
         with pytest.raises(SourceError, match=r"/none cannot be listed: .*~/\.netrc"):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from openbook.core.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
-from tests.conftest import flip
+from tests.conftest import flip, full_disk
 
 pytestmark = pytest.mark.laws
 
@@ -56,19 +55,11 @@ def test_missing_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
         load_newest(tmp_path, RECIPE, lambda line: None)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
-    import resource
-
     save(tmp_path, checkpoint(1))
     large = replace(checkpoint(2), parameters={"w": torch.ones(1 << 20)})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-    try:
-        with pytest.raises(StorageError, match=r"write the checkpoint .*step-00000002"):
-            save(tmp_path, large)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(), pytest.raises(StorageError, match=r"write the checkpoint .*step-00000002"):
+        save(tmp_path, large)
     found = load_newest(tmp_path, RECIPE, pytest.fail)
     assert found is not None
     assert found.state.step == 1

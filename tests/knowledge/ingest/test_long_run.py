@@ -334,8 +334,10 @@ ACTS = ("remove bridge", "purge safe", "add lamp", "add ferry", "prune")
 @pytest.mark.laws
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from(ACTS)), min_size=1, max_size=3, unique_by=lambda x: x[1]))
-def test_interleaved_writers_end_as_in_some_order(acts: list[tuple[int, str]]) -> None:
-    with tempfile.TemporaryDirectory() as place:
+def test_interleaved_writers_end_as_in_some_order(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[int, str]]
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as place:
         interleave(Path(place), acts)
 
 

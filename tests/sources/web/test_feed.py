@@ -63,34 +63,19 @@ def test_atom_entries_without_a_link_of_their_own_are_named_by_id(site: Any, kep
 
 def test_a_second_run_asks_once_and_reads_nothing(site: Any, kept: Any) -> None:
     site.add("/feed", rss(entry(1), entry(2)), headers=RSS, etag='"1"')
-    first = dict(kept.take(feed(site)).items)
+    kept.take(feed(site))
     kept.take(feed(site))
     assert kept.read == []
     assert site.asked[-1][1]["If-None-Match"] == '"1"'
-    assert {name: (each.fingerprint, each.metadata) for name, each in kept.items.items()} == {
-        name: (each.fingerprint, each.metadata) for name, each in first.items()
-    }
-    site.add("/feed", rss(entry(1), entry(2, "Other words.")), headers=RSS, etag='"2"')
+    del kept.known["https://blog.example.org/2"]  # as after a killed run
     kept.take(feed(site))
     assert kept.read == ["https://blog.example.org/2"]
-
-
-def test_it_keeps_the_contract_of_sources(site: Any, kept: Any) -> None:
-    site.add("/feed", rss(entry(1), entry(2)), headers=RSS, etag='"1"')
 
     def change() -> str:
         site.add("/feed", rss(entry(1), entry(2, "Other words.")), headers=RSS, etag='"2"')
         return "https://blog.example.org/2"
 
     check_source(lambda: feed(site), change, lambda: site.add("/feed", status=503))
-
-
-def test_after_a_killed_run_the_other_entries_are_fetched(site: Any, kept: Any) -> None:
-    site.add("/feed", rss(entry(1), entry(2)), headers=RSS, etag='"1"')
-    kept.take(feed(site))
-    del kept.known["https://blog.example.org/2"]
-    kept.take(feed(site))
-    assert numbers(kept) == [1, 2]
 
 
 def test_old_entries_stay_and_withdrawn_ones_go(site: Any, kept: Any) -> None:
