@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 
-from openbook.core.errors import ConfigError, KnowledgeError, QuestionError, StorageError
+from openbook.core.errors import ConfigError, KnowledgeError, StorageError
 from openbook.core.records import Vectors
 from openbook.knowledge import Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
 from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.synced_folders import forget_synced_folder, synced_folders
 from openbook.knowledge.updates import sync_folders
-from openbook.knowledge.versions import prune, restore
+from openbook.knowledge.versions import restore
 from openbook.parsers import ocr
 from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
@@ -308,26 +307,6 @@ def test_a_changed_sidecar_updates_its_document(library: Library) -> None:
 # --- access labels (see also tests/properties/test_visibility_laws.py) ------------------------------------------------
 
 
-def test_a_document_needs_all_its_labels(library: Library) -> None:
-    library.sync()
-    library.add("a.txt", options=HR)
-    library.write("b.txt.meta.json", '{"access_labels": ["hr", "board"]}')
-    library.add("b.txt")
-
-    def seen(*labels: str) -> set[str]:
-        scope = Scope(labels=checked_labels(labels))
-        hits = {Path(hit.passage.document).name for hit in library.hits("document", scope)}
-        assert set(library.names(scope)) == hits
-        return hits - {"c.md"}
-
-    assert [seen(), seen("hr"), seen("board")] == [set(), {"a.txt"}, set()]
-    assert seen("hr", "board", "other") == {"a.txt", "b.txt"}
-    library.add("a.txt")  # adding it again does not open it
-    assert seen() == set()
-    with pytest.raises(QuestionError, match="not an access label"):
-        seen("HR or 1=1")
-
-
 def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: Library) -> None:
     library.sync()
     library.write("a.txt", "")
@@ -339,27 +318,6 @@ def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: 
     restore(library.base, 1)
     assert open_to_all(library) == set()
     assert library.base.text(library.path("a.txt")) == "The first document is about ferries."
-
-
-def test_a_given_label_stays_until_it_is_taken_away_or_purged(library: Library) -> None:
-    def label_and_remove() -> None:
-        library.add("a.txt", options=HR)
-        remove(library.base, ["a.txt"])
-        prune(library.base, 1)
-
-    library.sync()
-    label_and_remove()
-    library.write("a.txt", "The same name with another text.")
-    library.sync()
-    assert open_to_all(library) == ALL - {"a.txt"}
-    library.add("a.txt", options=RunOptions(unlabel=HR.labels))
-    for _ in range(2):
-        assert open_to_all(library) == ALL
-        library.sync()
-    label_and_remove()
-    assert purge(library.base, ["a.txt"]).labels == ("hr",)  # nothing but its name and its labels was left
-    library.sync()
-    assert open_to_all(library) == ALL
 
 
 # --- several folders --------------------------------------------------------------------------------------------------

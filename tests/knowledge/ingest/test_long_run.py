@@ -27,7 +27,7 @@ from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.embeddings import BATCH
 from openbook.knowledge.ingest.long_run import MAX_TRIES, LongRun, in_slices
-from openbook.knowledge.store.write_lock import TURN, file_lock, write_lock
+from openbook.knowledge.store.write_lock import TURN, write_lock
 from openbook.knowledge.versions import prune, tag
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Act, Interrupted, Library, killed
@@ -193,11 +193,6 @@ def test_a_run_cancelled_at_any_point_leaves_nothing(shared: Shared) -> None:
     assert shared.is_whole()
 
 
-def test_waiting_for_the_lock_can_be_cancelled(shared: Shared) -> None:
-    with file_lock(shared.base.folder, SOON_S), pytest.raises(Unwanted):
-        shared.run(shared.embedder, ends_after(2), short="The ferry is white.")
-
-
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -222,9 +217,7 @@ def test_a_run_overtaken_too_often_keeps_the_lock(shared: Shared) -> None:
     assert shared.is_whole()
 
 
-def test_a_run_that_loses_its_contents_too_often_gives_up(
-    shared: Shared,
-) -> None:
+def test_a_run_that_loses_its_contents_too_often_gives_up(shared: Shared) -> None:
     victims = [f"victim{i}.txt" for i in range(MAX_TRIES)]
     for name in victims:
         shared.write(name, f"The text of {name}.")

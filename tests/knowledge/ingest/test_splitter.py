@@ -172,9 +172,3 @@ def test_where_a_sentence_ends(expected: list[str]) -> None:
 )  # fmt: skip
 def test_what_stands_alone(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
-
-
-def test_offsets_are_absolute_and_stay_inside() -> None:
-    text = "First one. Second one. Third one."
-    assert sentence_spans(text, 6, 25) == [(6, 10), (11, 22), (23, 25)]
-    assert sentence_spans(text, 5, 5) == []
