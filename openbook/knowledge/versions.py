@@ -62,9 +62,6 @@ class Difference:
     passages_removed: tuple[PassageChange, ...]
 
 
-# --- looking at them --------------------------------------------------------------------------------------------------
-
-
 def history(base: KnowledgeBase) -> list[Version]:
     with base.snapshot() as connection:
         tags: dict[int, list[str]] = {}
@@ -248,9 +245,6 @@ def _documents(connection: Connection, version: int) -> dict[str, Change]:
 
 def _union(lists: Iterable[str]) -> str:
     return json.dumps(sorted({each for text in lists for each in json.loads(text)}))
-
-
-# --- letting go -------------------------------------------------------------------------------------------------------
 
 
 def set_retention(base: KnowledgeBase, keep: int) -> None:

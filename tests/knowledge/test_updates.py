@@ -59,9 +59,6 @@ def not_indexed(library: Library) -> set[str]:
     return {Path(verdict.path).name for verdict in library.base.status().not_indexed}
 
 
-# --- what changes -----------------------------------------------------------------------------------------------------
-
-
 def test_sync_makes_the_knowledge_base_equal_to_the_folder(library: Library) -> None:
     told: list[tuple[str, int, int]] = []
     report = library.sync(options=RunOptions(progress=lambda *step: told.append(step)))
@@ -122,9 +119,6 @@ def test_one_text_is_stored_once_and_cited_by_every_path(library: Library) -> No
     (library.docs / "a.txt").unlink()
     library.sync()
     assert cited() == ("copy.txt", "d.txt")
-
-
-# --- what cannot be read ----------------------------------------------------------------------------------------------
 
 
 def test_a_bad_file_has_a_verdict_until_it_is_good_or_gone(library: Library) -> None:
@@ -209,9 +203,6 @@ def test_ocr_installed_later_reads_only_what_needs_it(
     library.write("a.png", PNG + b"other")
     assert synced(library)["a.png"] == ("skipped", "an image: needs OCR")
     assert "a.png" in library.names()  # the text read before stays
-
-
-# --- which files ------------------------------------------------------------------------------------------------------
 
 
 def test_rules_are_remembered_and_ignore_files_apply(library: Library) -> None:
@@ -304,9 +295,6 @@ def test_a_changed_sidecar_updates_its_document(library: Library) -> None:
     assert library.names(Scope(where="status = 'final'")) == []
 
 
-# --- access labels (see also tests/properties/test_visibility_laws.py) ------------------------------------------------
-
-
 def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: Library) -> None:
     library.sync()
     library.write("a.txt", "")
@@ -318,9 +306,6 @@ def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: 
     restore(library.base, 1)
     assert open_to_all(library) == set()
     assert library.base.text(library.path("a.txt")) == "The first document is about ferries."
-
-
-# --- several folders --------------------------------------------------------------------------------------------------
 
 
 def test_several_folders_make_one_version_without_the_missing_ones(library: Library) -> None:
@@ -364,9 +349,6 @@ def test_an_inner_folder_keeps_its_rules_and_has_both_labels(library: Library) -
     shutil.rmtree(library.docs / "deep")
     library.sync()
     assert library.names() == ["a.txt", "b.txt"]
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 class Recorded(HashEmbedder):

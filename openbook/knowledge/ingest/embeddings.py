@@ -33,7 +33,7 @@ def embed_missing(
     contents: Iterable[int],
     embedder: Embedder,
     progress: StagedProgress,
-    reusable: Iterable[int] | None = None,
+    reusable: Iterable[int] | None,
 ) -> int:
     """Embed what has no vector in the run's table. Returns the number of distinct texts.
 

@@ -95,9 +95,6 @@ def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
     assert expected(base, [third]) == alone
 
 
-# --- the saved index (see also tests/properties/test_index_laws.py) ---------------------------------------------------
-
-
 def test_segments_stay_few_and_large_ones_stay_alone(
     tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,9 +208,6 @@ def test_an_index_serves_if_its_newest_content_is_damaged(tmp_path: Path, base: 
     assert search(base, SegmentSet.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == before
 
 
-# --- check ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -255,9 +249,6 @@ def test_a_foreign_file_is_damage_and_blocks_nothing(
     assert not problems(tmp_path, base.source(), *contents)
 
 
-# --- forgetting -------------------------------------------------------------------------------------------------------
-
-
 def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[int]) -> None:
     secret = Text("", (((), "The zanzibar codeword is xylophone."),))
     gone = base.add(secret)
@@ -276,9 +267,6 @@ def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[in
     everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert not any(trace in everything for trace in traces)
     assert search(base, after, contents, QUERY) == expected(base, contents)
-
-
-# --- killed at every step ---------------------------------------------------------------------------------------------
 
 
 def killed_after(steps: int, work: Callable[[], object]) -> bool:
