@@ -19,9 +19,7 @@ from openbook.knowledge.index.scope import UNLABELLED
 from openbook.knowledge.store import schema
 from tests.knowledge.conftest import Library
 
-LEAVE = (
-    "# Leave\n\nEvery employee has 28 days of annual leave.\n\n## Carrying over\n\nUp to 5 days may be carried over.\n"
-)
+LEAVE = "# Leave\n\nEveryone has 28 days of annual leave.\n\n## Carrying over\n\nUp to 5 days may be carried over.\n"
 
 
 @pytest.fixture

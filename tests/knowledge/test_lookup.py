@@ -31,6 +31,12 @@ def base(tmp_path: Path) -> KnowledgeBase:
     return base
 
 
+def put(base: KnowledgeBase, name: str, text: str) -> None:
+    path = base.folder.parent / "docs" / name
+    path.write_text(text, encoding="utf-8")
+    add(base, [path], HashEmbedder())
+
+
 def names(paths: list[str]) -> list[str]:
     return [path.rpartition("/")[2] for path in paths]
 
@@ -103,8 +109,7 @@ def test_a_document_is_read_by_characters_or_by_page(base: KnowledgeBase) -> Non
 
 def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: Path) -> None:
     version = base.version
-    (tmp_path / "docs" / "guide.md").write_text(GUIDE.replace("28", "30"))
-    add(base, [tmp_path / "docs" / "guide.md"], HashEmbedder())
+    put(base, "guide.md", GUIDE.replace("28", "30"))
 
     def changed(name: str, before: int, scope: Scope | None = NEWEST) -> list[tuple[str, str]]:
         _, pieces = compare(base, name, before, version + 1, scope)
@@ -118,10 +123,9 @@ def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: 
             changed(name, 0)
 
 
-def test_an_outline_is_headings_or_pages(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_an_outline_is_headings_or_pages(base: KnowledgeBase) -> None:
     filler = "<p>" + "Words that fill a passage. " * 30 + "</p>"
-    (tmp_path / "docs" / "page.html").write_text(f"<h1>One</h1>{filler}<h2>Two</h2>{filler}<h2>Three</h2>{filler}")
-    add(base, [tmp_path / "docs" / "page.html"], HashEmbedder())
+    put(base, "page.html", f"<h1>One</h1>{filler}<h2>Two</h2>{filler}<h2>Three</h2>{filler}")
     found = outline(base, NEWEST, "page.html")  # those of its passages
     assert [(each.level, each.title) for each in found] == [(1, "One"), (2, "Two"), (2, "Three")]
     headings = outline(base, NEWEST, "guide.md")
@@ -147,22 +151,18 @@ def test_too_much_or_nothing_to_look_for_is_refused(base: KnowledgeBase) -> None
         read(base, NEWEST, "guide.md", start=-1)
 
 
-def test_no_expression_takes_long(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_no_expression_takes_long(base: KnowledgeBase) -> None:
     """Others backtrack in these for longer than the sun will shine, or keep what they captured."""
-    slow = tmp_path / "docs" / "slow.txt"
-    slow.write_text("ab" * 100_000 + "c")
-    add(base, [slow], HashEmbedder())
+    put(base, "slow.txt", "ab" * 100_000 + "c")
     for pattern in (r"^(a|b|ab)+$", r"(.)+!", r"(a+)+(b+)+d", r"(?:a|b|ab|\w)*?!"):
         assert grep(base, NEWEST, pattern, expression=True).matches == ()
     (found,) = grep(base, NEWEST, "c").matches[-1:]
     assert (len(found.line), found.line[-1]) == (lookup.MAX_LINE_CHARS // 2 + 1, "c")
 
 
-def test_places_count_in_characters(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_places_count_in_characters(base: KnowledgeBase) -> None:
     text = "Größe\N{NO-BREAK SPACE}ölf 🚀\n\nÜBER 🚀 größe\u2003\nÖLF größe ölf\n🚀"
-    path = tmp_path / "docs" / "wide.txt"
-    path.write_text(text, encoding="utf-8")
-    add(base, [path], HashEmbedder())
+    put(base, "wide.txt", text)
     stored = read(base, NEWEST, "wide.txt").text
     found = grep(base, NEWEST, "größe ÖLF").matches
     assert [(each.number, stored[each.start : each.end]) for each in found] == [

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from openbook.core.errors import KnowledgeError, QuestionError
-from openbook.knowledge import KnowledgeBase, versions
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.store import version_rows
 from openbook.knowledge.versions import diff, drop_tag, history, prune, resolve_version, set_retention, tag
 from tests.knowledge.conftest import Library
 
@@ -65,7 +66,7 @@ def test_a_version_is_named_by_number_tag_or_time(base: KnowledgeBase) -> None:
 
 
 def test_the_clock_may_go_back(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "now", lambda: "2001-01-01T00:00:00+00:00")
+    monkeypatch.setattr(version_rows, "now", lambda: "2001-01-01T00:00:00+00:00")
     library.write("d.txt", "Written long ago, it seems.")
     library.sync()
     times = [v.created_at for v in history(library.base)]
@@ -96,18 +97,15 @@ def test_a_version_pruned_during_a_diff_is_not_damage(library: Library) -> None:
     def check() -> None:
         prune(other, 1)
 
-    with (
-        closing(KnowledgeBase.open(library.base.folder)) as other,
-        pytest.raises(KnowledgeError, match="Version 2 is not kept"),
-    ):
+    gone = pytest.raises(KnowledgeError, match="Version 2 is not kept")
+    with closing(library.reopened()) as other, gone:
         diff(library.base, 2, 4, check=check)
 
 
 def test_a_time_of_pruned_versions_is_refused(base: KnowledgeBase) -> None:
     with base.writing(5.0) as connection:
-        connection.execute(
-            "UPDATE versions SET created_at = '2026-01-0' || version || 'T12:00:00+00:00' WHERE version > 0"
-        )
+        then = "'2026-01-0' || version || 'T12:00:00+00:00'"
+        connection.execute(f"UPDATE versions SET created_at = {then} WHERE version > 0")
     tag(base, "first", 1)
     assert prune(base, 1).contents == 1
     with pytest.raises(KnowledgeError, match=r"Version 3 is not kept in .*; there are 1, 4"):

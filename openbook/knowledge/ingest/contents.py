@@ -125,12 +125,7 @@ class Ingest:
     """
 
     def __init__(
-        self,
-        run: LongRun,
-        sizing: Sizing,
-        options: RunOptions,
-        live: dict[str, LiveDocument],
-        known: list[Identity],
+        self, run: LongRun, sizing: Sizing, options: RunOptions, live: dict[str, LiveDocument], known: list[Identity]
     ) -> None:
         self.changes: list[Change] = []
         self.verdicts: dict[str, Verdict] = {}

@@ -136,10 +136,7 @@ class LongRun:
 
 
 def in_slices(
-    base: WritableBase,
-    work: Callable[[LongRun], _T],
-    timeout_s: float,
-    check_cancelled: Callable[[], None] = silent,
+    base: WritableBase, work: Callable[[LongRun], _T], timeout_s: float, check_cancelled: Callable[[], None] = silent
 ) -> _T:
     """The result of `work`, which is repeated after a WriteConflict.
 

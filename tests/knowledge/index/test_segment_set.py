@@ -16,14 +16,13 @@ from openbook.knowledge.index import segment_set as module
 from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import IndexSource, build
 from openbook.knowledge.index.segment_set import SegmentSet
+from tests.knowledge import small_bases
 from tests.knowledge.small_bases import (
     DIMENSIONS,
     EMBEDDER,
     QUERY,
     Base,
     Text,
-    bm25,
-    dense,
     expected,
     ids,
     reseal,
@@ -69,7 +68,7 @@ def test_new_contents_are_found_before_they_are_saved_and_opening_never_writes(
         before = times(folder)
         opened = SegmentSet.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
-        assert bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
+        assert small_bases.bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
@@ -80,7 +79,7 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
     empty = opened.shard(ids())
     assert empty.rows == 0
     assert best_passages(empty, QUERY, EMBEDDER.embed_query(QUERY), 5) == []
-    assert dense(empty, QUERY, 5) == []
+    assert small_bases.dense(empty, QUERY, 5) == []
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:

@@ -92,9 +92,8 @@ def test_hard_cuts_keep_characters_whole(unit: str) -> None:
     ],
 )
 def test_sections(headings: tuple[tuple[str, int], ...], parts: list[str], expected: list[int]) -> None:
-    begun = [
-        part for each in passages(content("\n\n".join(parts), *headings)) for part in parts if each.startswith(part)
-    ]
+    found = passages(content("\n\n".join(parts), *headings))
+    begun = [part for each in found for part in parts if each.startswith(part)]
     assert begun == [parts[i] for i in expected]
 
 
