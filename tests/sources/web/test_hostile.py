@@ -40,24 +40,11 @@ def packed(kind: bytes, body: bytes) -> Callable[[], Iterable[bytes]]:
     return ok(body, HTML + b"Content-Encoding: " + kind + b"\r\n")
 
 
-class Slow:
+def slow(piece: bytes) -> Iterator[bytes]:
     """Pieces with pauses, without end: only the limit of a request ends them."""
-
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            time.sleep(0.02)
-            yield self._piece
-
-
-class Forever:
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        return itertools.repeat(self._piece)
+    while True:
+        time.sleep(0.02)
+        yield piece
 
 
 LOCATIONS = [
@@ -70,14 +57,14 @@ LOCATIONS = [
 STATUSES = [100, 199, 204, 206, 300, 305, 399, 401, 403, 407, 425, 429, 500, 503, 599, 999]
 DEEP = "<div>" * 5_000 + "Words that are far below. " * 9
 ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
-    "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Forever(b"<p>more" * 999)), "cut"),
-    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", Forever((b"1388\r\n" + b"words" * 1000 + b"\r\n") * 9)), "cut"),
-    "endless head": (raw(b"HTTP/1.1 200 OK\r\n", Forever(b"X-More: and more\r\n" * 99)), "failed"),
-    "endless line": (raw(b"HTTP/1.1 200 OK\r\nX: ", Forever(b"x" * 9999)), "failed"),
-    "endless answers before": (raw(Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
-    "slow head": (raw(b"HTTP/1.1 200 OK\r\n", Slow(b"X: y\r\n")), "failed"),
-    "slow body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Slow(b"x")), "failed"),
-    "silence": (raw(Slow(b"")), "failed"),
+    "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", itertools.repeat(b"<p>more" * 999)), "cut"),
+    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", itertools.repeat((b"1388\r\n" + b"words" * 1000 + b"\r\n") * 9)), "cut"),
+    "endless head": (raw(b"HTTP/1.1 200 OK\r\n", itertools.repeat(b"X-More: and more\r\n" * 99)), "failed"),
+    "endless line": (raw(b"HTTP/1.1 200 OK\r\nX: ", itertools.repeat(b"x" * 9999)), "failed"),
+    "endless answers before": (raw(itertools.repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
+    "slow head": (raw(b"HTTP/1.1 200 OK\r\n", slow(b"X: y\r\n")), "failed"),
+    "slow body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", slow(b"x")), "failed"),
+    "silence": (raw(slow(b"")), "failed"),
     "nothing": (raw(b""), "failed"),
     "length too long": (ok(length=b"100000"), "failed"),
     "length too short": (ok(length=b"60"), "item"),
@@ -187,7 +174,7 @@ def test_what_follows_an_answer_is_not_the_next_answer(site: Any, kept: Any, fir
         site.add_page(path, *links, etag='"1"')
     kept.take(WebSource(f"{site.url}/", delay_s=0.0))
     forged = b"HTTP/1.1 200 OK\r\n" + HTML + b"Content-Length: 36\r\n\r\n" + b"<main>Forged words, and more forged."
-    site.add("/bad", raw=raw(first + forged, itertools.islice(Slow(b""), 20)))
+    site.add("/bad", raw=raw(first + forged, itertools.islice(slow(b""), 20)))
     kept.take(WebSource(f"{site.url}/", delay_s=0.0))
     assert site.paths()[-1] == "/good"
     assert kept.read in ([], [f"{site.url}/bad"])

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.core.errors import ConfigError, SourceError
+from openbook.core.errors import SourceError
 from openbook.parsers import parse_bytes
-from openbook.sources import Item, registry
+from openbook.sources import Item
 from openbook.sources import site as site_module
 from openbook.sources import web as web_module
 from openbook.sources.web import WebSource
@@ -186,7 +186,6 @@ def test_a_second_run_reads_nothing_that_is_unchanged(site: Any, kept: Any) -> N
     site.add_page("/plain")
     site.add("/file.pdf", b"%PDF-1.4 not really", headers=dated)
     first = dict(kept.take(web(site)).items)
-    assert len(kept.read) == 5
     assert first[f"{site.url}/file.pdf"].metadata["modified"] == "2024-03-04T10:00:00+00:00"
     site.asked.clear()
     kept.take(web(site))
@@ -369,23 +368,6 @@ def test_a_site_that_does_not_answer_is_an_error(site: Any, kept: Any) -> None:
     assert len(site.asked) < 15
     with pytest.raises(SourceError, match=r"http://127\.0\.0\.1:1/robots\.txt could not be fetched: .*refused"):
         kept.take(WebSource("http://127.0.0.1:1/"))
-
-
-@pytest.mark.parametrize(
-    "url", ["https://", "http:///x", "ftp://a/b", "https://ann:pw@example.org/", "https://ann@example.org/", "https://@example.org/", "http://x:99999999999/", "http://a b/", "http://[::1/"]
-)  # fmt: skip
-def test_addresses_that_are_refused(kept: Any, url: str) -> None:
-    with pytest.raises(SourceError) as error:
-        kept.take(WebSource(url))
-    assert "pw" not in str(error.value) or "ann:pw" not in url
-
-
-def test_a_delay_has_bounds_and_options_are_checked() -> None:
-    with pytest.raises(SourceError, match="delay_s must be 0 to 60 seconds, not -1"):
-        list(WebSource("https://example.org/", delay_s=-1).items({}))
-    with pytest.raises(ConfigError, match="unknown option 'depht'"):
-        registry.open_source("https://example.org/", {"depht": 3})
-    assert isinstance(registry.open_source("https://example.org/", {"depth": 3}), WebSource)
 
 
 # --- what is kept from others -----------------------------------------------------------------------------------------
