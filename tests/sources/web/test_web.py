@@ -344,21 +344,6 @@ def test_a_connection_is_kept_and_asked_again_if_it_has_ended(site: Any, kept: A
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("path", "page", "says"),
-    [
-        *(("/", {"status": status}, f"answers {status} ") for status in (401, 404, 429, 500)),
-        ("/", {"body": b"\x89PNG", "headers": {"Content-Type": "image/png"}}, "is image/png, not a page"),
-        ("/docs/", {"status": 302, "headers": {"Location": "/sign-in"}}, "/sign-in, outside the folder"),
-    ],
-)
-def test_a_start_page_that_is_none_is_an_error(site: Any, kept: Any, path: str, page: Any, says: str) -> None:
-    site.add_page("/sign-in")
-    site.add(path, **page)
-    with pytest.raises(SourceError, match=says):
-        kept.take(web(site, path))
-
-
 def test_a_site_that_does_not_answer_is_an_error(site: Any, kept: Any) -> None:
     site.add_page("/", *(f"/{number}" for number in range(30)))
     for number in range(30):
@@ -373,14 +358,18 @@ def test_a_site_that_does_not_answer_is_an_error(site: Any, kept: Any) -> None:
 # --- what is kept from others -----------------------------------------------------------------------------------------
 
 
-def test_a_token_goes_to_its_host_alone(site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "example.org=other 127.0.0.1=abc==")
-    site.add_page("/", f"{other_site.url}/x", "/away")
+def test_a_token_goes_to_its_host_alone_and_cookies_to_none(
+    site: Any, other_site: Any, kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "example.org=other 127.0.0.1=sesame==")
+    cookie = {"Content-Type": "text/html", "Set-Cookie": "session=1; Path=/"}
+    site.add_page("/", f"{other_site.url}/x", "/away", headers=cookie)
     site.add("/away", status=302, headers={"Location": f"{other_site.url}/x"})
     kept.take(web(site))
-    assert {headers["Authorization"] for _, headers in site.asked} == {"Bearer abc=="}
+    assert {headers["Authorization"] for _, headers in site.asked} == {"Bearer sesame=="}
+    assert not [headers for _, headers in site.asked if "Cookie" in headers]
     assert other_site.asked == []
-    assert "abc" not in repr((kept.items, kept.verdicts, kept.known))
+    assert "sesame" not in repr((kept.items, kept.verdicts, kept.known))
     monkeypatch.setenv("OPENBOOK_WEB_TOKEN", "example.org=other")
     site.asked.clear()
     kept.take(web(site))
@@ -390,13 +379,6 @@ def test_a_token_goes_to_its_host_alone(site: Any, other_site: Any, kept: Any, m
         with pytest.raises(SourceError, match="must be HOST=TOKEN") as error:
             kept.take(web(site))
         assert "sesam" not in str(error.value)
-
-
-def test_cookies_are_not_kept(site: Any, kept: Any) -> None:
-    site.add_page("/", "/a", headers={"Content-Type": "text/html", "Set-Cookie": "session=1; Path=/"})
-    site.add_page("/a")
-    kept.take(web(site))
-    assert not [headers for _, headers in site.asked if "Cookie" in headers]
 
 
 def test_a_host_that_moves_from_a_public_to_a_private_address_is_refused(
