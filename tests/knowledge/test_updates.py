@@ -154,7 +154,7 @@ def test_a_bad_file_has_a_verdict_until_it_is_good_or_gone(library: Library) -> 
 def test_an_unchanged_file_that_the_machine_refused_is_tried_again(library: Library) -> None:
     found, base = list(discover([library.docs])), library.base
     (library.docs / "a.txt").unlink()
-    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}, ()).add(FileBatch(found)), 1.0)
+    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}, []).add(FileBatch(found)), 1.0)
     (failed,) = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
     assert (Path(failed.path).name, failed.reason) == ("a.txt", "does not exist")
     assert failed.path not in taken.tried
