@@ -130,7 +130,7 @@ class Bench:
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  without it Ray's workers give way to all others
         self._start(work, stack)
         with closing(KnowledgeBase.ensure(work / "one machine", HashEmbedder().identity)) as base:
-            sync(base, self.docs, HashEmbedder())
+            sync(base, self.docs, HashEmbedder(), options=RunOptions(ocr="none"))  # which takes seconds a page
             self.expected = rows_digest(base), found_in(base)
         self.commit_s = self._time_of_commit()
 
@@ -187,7 +187,7 @@ class Bench:
         self, base: KnowledgeBase, progress: StagedProgress = lambda *_: None, workers: Workers | None = None
     ) -> None:
         parsers: OpenParsers = workers.parsers if workers else lambda limits, ocr: nullcontext(self.parsers)
-        options = RunOptions(Limits(timeout_s=5.0), parsers=parsers, progress=progress)
+        options = RunOptions(Limits(timeout_s=5.0), ocr="none", parsers=parsers, progress=progress)
         sync(base, self.docs, workers.embedder if workers else HashEmbedder(), options=options)
 
     def finish(self, name: str, place: DatabaseUrl) -> None:
@@ -402,7 +402,7 @@ connect(address)
 try:
     with Workers(HashEmbedder()) as workers:
         base = KnowledgeBase.open(DatabaseUrl(kb))
-        sync(base, Path(docs), workers.embedder, options=RunOptions(parsers=workers.parsers, progress=progress))
+        sync(base, Path(docs), workers.embedder, options=RunOptions(ocr="none", parsers=workers.parsers, progress=progress))
 except KeyboardInterrupt:
     sys.exit(130)
 finally:

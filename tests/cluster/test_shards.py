@@ -290,6 +290,8 @@ def test_actors_say_the_same_though_they_are_killed(
     monkeypatch.setattr(shards_module, "TIMEOUT_S", 900.0)  # a busy machine starts processes slowly
     actors = RayShards(real.folder)
     assert actors.count == 2  # the CPUs of that session
+    asked = ("search", QUESTIONS[0], "--kb", real.folder, "--json")
+    assert out.ok(*asked, "--cluster", "auto") == out.ok(*asked)  # before Ray prints that an actor died
     expected = said(real, None, QUESTIONS[:1])
     for number, is_ended in enumerate([False, True]):
         ray_module().kill(actors.actors[number], no_restart=is_ended)
@@ -298,6 +300,4 @@ def test_actors_say_the_same_though_they_are_killed(
     assert [each._actor_id for each in again.actors] == [each._actor_id for each in actors.actors]
     with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
         ShardedSearch(actors).view("0" * 32, 1, ids())
-    asked = ("search", QUESTIONS[0], "--kb", real.folder, "--json")
-    assert out.ok(*asked, "--cluster", "auto") == out.ok(*asked)
     actors.close()
