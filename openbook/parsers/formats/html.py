@@ -253,12 +253,8 @@ class _PageTarget:
         """Write the cells of a row on one line, or as blocks if they are page layout."""
         out, cells = table.outer, table.row
         self._out, table.row = out, []
-        texts = [cell for cell, _, _ in cells]
-        if any(
-            each.headings or each.length > _MAX_CELL_CHARS or each.text.count("\n") > _MAX_LINES_IN_CELL
-            for each in texts
-        ):
-            for cell in texts:
+        if any(_lays_out(cell) for cell, _, _ in cells):
+            for cell, _, _ in cells:
                 if cell.length:
                     out.need(2)
                     out.put_marked(cell.text, cell.headings)
@@ -277,6 +273,10 @@ class _PageTarget:
             self._break(1)
             self._put(line)
             self._break(1)
+
+
+def _lays_out(cell: Text) -> bool:
+    return bool(cell.headings) or cell.length > _MAX_CELL_CHARS or cell.text.count("\n") > _MAX_LINES_IN_CELL
 
 
 def _repeat(table: _Table, row: list[str]) -> None:
