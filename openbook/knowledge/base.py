@@ -20,7 +20,7 @@ from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, Unk
 from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
-from openbook.knowledge.cite.passages import documents_holding, hits_of, passage_of_id, passages_in, windows_around
+from openbook.knowledge.cite.passages import as_passages, documents_holding, hits_of, passage_of_id, windows_around
 from openbook.knowledge.index.cache import IndexCache
 from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
@@ -107,9 +107,7 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing knowledge base, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another
-        embedder.
-        """
+        """Open one, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another embedder."""
         store = store_of(place)
         meta = store.open()
         if missing := {"id", "embedder"} - set(meta):
@@ -184,10 +182,7 @@ class KnowledgeBase:
             return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage as held by the document `prefer`, or else by the first one in `scope`; None if there is none.
-
-        Documents outside the scope add nothing to it, not even their names.
-        """
+        """The passage as held by the document `prefer`, or else the first in `scope`; None without one. Others add nothing, not even their names."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
@@ -199,7 +194,7 @@ class KnowledgeBase:
                 return []
             of_version = condition(None, self.kept_version(version))
             labels = documents_holding(connection, {stored.id}, of_version)[stored.id][document]
-            return passages_in(connection, stored, {document: labels})
+            return as_passages(stored, integrity.passages(connection, stored), {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text of a document, in which spans count, or None."""
@@ -209,18 +204,15 @@ class KnowledgeBase:
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
         with self.snapshot() as connection:
             of_version = condition(None, self.kept_version(version))
-            rows = integrity.documents(
-                connection, f"d.path = :path AND {of_version.sql}", {"path": document, **of_version.values}
-            )
+            values = {"path": document, **of_version.values}
+            rows = integrity.documents(connection, f"d.path = :path AND {of_version.sql}", values)
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def spans(self, of: StoredContent) -> list[PassageSpan]:
-        """The spans of a text's passages, in order."""
         with self.snapshot() as connection:
             return [row.span for row in integrity.passages(connection, of)]
 
     def content_keys(self, media_type: str) -> list[str]:
-        """The keys of all contents of that type, in any version."""
         with self.snapshot() as connection:
             sql = "SELECT key FROM contents WHERE media_type = :media_type"
             return [key for (key,) in connection.execute(sql, {"media_type": media_type})]
@@ -228,10 +220,7 @@ class KnowledgeBase:
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
     ) -> list[str]:
-        """Paths in `scope` (default: the newest version, all labels), sorted.
-
-        `newest_first`: the last added or changed come first. `after`: only paths that sort after it.
-        """
+        """Sorted paths in `scope` (default: the newest version, all labels), or the last changed ones first; only those that sort after `after`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
             order = "d.added_in DESC, d.path" if newest_first else "d.path"
@@ -243,10 +232,8 @@ class KnowledgeBase:
     def is_empty(self, version: int | None = None) -> bool:
         with self.snapshot() as connection:
             seen = condition(None, self.kept_version(version))
-            return (
-                connection.execute(f"SELECT 1 FROM documents d WHERE {seen.sql} LIMIT 1", seen.values).fetchone()
-                is None
-            )
+            sql = f"SELECT 1 FROM documents d WHERE {seen.sql} LIMIT 1"
+            return connection.execute(sql, seen.values).fetchone() is None
 
     def holds(self, document: str, scope: Scope) -> bool:
         with self.snapshot() as connection:
@@ -276,13 +263,11 @@ class KnowledgeBase:
             return info_of(connection, integrity.documents(connection, sql, values), version, scope.labels)
 
     def labels(self) -> dict[str, list[str]]:
-        """The access labels of labeled documents, by path."""
         with self.snapshot() as connection:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
-        """True if a caller with these labels may see every document."""
         with self.snapshot() as connection:
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
@@ -408,10 +393,7 @@ class KnowledgeBase:
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `in_scope` for shard `number` of `shards`: see `SegmentSet.shard`.
-
-        Raises StaleView when one was deleted meanwhile.
-        """
+        """The rows of shard `number` of `shards`: see `SegmentSet.shard`. Raises StaleView when a content was deleted meanwhile."""
         with self.snapshot() as connection:
             self._check_embedder_is_still(schema.meta(connection))
             known = connection.execute("SELECT id FROM contents")
@@ -447,6 +429,5 @@ def _sizing(text: str, store: Store) -> Sizing:
 
 
 def _embedder_identity(text: str, store: Store) -> EmbedderIdentity:
-    return decode(
-        text, EmbedderIdentity, f"The knowledge base in {store} is damaged: its embedder", KnowledgeBaseInvalid
-    )
+    where = f"The knowledge base in {store} is damaged: its embedder"
+    return decode(text, EmbedderIdentity, where, KnowledgeBaseInvalid)

@@ -1,7 +1,4 @@
-"""Find documents by name, search their texts for exact words, read and compare them: without a model and without an index.
-
-Documents outside the scope do not exist for these functions.
-"""
+"""Find documents by name, search texts for exact words, read and compare them, without model and index. What a scope leaves out is not there."""
 
 from __future__ import annotations
 
@@ -98,12 +95,9 @@ def find(base: KnowledgeBase, scope: Scope, name: str) -> list[str]:
         raise QuestionError(f"The name has {len(name):,} characters; the limit is {MAX_PATTERN_CHARS}.")
     if "*" not in wanted and "?" not in wanted:
         return [path for path in base.documents(scope) if wanted in path.casefold()]
-    matches = re.compile(fnmatch.translate(wanted)).match
-    return [
-        path
-        for path in base.documents(scope)
-        if matches(path.casefold()) or matches(path.casefold().rpartition("/")[2])
-    ]
+    fits = re.compile(fnmatch.translate(wanted)).match
+    folded = ((path, path.casefold()) for path in base.documents(scope))
+    return [path for path, name in folded if fits(name) or fits(name.rpartition("/")[2])]
 
 
 def entries(base: KnowledgeBase, scope: Scope, folder: str = "") -> list[Entry]:

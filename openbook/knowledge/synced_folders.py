@@ -22,7 +22,6 @@ SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 
 
 def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
-    """The synced folders and sources that are remembered."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     found = [SyncedFolder.from_json(text) for (text,) in rows]
     return [replace(each, folder=mirror_folder(base.folder, each.address)) if each.address else each for each in found]
@@ -66,10 +65,7 @@ def all_to_sync(base: KnowledgeBase, ocr: str = "") -> list[SyncedFolder]:
 
 
 def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
-    """Stop syncing a folder or source unless it is named; its documents stay. What was fetched is deleted.
-
-    Raises KnowledgeError if it was not synced, or stands in `sources.toml`.
-    """
+    """Stop syncing it; documents stay, what was fetched is deleted. Raises KnowledgeError if it was not synced, or stands in `sources.toml`."""
     name = without_revision(str(folder)) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
     if any(without_revision(each.address) == name for each in declared_sources(base.folder)):
         raise KnowledgeError(f"{name} stands in sources.toml. Delete its entry there first.")

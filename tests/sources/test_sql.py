@@ -10,7 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from openbook.core.errors import ConfigError, SourceError
+from openbook.core.errors import SourceError
 from openbook.parsers import parse_bytes
 from openbook.sources import Item, sql
 from openbook.sources.registry import open_source
@@ -56,7 +56,7 @@ def items_of(source: SqlSource) -> list[Item]:
 
 
 def test_a_row_is_a_document(database: tuple[str, Callable[..., object]]) -> None:
-    url, run = database
+    url, _ = database
     north, south = items_of(SqlSource(url, QUERY, text="body", title="title"))
     assert [each.name.rpartition("/piers/")[2] for each in (north, south)] == ["1", "2"]
     assert north.name.startswith(f"{url.partition(':')[0]}://")
@@ -69,10 +69,6 @@ def test_a_row_is_a_document(database: tuple[str, Callable[..., object]]) -> Non
     assert "body: It has 42 lights." in text
     assert whole.name.endswith("/all%20piers/1")
     assert whole.metadata["title"] == "North pier"
-    run("UPDATE piers SET lights = 43 WHERE id = 1")
-    changed, same = items_of(SqlSource(url, QUERY, text="body", title="title"))
-    assert changed.fingerprint != north.fingerprint
-    assert same.fingerprint == south.fingerprint
 
 
 def test_the_laws_of_sources(tmp_path: Path) -> None:
@@ -194,20 +190,3 @@ def test_lists_and_objects_of_postgresql(new_postgres_url: str) -> None:
     assert facts == [0.1, "nan", "1" + "0" * 30, "7"]
     assert "T" in str(item.metadata["seen"])
     assert item.name.endswith("/rows/1")
-
-
-def test_passwords_are_not_in_addresses_or_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("postgresql://ann:hunter2@h/db", "mysql://h/db?password=hunter2"):
-        with pytest.raises(SourceError, match="would be stored and shown") as caught:
-            open_source(url, {"query": QUERY})
-        assert "hunter2" not in str(caught.value)
-    for url in ("postgresql://h:port/db", "sqlite://", "postgresql://h"):
-        with pytest.raises(ConfigError, match="database"):
-            SqlSource(url, QUERY)
-    monkeypatch.setenv("OPENBOOK_SQL_PASSWORD", "hunter2")
-    for kind in ("postgresql", "mysql"):
-        with pytest.raises(SourceError, match=r"cannot be read: .*onnect") as refused:
-            items_of(SqlSource(f"{kind}://ann@127.0.0.1:1/db", QUERY))
-        assert "hunter2" not in str(refused.value)
-    with pytest.raises(SourceError, match="unable to open database file"):
-        items_of(SqlSource("sqlite:////nowhere/x.db", QUERY))

@@ -104,10 +104,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 def passage_of_id(
     connection: Connection, index_hints: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
-    """The passage or window of that id in the `seen` document `prefer`, or in the first path.
-
-    No other document adds anything, not even its name. `index_hints`: see `Store`.
-    """
+    """The passage or window of that id in the `seen` document `prefer`, or in the first path; no other adds anything. `index_hints`: see `Store`."""
     found: list[Passage] = []
     for hint in index_hints:
         found += _passages_of_id(connection, hint, name, seen)
@@ -164,16 +161,12 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
     return found
 
 
-def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
-    return _as_passages(stored, integrity.passages(connection, stored), holders)
-
-
-def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
+def as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
     return [_passage(StoredPassage(row, stored.title, stored.text[row.start : row.end]), holders) for row in rows]
 
 
 def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
-    return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
+    return replace(joined(as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:
@@ -192,18 +185,16 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
         numbers = {row.passage_id: number for number, row in enumerate(rows)}
         inside: dict[int, RankedPassage] = {}
         for each in located:
-            name = names.get(each.ranked.passage)
-            if name not in numbers:
+            if (first := names.get(each.ranked.passage)) not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
-            inside[numbers[name]] = each.ranked
+            inside[numbers[first]] = each.ranked
         for run in partition([row.span for row in rows]):
             if of_run := [each for number, each in inside.items() if number in run]:
                 # The score of its best passage, and a little more for each further found one.
                 score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
                 parts = rows[run.start : run.stop]
-                found.append(
-                    (score, window_id(parts[0].passage_id, len(parts)), stored, parts, located[0].holders, of_run)
-                )
+                name = window_id(parts[0].passage_id, len(parts))
+                found.append((score, name, stored, parts, located[0].holders, of_run))
     found.sort(key=lambda each: (-each[0], each[1]))
     return [_hit(_window(stored, parts, holders), score, of) for score, _, stored, parts, holders, of in found[:limit]]
 

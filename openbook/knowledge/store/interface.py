@@ -101,18 +101,13 @@ class Store(Protocol):
         """True if there is a knowledge base."""
 
     def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Make an empty knowledge base, whole or not at all, unless it exists. `meta`: see `schema.meta`.
-
-        Raises KnowledgeBaseInvalid where something else is in its place.
-        """
+        """Make an empty knowledge base, whole or not at all, unless it exists. Raises KnowledgeBaseInvalid where something else is."""
 
     def open(self) -> dict[str, str]:
         """Upgrade it to this format and read its `meta`. Raises KnowledgeBaseMissing."""
 
     def errors(self) -> AbstractContextManager[None]:
         """Turn errors of database and disk into OpenBook's."""
-
-    # --- connections and locks
 
     def connect(self, *, all_rows: bool = False) -> Reader:
         """A connection that only reads. With `all_rows`, it refuses a query from which row security would hide rows."""
@@ -138,10 +133,7 @@ class Store(Protocol):
         """
 
     def run_lock(self, connection: Connection, newest: int) -> AbstractContextManager[None]:
-        """Mark a run as alive until it ends in any way. Its contents have ids above `newest`.
-
-        The caller holds the write lock when this begins.
-        """
+        """Mark a run as alive until it ends in any way; its contents have ids above `newest`. Begins under the write lock."""
 
     def oldest_run(self, connection: Connection) -> int | None:
         """The least `newest` of living runs, if any. The caller holds the write lock."""
@@ -149,15 +141,11 @@ class Store(Protocol):
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         """The lock for writing to `folder`, besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
-    # --- integrity
-
     def check_tables(self, connection: Connection, base_id: str) -> None:
         """Compare versions, documents and labels with their digests."""
 
     def problems(self, connection: Connection, base_id: str) -> Sequence[Iterator[str]]:
         """Problems of the database, a phrase each, in separately readable parts."""
-
-    # --- deleting for good
 
     def finish_writing(self, connection: Connection) -> None:
         """Finish as a writer must before it closes."""
