@@ -51,43 +51,6 @@ def store(run: Out, own_home: Path, tmp_path: Path) -> QuestionStore:
     return QuestionStore(Settings(own_home), base.id)
 
 
-def test_questions_are_saved_listed_and_removed(run: Out, own_home: Path) -> None:
-    assert "no standing questions" in run.ok("list")
-    run.refused(2, "openbook questions add", "watch", "--once")
-    name = run.ok("add", NIGHT, "--where", "title != 'x'").strip()
-    run.refused(2, "no word", "add", "?")
-    run.refused(2, "label", "add", NIGHT, "--label", "a b")
-    (listed,) = run.json("list")["questions"]
-    assert (listed["id"], listed["state"], listed["where"]) == (name, "new", "title != 'x'")
-    run.refused(2, f"Did you mean {name!r}?", "remove", name[:6])
-    run.ok("remove", name)
-    assert run.json("list") == {"questions": []}
-    (path,) = (own_home / "questions").glob("*.json")
-    path.write_text("{")
-    for words in (["list"], ["add", NIGHT], ["remove", "x"], ["watch", "--once"]):
-        run.refused(5, "not a valid file of standing questions", *words)
-
-
-def test_watch_once_exits_with_1_and_shows_the_change_if_an_answer_changed(run: Out, tmp_path: Path) -> None:
-    run.ok("add", NIGHT)
-    assert run("watch", "--once") == (0, "", "")
-    assert SIGNS in run.ok("list")
-    write(tmp_path, LATER)
-    code, stdout, stderr = run("watch", "--once")
-    assert (code, stderr) == (1, "")
-    (change,) = run.json("list")["questions"][0]["changes"]
-    for line in (
-        f"before: {SIGNS}",
-        f"after:  {LATER}",
-        "Night shift requests are signed by the [-head of unit.-]{+new director.+}\n",
-        f"documents: {tmp_path}/docs/night.txt",
-        f"receipts: {change['before']['receipt']} {change['after']['receipt']}",
-    ):
-        assert line in stdout
-    assert run("watch", "--once") == (0, "", "")
-    assert "until version 1: Night shift" in run.ok("list")
-
-
 def test_a_change_in_json_has_receipts_that_can_be_replayed(run: Out, tmp_path: Path) -> None:
     run.ok("add", NIGHT)
     run.ok("watch", "--once")
@@ -145,12 +108,6 @@ def test_watch_does_not_ask_what_another_check_is_asking(
     run.ok("add", NIGHT)
     with store.checking("command-line"):
         run.refused(5, "Another process is asking", "watch", "--once")
-
-
-@pytest.mark.parametrize("url", ["", "ftp://me:geheim@host/x", "file:///x", "https://", "http:// host", "host/x"])
-def test_a_webhook_must_be_an_http_address(url: str, run: Out) -> None:
-    code, stdout, stderr = run("watch", "--webhook", url)
-    assert (code, stdout, "begins with http:// or https://" in stderr, "geheim" in stderr) == (2, "", True, False)
 
 
 class Hook(HTTPServer):

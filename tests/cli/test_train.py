@@ -263,11 +263,6 @@ def test_without_pytorch_it_says_what_to_install(
     out.refused(2, "pip install 'openbook[train]'", "train", recipe)
 
 
-def test_missing_runs_are_reported(home: Path, out: Out) -> None:
-    assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
-    out.refused(6, "There is none yet", "runs", "show", "tiny")
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
