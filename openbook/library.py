@@ -499,7 +499,7 @@ class Library(View):
     def reembed(self, embedder: str, *, progress: StagedProgress = _silent) -> tuple[int, int] | None:
         """Embed all passages again with the named embedder. Returns (new version, texts embedded); None if nothing changed."""
         from openbook.answers.opening import open_embedder
-        from openbook.knowledge.embedder_change import reembed
+        from openbook.knowledge.updates import reembed
 
         self._check_may_change()
         base, resources = self.base, self.resources

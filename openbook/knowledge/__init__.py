@@ -13,7 +13,7 @@ Four rooms, each of which imports only those above it:
 Above them:
 
 * `base`        `KnowledgeBase`: everything that reads; start reading here
-* `updates`     `add`, `sync`, `remove`, of `synced_folders` too;  `embedder_change`;  `versions`: list, compare, tag, restore, prune
+* `updates`     `add`, `sync`, `remove`, of `synced_folders` too, `reembed`;  `versions`: list, compare, tag, restore, prune
 * `documents`   outlines, histories, examples, files that were not read;  `word_diff`: which words changed
 * `check`       verification;  `erasure`: purging and its proof, with `byte_search` (outside the folder: `openbook.proofs.purge`)
 * `docs_cache`  knowledge bases for `--docs`

@@ -209,18 +209,15 @@ class KnowledgeBase:
     def content(self, document: str, version: int | None = None) -> StoredContent | None:
         with self.snapshot() as connection:
             of_version = condition(None, self.kept_version(version))
-            rows = integrity.documents(
-                connection, f"d.path = :path AND {of_version.sql}", {"path": document, **of_version.values}
-            )
+            values = {"path": document, **of_version.values}
+            rows = integrity.documents(connection, f"d.path = :path AND {of_version.sql}", values)
             return integrity.content(connection, rows[0].content_id) if rows else None
 
     def spans(self, of: StoredContent) -> list[PassageSpan]:
-        """The spans of a text's passages, in order."""
         with self.snapshot() as connection:
             return [row.span for row in integrity.passages(connection, of)]
 
     def content_keys(self, media_type: str) -> list[str]:
-        """The keys of all contents of that type, in any version."""
         with self.snapshot() as connection:
             sql = "SELECT key FROM contents WHERE media_type = :media_type"
             return [key for (key,) in connection.execute(sql, {"media_type": media_type})]
@@ -243,10 +240,8 @@ class KnowledgeBase:
     def is_empty(self, version: int | None = None) -> bool:
         with self.snapshot() as connection:
             seen = condition(None, self.kept_version(version))
-            return (
-                connection.execute(f"SELECT 1 FROM documents d WHERE {seen.sql} LIMIT 1", seen.values).fetchone()
-                is None
-            )
+            sql = f"SELECT 1 FROM documents d WHERE {seen.sql} LIMIT 1"
+            return connection.execute(sql, seen.values).fetchone() is None
 
     def holds(self, document: str, scope: Scope) -> bool:
         with self.snapshot() as connection:
@@ -260,13 +255,6 @@ class KnowledgeBase:
             seen = condition(scope, self.kept_version(scope.as_of))
             (count,) = connection.execute(f"SELECT count(*) FROM documents d WHERE {seen.sql}", seen.values).fetchone()
             return int(count)
-
-    def source_bytes(self, scope: Scope) -> int:
-        """The size of the files of all documents in `scope`."""
-        with self.snapshot() as connection:
-            seen = condition(scope, self.kept_version(scope.as_of))
-            sql = f"SELECT CAST(coalesce(sum(d.bytes), 0) AS BIGINT) FROM documents d WHERE {seen.sql}"
-            return int(connection.execute(sql, seen.values).fetchone()[0])
 
     def document_info(
         self, documents: Iterable[str] | None, scope: Scope, *, after: str = "", limit: int | None = None
@@ -283,13 +271,11 @@ class KnowledgeBase:
             return info_of(connection, integrity.documents(connection, sql, values), version, scope.labels)
 
     def labels(self) -> dict[str, list[str]]:
-        """The access labels of labeled documents, by path."""
         with self.snapshot() as connection:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
-        """True if a caller with these labels may see every document."""
         with self.snapshot() as connection:
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in connection.execute(sql)} <= labels
@@ -454,6 +440,5 @@ def _sizing(text: str, store: Store) -> Sizing:
 
 
 def _embedder_identity(text: str, store: Store) -> EmbedderIdentity:
-    return decode(
-        text, EmbedderIdentity, f"The knowledge base in {store} is damaged: its embedder", KnowledgeBaseInvalid
-    )
+    where = f"The knowledge base in {store} is damaged: its embedder"
+    return decode(text, EmbedderIdentity, where, KnowledgeBaseInvalid)

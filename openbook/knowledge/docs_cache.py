@@ -47,13 +47,12 @@ def for_documents(
         with schema.database_errors(derived), DerivedFolder(derived).writing(options.lock_timeout_s) as may_write:
             if not may_write:
                 raise KnowledgeBaseBusy(f"A purge is under way in {derived}. Run this again when it is done.")
-            base = KnowledgeBase.ensure(
-                folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
-            )
+            wait_s = options.lock_timeout_s
+            base = KnowledgeBase.ensure(folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=wait_s)
             made_from = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
-            _borrow_embeddings(base, made_from, options.lock_timeout_s)
+            _borrow_embeddings(base, made_from, wait_s)
             report = updates.add(base, paths, embedder, options)
-            with base.writing(options.lock_timeout_s) as connection:  # vectors of texts that are not in these files
+            with base.writing(wait_s) as connection:  # vectors of texts that are not in these files
                 connection.execute(f"DELETE FROM embeddings WHERE embedding_key IN {schema.UNUSED_VECTORS}")
             if key == _key(paths, embedder.identity, options, sizing):
                 (folder / _MARK).write_text(made_from, encoding="utf-8", errors="surrogateescape")
@@ -107,17 +106,13 @@ def _fingerprint(path: Path, max_file_bytes: int) -> str:
 
 def _borrow_embeddings(base: KnowledgeBase, made_from: str, lock_timeout_s: float) -> None:
     """Save time: copy vectors from the last used knowledge base of the same paths and embedder."""
-    others = [
-        folder for folder in _by_use(base.folder.parent) if folder != base.folder and _made_from(folder) == made_from
-    ]
+    others = [each for each in _by_use(base.folder.parent) if each != base.folder and _made_from(each) == made_from]
     with suppress(OpenBookError):
         for other in others[-1:]:
             with base.writing(lock_timeout_s) as connection:
                 connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
-                connection.execute(
-                    "INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings "
-                    "WHERE digest = row_digest(embedding_key, vector)"
-                )
+                whole = "SELECT * FROM other.embeddings WHERE digest = row_digest(embedding_key, vector)"
+                connection.execute(f"INSERT OR IGNORE INTO main.embeddings {whole}")
                 connection.execute("DETACH DATABASE other")
 
 

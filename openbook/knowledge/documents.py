@@ -27,9 +27,6 @@ _PASSAGES = 64  # at the beginning of each
 _HEADING_WORDS = range(2, 11)
 
 
-# --- the outline of a text --------------------------------------------------------------------------------------------
-
-
 def page_starts(spans: Sequence[PassageSpan]) -> list[tuple[int, int]]:
     """(page number, its offset in the text) for each page with text, in order."""
     begins: dict[int, int] = {}
@@ -59,9 +56,6 @@ def headings_between(text: str, spans: Sequence[PassageSpan], start: int, end: i
     return [each for each in found if start <= each.start < end]
 
 
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
 Change: TypeAlias = Literal["added", "changed", "removed", "metadata"]
 
 
@@ -79,10 +73,8 @@ def document_history(base: KnowledgeBase, path: str, labels: frozenset[str]) -> 
     """The changes of a document between kept versions that a caller with these labels may see, newest first."""
     with base.snapshot() as connection:
         shown = visible_to(labels, in_any_version=True)
-        values = {
-            "path": path.encode(errors="replace").decode(),
-            **shown.values,
-        }  # lone surrogates cannot be looked for
+        name = path.encode(errors="replace").decode()  # lone surrogates cannot be looked for
+        values = {"path": name, **shown.values}
         rows = integrity.documents(connection, f"d.path = :path AND {shown.sql} ORDER BY d.added_in", values)
         sizes = connection.execute(
             f"SELECT content_id, max(end_char) FROM passages WHERE content_id IN {IDS} GROUP BY content_id",
@@ -106,9 +98,6 @@ def document_history(base: KnowledgeBase, path: str, labels: frozenset[str]) -> 
                 found.append(DocumentChange(version, created_at, change, characters.get(now.content_id, 0)))
         before = now
     return found[::-1]
-
-
-# --- what to ask ------------------------------------------------------------------------------------------------------
 
 
 def examples(base: KnowledgeBase, scope: Scope, limit: int) -> list[tuple[str, str]]:
@@ -143,9 +132,6 @@ def _spread(pairs: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]
     return [pairs[number * len(pairs) // most] for number in range(most)] if len(pairs) > most else list(pairs)
 
 
-# --- files that are no documents --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class RefusedFile:
     """A file that is not in the knowledge base, or only with an older text."""
@@ -170,7 +156,6 @@ def refused_files(base: KnowledgeBase, labels: frozenset[str]) -> list[RefusedFi
 
 
 def may_see(base: KnowledgeBase | None, receipt: Receipt, labels: Collection[str]) -> bool:
-    """True if these labels open every document that the receipt names."""
     documents = {passage.document for passage in receipt.passages}
     return not documents or (base is not None and sees(base, documents, receipt.knowledge_base_version, labels))
 

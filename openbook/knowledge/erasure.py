@@ -148,11 +148,9 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
 
 def _contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """Every content that these paths ever had, and all with the same text."""
-    held = (
-        "SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id "
-        "WHERE d.path IN (SELECT value FROM json_each(?))"
-    )
-    rows = connection.execute(f"SELECT id FROM contents WHERE text IN ({held})", (json.dumps(sorted(paths)),))
+    held = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
+    sql = f"SELECT id FROM contents WHERE text IN (SELECT text FROM contents WHERE id IN ({held}))"
+    rows = connection.execute(sql, (json.dumps(sorted(paths)),))
     return {content for (content,) in rows}
 
 

@@ -98,12 +98,9 @@ def find(base: KnowledgeBase, scope: Scope, name: str) -> list[str]:
         raise QuestionError(f"The name has {len(name):,} characters; the limit is {MAX_PATTERN_CHARS}.")
     if "*" not in wanted and "?" not in wanted:
         return [path for path in base.documents(scope) if wanted in path.casefold()]
-    matches = re.compile(fnmatch.translate(wanted)).match
-    return [
-        path
-        for path in base.documents(scope)
-        if matches(path.casefold()) or matches(path.casefold().rpartition("/")[2])
-    ]
+    fits = re.compile(fnmatch.translate(wanted)).match
+    folded = ((path, path.casefold()) for path in base.documents(scope))
+    return [path for path, name in folded if fits(name) or fits(name.rpartition("/")[2])]
 
 
 def entries(base: KnowledgeBase, scope: Scope, folder: str = "") -> list[Entry]:

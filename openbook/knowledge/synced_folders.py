@@ -22,7 +22,6 @@ SOURCES_FILE = "sources.toml"  # in the folder of a knowledge base
 
 
 def synced_folders(base: KnowledgeBase) -> list[SyncedFolder]:
-    """The synced folders and sources that are remembered."""
     rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder")
     found = [SyncedFolder.from_json(text) for (text,) in rows]
     return [replace(each, folder=mirror_folder(base.folder, each.address)) if each.address else each for each in found]

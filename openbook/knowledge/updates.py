@@ -1,4 +1,4 @@
-"""Changes to a knowledge base: `add` files, `sync` folders, `remove` documents. Each makes one version.
+"""Changes to a knowledge base: `add` files, `sync` folders, `remove` documents, `reembed` all. Each makes one version.
 
 Every run finds, ingests, embeds, commits, and refreshes the indexes. The last version survives interruption.
 """
@@ -14,19 +14,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 from openbook.core.errors import ConfigError, KnowledgeError, OpenBookError, SourceError
+from openbook.core.parallel import StagedProgress
 from openbook.core.records import Embedder, Verdict
-from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.base import KnowledgeBase, embedder_json
+from openbook.knowledge.index.cache import kept_contents
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, LiveDocument, RunOptions, by_source, live_documents
 from openbook.knowledge.ingest.discovery import FoundFile, Rules, SyncedFolder, check_exists, discover
 from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.fetch import FetchResult, fetch
-from openbook.knowledge.ingest.long_run import LongRun, in_slices
+from openbook.knowledge.ingest.long_run import TABLE, LongRun, in_slices
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.identities import Change, RunChanges, follow_renames, identities, waiting_names
 from openbook.knowledge.store.interface import Connection, Writer
 from openbook.knowledge.store.names import display_path, resolve
-from openbook.knowledge.store.schema import IDS
-from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
+from openbook.knowledge.store.schema import IDS, NEXT_TABLE
+from openbook.knowledge.store.version_rows import add_version, apply_retention, now, version_transaction, write_version
+from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.knowledge.synced_folders import folder_labels, synced_folders
 from openbook.parsers.files import is_image_refusal
 from openbook.parsers.ocr import ocr_engine
@@ -163,7 +166,6 @@ def _check_not_emptied(batch: FileBatch, wanted: SyncedFolder, live: LiveDocumen
 
 
 def _origins(live: LiveDocuments) -> dict[str, str]:
-    """The source of each document that a sync fetched."""
     return {path: str(json.loads(row.metadata).get("source", "")) for path, row in live.items() if is_address(path)}
 
 
@@ -191,11 +193,8 @@ def _of_source(
         elif each.path.exists():  # else purged meanwhile
             found.append(each)
             origins[name] = address
-    refused = [
-        each.reason
-        for each in fetched.found
-        if isinstance(each, Verdict) and (each.path, each.outcome) == (address, "failed")
-    ]
+    verdicts = (each for each in fetched.found if isinstance(each, Verdict))
+    refused = [each.reason for each in verdicts if (each.path, each.outcome) == (address, "failed")]
     if refused and not any(isinstance(each, FoundFile) for each in found):
         raise SourceError(f"{address} cannot be read: {refused[0]}.")
     names = frozenset(name for name, owner in origins.items() if owner == address)
@@ -220,6 +219,49 @@ def forget_verdicts(base: KnowledgeBase, paths: Iterable[str]) -> int:
     with base.writing() as connection, schema.transaction(connection), connection.changing(()):
         connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in paths])
     return base.version
+
+
+def reembed(
+    base: KnowledgeBase, embedder: Embedder, *, progress: StagedProgress = lambda stage, done, total: None
+) -> tuple[int, int]:
+    """Change the embedder. Returns (new version, texts embedded now).
+
+    Search uses the old vectors until one transaction switches to the complete new ones; others may write meanwhile. An interrupted call is
+    resumed with the same embedder. Open `base` again afterwards.
+    """
+    identity = embedder_json(embedder.identity)
+
+    def is_ours(connection: Writer) -> bool:
+        """True if the table of new vectors is for this run: purges and other embedders' runs drop it."""
+        return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
+
+    def work(run: LongRun) -> tuple[int, int]:
+        with run.slice() as connection, schema.transaction(connection):
+            if not is_ours(connection):
+                connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
+            connection.make_embeddings(NEXT_TABLE)
+            schema.remember(connection, reembedding=identity)
+        contents = kept_contents(run.connection).tolist()
+        run.table, run.is_ours = NEXT_TABLE, is_ours
+        embedded = embed_missing(run, contents, embedder, progress, None)
+        with run.commit(contents) as connection:
+            connection.durable(True)
+            with schema.transaction(connection), connection.changing(()):
+                version = schema.newest_version(connection) + 1
+                # Row by row, so that readers of the state before see the old ones.
+                connection.execute(f"DELETE FROM {TABLE}")
+                connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
+                connection.execute(f"DROP TABLE {NEXT_TABLE}")
+                schema.remember(connection, embedder=identity, reembedding=None)
+                add_version(connection, version, f"embedded again by {embedder.identity.name}")
+        return version, embedded
+
+    version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
+    changed = KnowledgeBase.open(base.store.place, embedder.identity)
+    with changed.writing() as connection:
+        changed.indexes.refresh(connection)
+    changed.close()
+    return version, embedded
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -277,10 +319,9 @@ def _open_copies(connection: Connection, contents: Collection[int]) -> tuple[str
     """Unlabeled documents with the text of a labeled one, if that text is in `contents`."""
     # The same text may have been stored for several callers. A passage's id names its whole text and its place in it.
     same = "SELECT q.content_id FROM passages p JOIN passages q USING (passage_id) WHERE p.start_char = 0 AND p.content_id IN"
-    closed = (
-        f"SELECT content_id FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN ({same} {IDS})"
-    )
-    sql = f"SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN ({same} ({closed})) ORDER BY path"
+    live = "FROM documents WHERE removed_in IS NULL AND"
+    closed = f"SELECT content_id {live} labels <> '[]' AND content_id IN ({same} {IDS})"
+    sql = f"SELECT path {live} labels = '[]' AND content_id IN ({same} ({closed})) ORDER BY path"
     return tuple(path for (path,) in connection.execute(sql, {"ids": json.dumps(sorted(contents))}))
 
 
@@ -350,11 +391,6 @@ def _write_verdicts(
     gone.update(each.name for each in synced)
     gone.update(verdict.path for verdict in verdicts)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])
-    connection.executemany(
-        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)",
-        [
-            (verdict.path, verdict.outcome, verdict.reason, now(), tried.get(verdict.path, ""))
-            for verdict in verdicts
-            if verdict.outcome in ("skipped", "failed")
-        ],
-    )
+    kept = (each for each in verdicts if each.outcome in ("skipped", "failed"))
+    rows = [(each.path, each.outcome, each.reason, now(), tried.get(each.path, "")) for each in kept]
+    connection.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", rows)

@@ -11,18 +11,10 @@ from datetime import UTC, datetime, timedelta
 from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeError, QuestionError, UnknownVersion, did_you_mean
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index.scope import Scope, condition, held_in
-from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.store import integrity, schema, version_rows
 from openbook.knowledge.store.identities import Change, identities, leave_names
 from openbook.knowledge.store.interface import Connection
-from openbook.knowledge.store.version_rows import (
-    PruneResult,
-    apply_retention,
-    keep_newest,
-    now,
-    version_ranges,
-    version_transaction,
-    write_version,
-)
+from openbook.knowledge.store.version_rows import apply_retention, now, version_transaction, write_version
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
@@ -60,9 +52,6 @@ class Difference:
     metadata_changed: tuple[str, ...]
     passages_added: tuple[PassageChange, ...]
     passages_removed: tuple[PassageChange, ...]
-
-
-# --- looking at them --------------------------------------------------------------------------------------------------
 
 
 def history(base: KnowledgeBase) -> list[Version]:
@@ -119,7 +108,7 @@ def _version_at(connection: Connection, text: str) -> int:
     after = next((version for version, _ in kept if version > found), found + 1)
     if after > found + 1:
         raise UnknownVersion(
-            f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. "
+            f"The version of {text} may be one of {version_rows.version_ranges(range(found + 1, after))}, which are not kept any more. "
             f"The last one before them is kept: version {found}."
         )
     return int(found)
@@ -250,19 +239,16 @@ def _union(lists: Iterable[str]) -> str:
     return json.dumps(sorted({each for text in lists for each in json.loads(text)}))
 
 
-# --- letting go -------------------------------------------------------------------------------------------------------
-
-
 def set_retention(base: KnowledgeBase, keep: int) -> None:
     with base.writing() as connection, schema.transaction(connection):
         schema.remember(connection, retention=json.dumps({"versions": keep}))
 
 
-def prune(base: KnowledgeBase, keep: int) -> PruneResult:
+def prune(base: KnowledgeBase, keep: int) -> version_rows.PruneResult:
     """Keep the `keep` newest versions and the tagged ones; delete the others, with their own texts and vectors."""
     if keep < 1:
         raise QuestionError(f"At least 1 version is kept, not {keep}.")
     with base.writing() as connection:
-        pruned = keep_newest(connection, keep)
+        pruned = version_rows.keep_newest(connection, keep)
         base.forget(connection)
         return pruned

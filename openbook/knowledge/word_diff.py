@@ -49,9 +49,7 @@ def word_diff(
     that are the same or added to `after`.
     """
     whole = _joined(_pieces(before, after))
-    shown = [
-        piece for number, each in enumerate(whole) for piece in _shortened(each, number, len(whole), context_chars)
-    ]
+    shown = [piece for at, each in enumerate(whole) for piece in _shortened(each, at, len(whole), context_chars)]
     return shown if max_chars is None else list(_bounded(shown, max_chars))
 
 

@@ -19,11 +19,11 @@ from openbook.core.errors import KnowledgeBaseDamaged
 from openbook.core.records import PassageReference
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, remove, sync
 from openbook.knowledge.check import check
-from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.ingest.embeddings import embed_missing
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store import integrity, schema
+from openbook.knowledge.updates import reembed
 from openbook.knowledge.versions import diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.proofs.replay import passage_of
 from openbook.testing import HashEmbedder
@@ -377,7 +377,7 @@ def test_a_text_that_was_damaged_is_not_embedded(folder: Path, embedder: HashEmb
         closing(KnowledgeBase.open(folder)) as base,
         pytest.raises(KnowledgeBaseDamaged, match="passage 2 of content 2"),
     ):
-        in_slices(base, lambda run: embed_missing(run, [1, 2, 3], embedder, lambda *_: None), 1.0)
+        in_slices(base, lambda run: embed_missing(run, [1, 2, 3], embedder, lambda *_: None, None), 1.0)
 
 
 def test_damaged_text_is_not_quoted_in_the_sentence(folder: Path, docs: Path) -> None:

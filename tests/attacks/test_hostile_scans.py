@@ -48,7 +48,7 @@ def test_a_hostile_scan_costs_itself_only(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(ocr, "best_engine", best_engine)
     (tmp_path / "a.pdf").write_bytes(HOSTILE[name])
     (tmp_path / "b.txt").write_text("Some text.")
-    with ParserPool(Limits(), workers=1) as parsers:
+    with ParserPool(Limits(timeout_s=600.0), workers=1) as parsers:
         first, second = (parsers.parse(tmp_path / file) for file in ("a.pdf", "b.txt"))
     assert isinstance(first, UnreadableFile)
     assert "no text" in str(first) or "memory" in str(first)

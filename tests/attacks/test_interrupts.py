@@ -8,17 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from openbook.cli import main, run
-from openbook.core.records import Embedder, Vectors
+from openbook.core.records import Embedder
 from openbook.knowledge import KnowledgeBase
-from openbook.testing import HashEmbedder
 from tests.conftest import MODEL_HOME, ROOT
+from tests.knowledge.conftest import Interrupted
 
 FILES = 20
 
@@ -71,7 +70,7 @@ def documents(kb: Path, embedder: Embedder) -> int:
     return count
 
 
-@pytest.mark.laws
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.usefixtures("embedder_reference")
 def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
@@ -92,22 +91,10 @@ def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
     assert {v["outcome"] for v in json.loads(done.stdout)["verdicts"]} <= {"added", "unchanged"}
 
 
-class Interrupting(HashEmbedder):
-    """Its first passages are interrupted by Ctrl-C."""
-
-    def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        if not self.embedded:
-            self.embedded = 1
-            signal.raise_signal(signal.SIGINT)
-        return super().embed_passages(texts)
-
-    embedded = 0
-
-
 def test_an_interrupted_command_leaves_a_whole_base_and_the_next_one_completes_it(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    embedder, kb = Interrupting(), tmp_path / "kb"
+    embedder, kb = Interrupted(lambda: signal.raise_signal(signal.SIGINT)), tmp_path / "kb"
     monkeypatch.setattr("openbook.answers.opening.open_embedder", lambda *_, **__: embedder)
     command, before = ["add", str(docs), "--kb", str(kb)], signal.getsignal(signal.SIGINT)
     try:

@@ -18,9 +18,9 @@ from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, Knowle
 from openbook.core.records import BEYOND_REACH
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, documents, purge, sync, versions
 from openbook.knowledge.check import check
-from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.store import schema
+from openbook.knowledge.updates import reembed
 from openbook.testing import HashEmbedder
 
 # The documents that each filter finds, by their sidecars.

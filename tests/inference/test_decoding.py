@@ -44,22 +44,17 @@ def test_sampling_follows_the_distribution_and_top_p_cuts_it() -> None:
     assert [counts[i] / 4000 for i in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
     tokens = {choose_token(LOGITS, Decoding(temperature=1.0, top_p=0.7), "r", step)[0] for step in range(300)}
     assert tokens == {0, 1}
-
-
-@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-5])
-def test_a_temperature_near_0_is_nearly_greedy(temperature: float) -> None:
-    assert choose_token(LOGITS[::-1], Decoding(temperature=temperature), "request", 0)[0] == 3
+    for nearly_greedy in (5e-324, 1e-300, 1e-5):
+        assert choose_token(LOGITS[::-1], Decoding(temperature=nearly_greedy), "request", 0)[0] == 3
 
 
 def test_chance_belongs_to_the_request_and_the_step() -> None:
-    one = request_digest("m", "p", Decoding(temperature=1.0, seed=1))
+    computations = [("m", "p", 1.0, 1), ("x", "p", 1.0, 1), ("m", "x", 1.0, 1), ("m", "p", 1.0, 2), ("m", "p", 0.9, 1)]
+    one, *others = (
+        request_digest(model, prompt, Decoding(temperature=temperature, seed=seed))
+        for model, prompt, temperature, seed in computations
+    )
     assert one == request_digest("m", "p", Decoding(temperature=1.0, seed=1))
-    others = [
-        request_digest("x", "p", Decoding(temperature=1.0, seed=1)),
-        request_digest("m", "x", Decoding(temperature=1.0, seed=1)),
-        request_digest("m", "p", Decoding(temperature=1.0, seed=2)),
-        request_digest("m", "p", Decoding(temperature=0.9, seed=1)),
-    ]
     assert len({one, *others}) == 5
     assert uniform(one, 0) != uniform(one, 1)
 
@@ -67,22 +62,6 @@ def test_chance_belongs_to_the_request_and_the_step() -> None:
 @given(st.text(), st.integers(0, 2**40))
 def test_uniform_is_in_the_half_open_unit_interval(request: str, step: int) -> None:
     assert 0.0 <= uniform(request, step) < 1.0
-
-
-@given(
-    st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40),
-    st.floats(0.01, 5),
-    st.floats(0.001, 1),
-    st.integers(0, 99),
-)
-def test_any_logits_give_a_token_that_has_mass(
-    values: list[float], temperature: float, top_p: float, step: int
-) -> None:
-    logits = np.array(values, dtype=np.float32)
-    token, log_prob = choose_token(logits, Decoding(temperature=temperature, top_p=top_p), "r", step)
-    assert 0 <= token < len(values)
-    assert log_prob == pytest.approx(float(log_softmax(logits)[token]))
-    assert np.exp(log_softmax(logits.astype(np.float64) / temperature))[token] > 0
 
 
 def by_stable_sort(logits: NDArray[np.float32], decoding: Decoding, request: str, step: int) -> tuple[int, float]:

@@ -34,6 +34,11 @@ def purge(folder: Path) -> None:
             delete(each)
 
 
+def keep(states: KVCache, number: int = 0) -> None:
+    """Put a state, as a request does that begins now."""
+    states.put(KEYS[number], state_of(number), states.purge_mark())
+
+
 def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.state"))
 
@@ -87,8 +92,8 @@ def test_a_changed_file_is_never_used(tmp_path_factory: pytest.TempPathFactory, 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no symbolic links")
 def test_a_swapped_file_and_a_link_are_never_used(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
-    for number in (0, 1):
-        states.put(KEYS[number], state_of(number), "")
+    keep(states)
+    keep(states, 1)
     first, second = (next(tmp_path.rglob(f"{key.hex()}.state")) for key in KEYS[:2])
     second.write_bytes(first.read_bytes())
     assert KVCache(tmp_path).get(KEYS[1]) is None
@@ -107,9 +112,12 @@ def test_memory_and_disk_are_bounded_and_evict_the_least_used(tmp_path: Path) ->
         os.utime(next(tmp_path.rglob(f"{key.hex()}.state")), (number, number))  # seconds are too coarse for this test
     assert states.get(KEYS[0]) is None
     assert states.get(KEYS[-1]) == state_of(len(KEYS) - 1)
-    nothing = KVCache(None, memory_bytes=0)
-    nothing.put(KEYS[0], state_of(0), "")
-    assert nothing.get(KEYS[0]) is None
+    # What is larger than the room on disk stays in memory; where there is no memory either, nothing does.
+    for number, (folder, room) in enumerate([(tmp_path / "small", 1 << 20), (None, 0)]):
+        small = KVCache(folder, memory_bytes=room, disk_bytes=500)
+        keep(small)
+        assert files(tmp_path / "small") == []
+        assert small.get(KEYS[0]) == (None if number else state_of(0))
 
 
 def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
@@ -118,13 +126,6 @@ def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
         states = several[number % 4]
         states.put(KEYS[number % 40], state_of(number), states.purge_mark())
         assert sum(path.stat().st_size for path in files(tmp_path)) <= 40_000 * (1 + 4 * 0.05)
-
-
-def test_a_state_larger_than_the_room_is_kept_in_memory_alone(tmp_path: Path) -> None:
-    states = KVCache(tmp_path, disk_bytes=500)
-    states.put(KEYS[0], state_of(0), "")
-    assert files(tmp_path) == []
-    assert states.get(KEYS[0]) == state_of(0)
 
 
 def test_every_process_forgets_states_from_before_a_purge(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_every_process_forgets_states_from_before_a_purge(tmp_path: Path) -> Non
 
 def test_a_process_without_a_budget_writes_nothing_and_forgets_too(tmp_path: Path) -> None:
     quiet = KVCache(tmp_path / "derived", disk_bytes=0)
-    quiet.put(KEYS[0], state_of(0), quiet.purge_mark())
+    keep(quiet)
     assert not (tmp_path / "derived").exists()
     purge(tmp_path / "derived")
     quiet.purge_mark()
@@ -163,26 +164,22 @@ def test_a_request_that_began_before_a_purge_keeps_nothing(tmp_path: Path) -> No
 def test_nothing_is_kept_while_the_mark_cannot_be_read(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     states = KVCache(tmp_path)
     damage(tmp_path / MARK)
-    states.put(KEYS[0], state_of(0), states.purge_mark())
+    keep(states)
     assert states.get(KEYS[0]) is None
     assert not states.problem
 
 
-def test_nothing_is_written_while_a_purge_is_under_way(tmp_path: Path) -> None:
-    states, derived = KVCache(tmp_path, memory_bytes=0), DerivedFolder(tmp_path)
-    with derived.purging(1.0):
-        states.put(KEYS[0], state_of(0), states.purge_mark())
-    assert (files(tmp_path), states.problem) == ([], "")
-
-
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
-def test_a_purge_waits_for_writers_and_is_refused(tmp_path: Path) -> None:
-    derived = DerivedFolder(tmp_path)
+def test_writers_and_a_purge_exclude_each_other(tmp_path: Path) -> None:
+    states, derived = KVCache(tmp_path, memory_bytes=0), DerivedFolder(tmp_path)
     with derived.writing() as may_write:
         assert may_write
         with pytest.raises(KnowledgeBaseBusy, match=r"has been writing to .* for 0.1 s"), derived.purging(0.1):
             pass
     assert derived.purge_mark() == ""
+    with derived.purging(1.0):
+        keep(states)
+    assert (files(tmp_path), states.problem) == ([], "")
 
 
 def test_a_purge_while_another_thread_puts_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,13 +192,13 @@ def test_a_purge_while_another_thread_puts_is_noticed(tmp_path: Path, monkeypatc
         remember(*given)
 
     monkeypatch.setattr(states, "_remember", purge_first)
-    states.put(KEYS[0], state_of(0), states.purge_mark())
+    keep(states)
     assert states.get(KEYS[0]) is None
 
 
 def test_a_file_read_while_it_is_purged_is_forgotten_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states, writer = KVCache(tmp_path), KVCache(tmp_path)
-    writer.put(KEYS[0], state_of(0), writer.purge_mark())
+    keep(writer)
     read_state = kv_cache._read_state
 
     def read_and_purge(*given: Any) -> bytes | None:
@@ -220,10 +217,7 @@ def test_a_home_follows_each_purge_of_another_once(tmp_path: Path) -> None:
     here, there = DerivedFolder(tmp_path / "here"), DerivedFolder(tmp_path / "there")
     states = KVCache(there.path)
 
-    def keep() -> None:
-        states.put(KEYS[0], state_of(0), states.purge_mark())
-
-    keep()
+    keep(states)
     there.follow(here.purge_mark())
     assert len(files(there.path)) == 1  # neither had a purge
     for _ in range(2):
@@ -231,7 +225,7 @@ def test_a_home_follows_each_purge_of_another_once(tmp_path: Path) -> None:
         there.follow(here.purge_mark())
         assert files(there.path) == []
         assert there.purge_mark().startswith(f"{here.purge_mark()} ")
-        keep()
+        keep(states)
         there.follow(here.purge_mark())
         assert len(files(there.path)) == 1
     before = there.purge_mark()
@@ -249,7 +243,7 @@ def test_an_unusable_folder_counts_as_none(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     states = KVCache(blocked / "states")
-    states.put(KEYS[0], state_of(0), states.purge_mark())
+    keep(states)
     assert states.get(KEYS[0]) == state_of(0)
     assert "Not a directory" in states.problem
     assert states.full
@@ -260,7 +254,7 @@ def _on_a_full_disk(folder: str) -> None:
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
     states = KVCache(Path(folder))
-    states.put(KEYS[0], state_of(0), states.purge_mark())
+    keep(states)
     kept = states.get(KEYS[0]) == state_of(0)
     os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.[sn]*")) else 4)
 
@@ -274,7 +268,7 @@ def _hammer(folder: str, seed: int) -> None:
         if found is not None and found != state_of(number):
             os._exit(3)
         if found is None:
-            states.put(KEYS[number], state_of(number), states.purge_mark())
+            keep(states, number)
         if chance.random() < 0.02:
             purge(Path(folder))
 

@@ -6,26 +6,24 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from openbook.answers.prompts import open_book_prompt
 from openbook.core.derived import DerivedFolder
 from openbook.core.errors import ContextOverflow, EngineError
 from openbook.core.parallel import Cancelled, Progress, never
-from openbook.core.records import Decoding, Embedder, Prompt, passage_block
+from openbook.core.records import Decoding, Prompt, passage_block
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.decoding import choose, enough
 from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
-from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
-from tests.conftest import ROOT, flip, llama_engine
+from tests.conftest import flip, llama_engine
 
 DECODING = Decoding(max_tokens=6)
 # Small, since every token is evaluated many times. `LONG` and the last question are longer than a call.
@@ -415,39 +413,3 @@ def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> Non
     found, fresh = (each(opened(s), PASSAGES, QUESTIONS[0], choose) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == fresh
     assert states.kept() == kept
-
-
-@pytest.mark.slow
-@pytest.mark.model
-def test_windows_give_other_models_the_same_bits_cold_warm_and_restarted(
-    instruct_reference: ModelReference, real_embedder: Embedder, tmp_path: Path
-) -> None:
-    question, handbook = "How many days of leave do I get?", ROOT / "examples" / "handbook"
-    base, _ = for_documents([handbook / "policies", handbook / "archive"], tmp_path / "cache", real_embedder)
-    windows = [hit.passage for hit in base.search(question, real_embedder, 3, windows=True)[1]]
-    assert any(window.parts for window in windows)
-    asked = [open_book_prompt(text, windows) for text in (question, "Who may not approve a claim?")]
-    other = replace(asked[0], passages=asked[0].passages[1:])  # another computation, which must not be taken for it
-
-    def digests(states: KVCache, times: int) -> list[list[str]]:
-        with closing(load_model(instruct_reference, states=states)) as model:
-            engine = llama_engine(model)
-            found = [[engine.logits_digest(prompt, 4) for prompt in asked] for _ in range(times)]
-            assert engine.logits_digest(other, 4) != found[0][0]
-            return found
-
-    states = tmp_path / "states"
-    found = [*digests(KVCache(), 1), *digests(KVCache(states), 2), *digests(KVCache(states), 1)]
-    assert found == [found[0]] * 4
-
-    # Side by side, what was read of each window serves any question, in any order and company.
-    together = [open_book_prompt(question, order, side_by_side=True) for order in (windows, windows[::-1], windows[1:])]
-    ahead = KVCache(tmp_path / "ahead")
-    with closing(load_model(instruct_reference, states=ahead)) as model:
-        for window in windows:
-            model.read_ahead(open_book_prompt("?", [window]))
-        kept = ahead.kept()
-        warm = [llama_engine(model).logits_digest(prompt, 4) for prompt in together]
-        assert ahead.kept() == kept
-    with closing(load_model(instruct_reference, states=nothing_kept())) as model:
-        assert warm == [llama_engine(model).logits_digest(prompt, 4) for prompt in together]

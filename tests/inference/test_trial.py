@@ -42,6 +42,12 @@ def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
     return read_cached(trial_path(store.root, reference.digest), Trial)
 
 
+def recorded(store: ModelStore, reference: ModelReference) -> Trial:
+    found = record_of(store, reference)
+    assert found is not None
+    return found
+
+
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no such program")
@@ -61,13 +67,12 @@ def test_a_model_without_a_record_is_tried_when_opened(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = import_gguf(store, llama().write(tmp_path / "small.gguf"))
-    assert record_of(store, small) is None
     with monkeypatch.context() as patch:
         patch.setattr("sys.executable", "/no such program")
         with pytest.raises(EngineError, match="no process could be started to try it"):
             load_model(small)
     load_model(small).close()
-    assert record_of(store, small) is not None
+    assert recorded(store, small)
 
 
 def test_another_engine_or_file_or_a_damaged_record_is_another_trial(
@@ -91,9 +96,8 @@ def test_a_file_that_differs_outside_the_digest_is_another_file(
     second = import_gguf(store, again)
     assert second.digest == first.digest
     load_model(second).close()
-    found = record_of(store, second)
-    assert found is not None
-    assert found.files == (second.manifest.files["model.gguf"].sha256,) != (first.manifest.files["model.gguf"].sha256,)
+    before, after = (each.manifest.files["model.gguf"].sha256 for each in (first, second))
+    assert recorded(store, second).files == (after,) != (before,)
 
 
 def test_a_model_that_crashes_its_trial_gets_no_name_and_ends_no_other_process(
@@ -157,9 +161,7 @@ def test_a_template_is_rendered_in_the_trial_alone(
         assert model.complete(PROMPT, Decoding(max_tokens=1)).prompt_tokens
     path = llama().without("tokenizer.chat_template").write(tmp_path / "plain.gguf")
     plain = import_gguf(store, path, try_out=check_usable)  # its texts follow each other
-    found = record_of(store, plain)
-    assert found is not None
-    assert found.template is None
+    assert recorded(store, plain).template is None
     with closing(load_model(plain)) as model:
         assert model.complete(PROMPT, Decoding(max_tokens=1)).prompt_tokens
 
@@ -205,6 +207,4 @@ def test_an_adapter_is_tried_on_its_base(small_reader: ModelReference, store: Mo
     assert record_of(store, without) is None
     import_gguf(store, small_reader.needed_base.main_file, name="base", try_out=check_usable)
     adapter = import_gguf(store, copy, try_out=check_usable)
-    found = record_of(store, adapter)
-    assert found is not None
-    assert len(found.files) == 2
+    assert len(recorded(store, adapter).files) == 2

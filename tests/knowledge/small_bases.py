@@ -150,9 +150,6 @@ def expected(base: Base, contents: list[int], query: str = QUERY) -> list[tuple[
     return search(base, SegmentSet.open(Path("absent"), base.source(), ids(*contents)), contents, query)
 
 
-# --- the same, plainly ------------------------------------------------------------------------------------------------
-
-
 def plain_passages(texts: Iterable[Text]) -> dict[str, tuple[tuple[str, ...], str]]:
     """Name -> (title and headings, passage) of what is searched; of one text under several headings, the one that comes first."""
     found: dict[str, list[tuple[int, tuple[str, ...], str]]] = {}

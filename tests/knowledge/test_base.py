@@ -13,16 +13,13 @@ from pathlib import Path
 import pytest
 
 from openbook.core.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
-from openbook.core.records import EmbedderIdentity
 from openbook.knowledge import KnowledgeBase, RunOptions
 from openbook.knowledge.check import check
 from openbook.knowledge.index.scope import UNLABELLED
 from openbook.knowledge.store import schema
 from tests.knowledge.conftest import Library
 
-LEAVE = (
-    "# Leave\n\nEvery employee has 28 days of annual leave.\n\n## Carrying over\n\nUp to 5 days may be carried over.\n"
-)
+LEAVE = "# Leave\n\nEveryone has 28 days of annual leave.\n\n## Carrying over\n\nUp to 5 days may be carried over.\n"
 
 
 @pytest.fixture
@@ -49,22 +46,6 @@ def test_a_hit_has_its_place_and_passages_cover_their_document(library: Library)
         assert {p.document for p in passages} == {document}
 
 
-@pytest.mark.parametrize(
-    "sql", ["PRAGMA user_version = 3", "UPDATE meta SET value = replace(value, '0,', '9,') WHERE key = 'sizing'"]
-)
-def test_a_development_version_is_refused_with_its_place(library: Library, sql: str) -> None:
-    with closing(sqlite3.connect(library.base.folder / schema.FILE_NAME, isolation_level=None)) as connection:
-        connection.execute(sql)
-    with pytest.raises(KnowledgeBaseInvalid, match="a development version of OpenBook: move") as raised:
-        library.reopened()
-    assert str(library.base.folder) in str(raised.value)
-
-
-def test_another_embedder_is_refused_by_name(library: Library) -> None:
-    with pytest.raises(KnowledgeBaseInvalid, match="made with the embedder 'hash'"):
-        KnowledgeBase.open(library.base.folder, EmbedderIdentity("other", "ff" * 32, 64))
-
-
 def test_a_folder_without_a_base_is_refused_and_so_is_one_with_other_files(library: Library) -> None:
     with pytest.raises(KnowledgeBaseMissing, match="openbook add"):
         KnowledgeBase.open(library.docs / "nothing")
@@ -76,6 +57,11 @@ def test_a_folder_without_a_base_is_refused_and_so_is_one_with_other_files(libra
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        ("PRAGMA user_version = 3", "a development version of OpenBook: move"),
+        (
+            "UPDATE meta SET value = replace(value, '0,', '9,') WHERE key = 'sizing'",
+            "a development version of OpenBook: move",
+        ),
         ("PRAGMA user_version = 99", "format 99"),
         ("PRAGMA application_id = 0", "not an OpenBook knowledge base"),
         ("UPDATE meta SET value = '{}' WHERE key = 'embedder'", "its embedder lacks the key"),

@@ -87,9 +87,8 @@ def test_an_outline_has_the_headings_and_pages_of_the_passages(library: Library)
 
 def test_examples_are_headings_of_different_documents_from_all_over(library: Library) -> None:
     long = "The ferry leaves at nine and comes back at ten. " * 12
-    texts = [
-        f"# Rules {n}\n\n{long}\n\n## Scope and purpose\n\n{long}\n\n## The harbour {n}\n\n{long}" for n in range(40)
-    ]
+    text = f"# Rules N\n\n{long}\n\n## Scope and purpose\n\n{long}\n\n## The harbour N\n\n{long}"
+    texts = [text.replace("N", str(n)) for n in range(40)]
     for number, text in enumerate([*texts, texts[1]]):
         library.write(f"{number:02}.md", text)
     library.write("plain.txt", "No heading.")
@@ -99,9 +98,7 @@ def test_examples_are_headings_of_different_documents_from_all_over(library: Lib
     names = [int(Path(path).stem) for path, _ in found]
     assert names == sorted(names)
     assert names[-1] - names[0] >= 20
-    assert [heading for _, heading in found] == [
-        f"The harbour {number}" for number in names
-    ]  # no other document has it
+    assert [heading for _, heading in found] == [f"The harbour {n}" for n in names]  # no other document has it
     assert len(examples(library.base, Scope(), 20)) == 20
     assert examples(library.base, Scope(0), 4) == []
     assert examples(library.base, Scope(where="type = 'txt'"), 4) == [(library.path("plain.txt"), "")]

@@ -117,8 +117,6 @@ def test_a_scan_keeps_the_locks_of_sqlite(library: Library) -> None:
     assert library.sync().version == base.version
 
 
-# --- the forms in which programs write a text --------------------------------------------------------------------------
-
 DENSE = "".join(f"""<b>"{n}" & 'né'</b>\n""" for n in range(9))  # each 16 bytes have something that is escaped
 JINJA = jinja2.Environment(autoescape=True).from_string("{{ text }}")
 

@@ -10,7 +10,7 @@ import pytest
 from openbook.cli import run
 from openbook.core.errors import QuestionError
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, lookup, remove
-from openbook.knowledge.lookup import Match, compare, entries, find, grep, outline, read
+from openbook.knowledge.lookup import compare, entries, find, grep, outline, read
 from openbook.testing import HashEmbedder
 from tests.conftest import base_with
 from tests.parsers.samples import make_pdf
@@ -29,6 +29,12 @@ def base(tmp_path: Path) -> KnowledgeBase:
     pages.write_bytes(make_pdf([["First page."], ["Second page.", "Fee: 5 euros"]]))
     add(base, [pages], HashEmbedder())
     return base
+
+
+def put(base: KnowledgeBase, name: str, text: str) -> None:
+    path = base.folder.parent / "docs" / name
+    path.write_text(text, encoding="utf-8")
+    add(base, [path], HashEmbedder())
 
 
 def names(paths: list[str]) -> list[str]:
@@ -56,11 +62,9 @@ def test_words_are_found_across_lines_with_their_place(base: KnowledgeBase) -> N
     assert names(everywhere) == ["guide.md", "guide.md", "pay.txt"]
     (fee,) = grep(base, NEWEST, r"^fee: \d+", expression=True).matches
     assert (fee.page, fee.line) == (2, "Fee: 5 euros")
-
-
-def test_the_rest_of_the_matches_can_be_skipped_to(base: KnowledgeBase) -> None:
-    whole = grep(base, NEWEST, "euros")
-    assert (len(whole.matches), whole.more) == (3, False)
+    checks: list[int] = []
+    whole = grep(base, NEWEST, "euros", check=lambda: checks.append(1))
+    assert (len(whole.matches), whole.more, len(checks) > 3) == (3, False, True)
     parts = [grep(base, NEWEST, "euros", limit=2, skip=skip) for skip in (0, 2)]
     assert [part.more for part in parts] == [True, False]
     assert parts[0].matches + parts[1].matches == whole.matches
@@ -105,8 +109,7 @@ def test_a_document_is_read_by_characters_or_by_page(base: KnowledgeBase) -> Non
 
 def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: Path) -> None:
     version = base.version
-    (tmp_path / "docs" / "guide.md").write_text(GUIDE.replace("28", "30"))
-    add(base, [tmp_path / "docs" / "guide.md"], HashEmbedder())
+    put(base, "guide.md", GUIDE.replace("28", "30"))
 
     def changed(name: str, before: int, scope: Scope | None = NEWEST) -> list[tuple[str, str]]:
         _, pieces = compare(base, name, before, version + 1, scope)
@@ -121,19 +124,14 @@ def test_two_versions_of_a_document_are_compared(base: KnowledgeBase, tmp_path: 
 
 
 def test_an_outline_is_headings_or_pages(base: KnowledgeBase) -> None:
+    filler = "<p>" + "Words that fill a passage. " * 30 + "</p>"
+    put(base, "page.html", f"<h1>One</h1>{filler}<h2>Two</h2>{filler}<h2>Three</h2>{filler}")
+    found = outline(base, NEWEST, "page.html")  # those of its passages
+    assert [(each.level, each.title) for each in found] == [(1, "One"), (2, "Two"), (2, "Three")]
     headings = outline(base, NEWEST, "guide.md")
     assert [(each.level, each.title) for each in headings] == [(1, "Guide"), (2, "Travel"), (2, "Leave")]
     assert GUIDE[headings[1].start :].startswith("## Travel")
     assert [(each.page, each.title) for each in outline(base, NEWEST, "Form.pdf")] == [(1, "Page 1"), (2, "Page 2")]
-
-
-def test_other_formats_have_the_headings_of_their_passages(base: KnowledgeBase, tmp_path: Path) -> None:
-    page = tmp_path / "docs" / "page.html"
-    filler = "<p>" + "Words that fill a passage. " * 30 + "</p>"
-    page.write_text(f"<h1>One</h1>{filler}<h2>Two</h2>{filler}<h2>Three</h2>{filler}")
-    add(base, [page], HashEmbedder())
-    found = outline(base, NEWEST, "page.html")
-    assert [(each.level, each.title) for each in found] == [(1, "One"), (2, "Two"), (2, "Three")]
 
 
 @pytest.mark.parametrize(
@@ -153,28 +151,18 @@ def test_too_much_or_nothing_to_look_for_is_refused(base: KnowledgeBase) -> None
         read(base, NEWEST, "guide.md", start=-1)
 
 
-def test_no_expression_takes_long(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_no_expression_takes_long(base: KnowledgeBase) -> None:
     """Others backtrack in these for longer than the sun will shine, or keep what they captured."""
-    slow = tmp_path / "docs" / "slow.txt"
-    slow.write_text("ab" * 100_000 + "c")
-    add(base, [slow], HashEmbedder())
+    put(base, "slow.txt", "ab" * 100_000 + "c")
     for pattern in (r"^(a|b|ab)+$", r"(.)+!", r"(a+)+(b+)+d", r"(?:a|b|ab|\w)*?!"):
         assert grep(base, NEWEST, pattern, expression=True).matches == ()
+    (found,) = grep(base, NEWEST, "c").matches[-1:]
+    assert (len(found.line), found.line[-1]) == (lookup.MAX_LINE_CHARS // 2 + 1, "c")
 
 
-def test_a_check_ends_a_search(base: KnowledgeBase) -> None:
-    def check() -> None:
-        raise QuestionError("Enough.")
-
-    with pytest.raises(QuestionError, match="Enough"):
-        grep(base, NEWEST, "euros", check=check)
-
-
-def test_places_count_in_characters(base: KnowledgeBase, tmp_path: Path) -> None:
+def test_places_count_in_characters(base: KnowledgeBase) -> None:
     text = "Größe\N{NO-BREAK SPACE}ölf 🚀\n\nÜBER 🚀 größe\u2003\nÖLF größe ölf\n🚀"
-    path = tmp_path / "docs" / "wide.txt"
-    path.write_text(text, encoding="utf-8")
-    add(base, [path], HashEmbedder())
+    put(base, "wide.txt", text)
     stored = read(base, NEWEST, "wide.txt").text
     found = grep(base, NEWEST, "größe ÖLF").matches
     assert [(each.number, stored[each.start : each.end]) for each in found] == [
@@ -212,16 +200,6 @@ def test_folders_are_listed_level_by_level(base: KnowledgeBase, tmp_path: Path) 
     with pytest.raises(QuestionError, match="no folder 'c'"):
         listed(NEWEST, "c")
     assert listed(Scope(0)) == []
-
-
-def test_a_long_line_is_cut_around_the_match(base: KnowledgeBase, tmp_path: Path) -> None:
-    long = tmp_path / "docs" / "long.txt"
-    long.write_text("x" * 5000 + " needle " + "y" * 5000)
-    add(base, [long], HashEmbedder())
-    (found,) = grep(base, NEWEST, "needle").matches
-    assert "needle" in found.line
-    assert len(found.line) == lookup.MAX_LINE_CHARS
-    assert isinstance(found, Match)
 
 
 def test_the_commands(base: KnowledgeBase, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 
-from openbook.core.errors import ConfigError, KnowledgeError, QuestionError, StorageError
+from openbook.core.errors import ConfigError, KnowledgeError, StorageError
 from openbook.core.records import Vectors
 from openbook.knowledge import Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
 from openbook.knowledge.docs_cache import for_documents
-from openbook.knowledge.index.scope import checked_labels
 from openbook.knowledge.ingest.contents import FileBatch, Ingest, RunOptions
 from openbook.knowledge.ingest.discovery import Rules, SyncedFolder, discover
 from openbook.knowledge.ingest.long_run import in_slices
 from openbook.knowledge.store.names import display_path
 from openbook.knowledge.synced_folders import forget_synced_folder, synced_folders
 from openbook.knowledge.updates import sync_folders
-from openbook.knowledge.versions import prune, restore
+from openbook.knowledge.versions import restore
 from openbook.parsers import ocr
 from openbook.parsers.sandbox.protocol import Limits
 from openbook.testing import HashEmbedder
@@ -58,9 +57,6 @@ def open_to_all(library: Library, as_of: int | None = None) -> set[str]:
 
 def not_indexed(library: Library) -> set[str]:
     return {Path(verdict.path).name for verdict in library.base.status().not_indexed}
-
-
-# --- what changes -----------------------------------------------------------------------------------------------------
 
 
 def test_sync_makes_the_knowledge_base_equal_to_the_folder(library: Library) -> None:
@@ -125,9 +121,6 @@ def test_one_text_is_stored_once_and_cited_by_every_path(library: Library) -> No
     assert cited() == ("copy.txt", "d.txt")
 
 
-# --- what cannot be read ----------------------------------------------------------------------------------------------
-
-
 def test_a_bad_file_has_a_verdict_until_it_is_good_or_gone(library: Library) -> None:
     library.write("empty.txt", "")
     library.write("image.xyz", bytes(range(256)) * 4)
@@ -161,7 +154,7 @@ def test_a_bad_file_has_a_verdict_until_it_is_good_or_gone(library: Library) -> 
 def test_an_unchanged_file_that_the_machine_refused_is_tried_again(library: Library) -> None:
     found, base = list(discover([library.docs])), library.base
     (library.docs / "a.txt").unlink()
-    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}, ()).add(FileBatch(found)), 1.0)
+    taken = in_slices(base, lambda run: Ingest(run, base.sizing, RunOptions(), {}, []).add(FileBatch(found)), 1.0)
     (failed,) = [verdict for verdict in taken.verdicts.values() if verdict.outcome == "failed"]
     assert (Path(failed.path).name, failed.reason) == ("a.txt", "does not exist")
     assert failed.path not in taken.tried
@@ -210,9 +203,6 @@ def test_ocr_installed_later_reads_only_what_needs_it(
     library.write("a.png", PNG + b"other")
     assert synced(library)["a.png"] == ("skipped", "an image: needs OCR")
     assert "a.png" in library.names()  # the text read before stays
-
-
-# --- which files ------------------------------------------------------------------------------------------------------
 
 
 def test_rules_are_remembered_and_ignore_files_apply(library: Library) -> None:
@@ -305,29 +295,6 @@ def test_a_changed_sidecar_updates_its_document(library: Library) -> None:
     assert library.names(Scope(where="status = 'final'")) == []
 
 
-# --- access labels (see also tests/properties/test_visibility_laws.py) ------------------------------------------------
-
-
-def test_a_document_needs_all_its_labels(library: Library) -> None:
-    library.sync()
-    library.add("a.txt", options=HR)
-    library.write("b.txt.meta.json", '{"access_labels": ["hr", "board"]}')
-    library.add("b.txt")
-
-    def seen(*labels: str) -> set[str]:
-        scope = Scope(labels=checked_labels(labels))
-        hits = {Path(hit.passage.document).name for hit in library.hits("document", scope)}
-        assert set(library.names(scope)) == hits
-        return hits - {"c.md"}
-
-    assert [seen(), seen("hr"), seen("board")] == [set(), {"a.txt"}, set()]
-    assert seen("hr", "board", "other") == {"a.txt", "b.txt"}
-    library.add("a.txt")  # adding it again does not open it
-    assert seen() == set()
-    with pytest.raises(QuestionError, match="not an access label"):
-        seen("HR or 1=1")
-
-
 def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: Library) -> None:
     library.sync()
     library.write("a.txt", "")
@@ -339,30 +306,6 @@ def test_labels_of_a_sync_apply_to_older_versions_and_unreadable_files(library: 
     restore(library.base, 1)
     assert open_to_all(library) == set()
     assert library.base.text(library.path("a.txt")) == "The first document is about ferries."
-
-
-def test_a_given_label_stays_until_it_is_taken_away_or_purged(library: Library) -> None:
-    def label_and_remove() -> None:
-        library.add("a.txt", options=HR)
-        remove(library.base, ["a.txt"])
-        prune(library.base, 1)
-
-    library.sync()
-    label_and_remove()
-    library.write("a.txt", "The same name with another text.")
-    library.sync()
-    assert open_to_all(library) == ALL - {"a.txt"}
-    library.add("a.txt", options=RunOptions(unlabel=HR.labels))
-    for _ in range(2):
-        assert open_to_all(library) == ALL
-        library.sync()
-    label_and_remove()
-    assert purge(library.base, ["a.txt"]).labels == ("hr",)  # nothing but its name and its labels was left
-    library.sync()
-    assert open_to_all(library) == ALL
-
-
-# --- several folders --------------------------------------------------------------------------------------------------
 
 
 def test_several_folders_make_one_version_without_the_missing_ones(library: Library) -> None:
@@ -406,9 +349,6 @@ def test_an_inner_folder_keeps_its_rules_and_has_both_labels(library: Library) -
     shutil.rmtree(library.docs / "deep")
     library.sync()
     assert library.names() == ["a.txt", "b.txt"]
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 class Recorded(HashEmbedder):

@@ -166,18 +166,13 @@ def llama() -> Recipe:
 
     shared = _WIDTH // _HEADS * _SHARED_HEADS
     tensors = [tensor("token_embd.weight", _WIDTH, len(TOKENS)), tensor("output_norm.weight", _WIDTH)]
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (_WIDTH,), "attn_q": (_WIDTH, _WIDTH), "attn_k": (_WIDTH, shared), "attn_v": (_WIDTH, shared),
+        "attn_output": (_WIDTH, _WIDTH), "ffn_norm": (_WIDTH,), "ffn_gate": (_WIDTH, _FORWARD),
+        "ffn_up": (_WIDTH, _FORWARD), "ffn_down": (_FORWARD, _WIDTH),
+    }  # fmt: skip
     for block in range(_BLOCKS):
-        tensors += [
-            tensor(f"blk.{block}.attn_norm.weight", _WIDTH),
-            tensor(f"blk.{block}.attn_q.weight", _WIDTH, _WIDTH),
-            tensor(f"blk.{block}.attn_k.weight", _WIDTH, shared),
-            tensor(f"blk.{block}.attn_v.weight", _WIDTH, shared),
-            tensor(f"blk.{block}.attn_output.weight", _WIDTH, _WIDTH),
-            tensor(f"blk.{block}.ffn_norm.weight", _WIDTH),
-            tensor(f"blk.{block}.ffn_gate.weight", _WIDTH, _FORWARD),
-            tensor(f"blk.{block}.ffn_up.weight", _WIDTH, _FORWARD),
-            tensor(f"blk.{block}.ffn_down.weight", _FORWARD, _WIDTH),
-        ]
+        tensors += [tensor(f"blk.{block}.{name}.weight", *shape) for name, shape in shapes.items()]
     return Recipe(_LLAMA, tuple(tensors))
 
 

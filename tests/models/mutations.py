@@ -103,10 +103,8 @@ def _architecture(original: Recipe, chance: random.Random) -> Recipe:
 def _by_block(original: Recipe, chance: random.Random) -> Recipe:
     key = chance.choice(("attention.head_count", "attention.head_count_kv", "feed_forward_length"))
     blocks = next(value for name, _, value in original.metadata if name == "llama.block_count")
-    values = Array(
-        ValueType.UINT32, tuple(chance.choice(NUMBERS) for _ in range(chance.choice((1, blocks, blocks, blocks + 1))))
-    )
-    return original.with_value(f"llama.{key}", ValueType.ARRAY, values)
+    values = [chance.choice(NUMBERS) for _ in range(chance.choice((1, blocks, blocks, blocks + 1)))]
+    return original.with_value(f"llama.{key}", ValueType.ARRAY, Array(ValueType.UINT32, tuple(values)))
 
 
 def _array(original: Recipe, chance: random.Random) -> Recipe:
@@ -119,9 +117,8 @@ def _array(original: Recipe, chance: random.Random) -> Recipe:
     elif how == 1:
         items[place:place] = items[place : place + 1] or items[:1]
     elif how == 2 and value.type is ValueType.STRING:
-        items[place : place + 1] = [
-            chance.choice(("", "a", "\x00", "\U0010ffff", "a" * 70_000, "<0x41>", "  ", items[0]))
-        ]
+        texts = ("", "a", "\x00", "\U0010ffff", "a" * 70_000, "<0x41>", "  ", items[0])
+        items[place : place + 1] = [chance.choice(texts)]
     else:
         items = items[::-1]
     return original.with_value(key, kind, Array(value.type, tuple(items)))
@@ -148,25 +145,18 @@ def _tensor(original: Recipe, chance: random.Random) -> Recipe:
     tensors = list(original.tensors)
     place = chance.randrange(len(tensors))
     one = tensors[place]
-    how = chance.randrange(7)
-    if how == 0:
-        del tensors[place]
-    elif how == 1:
-        tensors[place] = replace(
-            one, name=chance.choice(("x", "blk.9.attn_q.weight", "output.weight", "rope_freqs.weight"))
-        )
-    elif how == 2:
-        tensors[place] = replace(one, shape=one.shape[::-1])
-    elif how == 3:
-        tensors[place] = replace(one, shape=tuple(chance.choice((n, n * 2, max(n // 2, 1), 0, 1)) for n in one.shape))
-    elif how == 4:
-        tensors[place] = replace(one, type=chance.choice(sorted(CODES)))
-    elif how == 5:
-        tensors.append(
-            replace(one, name=chance.choice(("extra", "output.weight", "blk.0.attn_q.bias", "blk.2.attn_q.weight")))
-        )
-    else:
-        tensors[place] = replace(one, data=b"\xff" * len(one.data))
+    other_names = ("x", "blk.9.attn_q.weight", "output.weight", "rope_freqs.weight")
+    more_names = ("extra", "output.weight", "blk.0.attn_q.bias", "blk.2.attn_q.weight")
+    changes: tuple[Callable[[], list[Tensor]], ...] = (
+        list,
+        lambda: [replace(one, name=chance.choice(other_names))],
+        lambda: [replace(one, shape=one.shape[::-1])],
+        lambda: [replace(one, shape=tuple(chance.choice((n, n * 2, max(n // 2, 1), 0, 1)) for n in one.shape))],
+        lambda: [replace(one, type=chance.choice(sorted(CODES)))],
+        lambda: [one, replace(one, name=chance.choice(more_names))],
+        lambda: [replace(one, data=b"\xff" * len(one.data))],
+    )
+    tensors[place : place + 1] = chance.choice(changes)()
     return replace(original, tensors=tuple(tensors))
 
 

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "f.zip"
 
 
-def refusal(path: Path | str) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(SourceError) as refused:
         fetch(ArchiveSource(f"zip://{path}"))
     return str(refused.value)
@@ -41,16 +41,13 @@ def test_an_export_of_notion(path: Path) -> None:
     zipped(part, {f"{folder}.md": "# Ferry plan", table: "name,ferry\n", "inner.zip": b"PK"})
     zipped(path, {"Part-1.zip": part.getvalue(), "index.html": "<title>all</title>"})
     base = f"zip://{path}"
-    first = fetch(ArchiveSource(base))
-    assert {name.removeprefix(f"{base}/"): (each, first.items[name].metadata.get("title")) for name, each in first.read.items()} == {
+    found = fetch(ArchiveSource(base))
+    assert {name.removeprefix(f"{base}/"): (each, found.items[name].metadata.get("title")) for name, each in found.read.items()} == {
         f"Part-1.zip/{folder}.md": (b"# Ferry plan", "Ferry plan"),
         f"Part-1.zip/{table}": (b"name,ferry\n", "Islands"),
         "Part-1.zip/inner.zip": (b"PK", None),  # only one level is opened
         "index.html": (b"<title>all</title>", None),
     }  # fmt: skip
-    assert not fetch(ArchiveSource(base), first.known).read
-    zipped(path, {"index.html": "<title>new</title>"})
-    assert fetch(ArchiveSource(base), first.known).read == {f"{base}/index.html": b"<title>new</title>"}
 
 
 def test_conformance(path: Path) -> None:
@@ -140,7 +137,6 @@ def test_a_million_members(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_no_archive_or_damaged(path: Path) -> None:
     assert "No such file" in refusal(path)
-    assert refusal("f.zip").startswith("zip://f.zip must be zip:// and an absolute path")
     path.write_text("text")
     assert refusal(path).endswith("f.zip cannot be read: File is not a zip file. Export it again.")
     with zipfile.ZipFile(path, "w") as archive:

@@ -67,8 +67,6 @@ def test_attachments_and_notes_with_the_facts_of_their_works(folder: Path) -> No
         "/storage/LINKED77": "skipped",
         "/storage/ABSENT10/absent.pdf": "failed",
     }
-    assert not fetch(ZoteroSource(url), first.known).read
-
     (folder / "storage" / "PDFPDF22" / "Lovelace - Ferries.pdf").write_text("%PDF with a highlight")
     change(folder, "UPDATE itemNotes SET note = '<p>Done</p>' WHERE itemID = 9")
     change(folder, "INSERT INTO deletedItems (itemID) VALUES (1)")
@@ -139,16 +137,10 @@ def test_a_key_that_leads_elsewhere(folder: Path) -> None:
 
 
 def test_what_is_no_library(tmp_path: Path) -> None:
-    def refusal(url: str = f"zotero://{tmp_path}") -> str:
-        with pytest.raises(SourceError) as refused:
-            fetch(ZoteroSource(url))
-        return str(refused.value)
-
-    said = refusal()
-    assert "holds no library of Zotero 5 or later: " in said
-    assert said.endswith("Give Zotero's data folder.")
-    assert refusal("zotero://Zotero").startswith("zotero://Zotero must be zotero:// and an absolute path")
-    (tmp_path / "zotero.sqlite").write_bytes(b"text" * 1000)
-    assert "file is not a database" in refusal()
-    (tmp_path / "zotero.sqlite").write_bytes(b"")
-    assert "no such table" in refusal()
+    for data, why in ((None, ".*"), (b"text" * 1000, "file is not a database"), (b"", "no such table.*")):
+        if data is not None:
+            (tmp_path / "zotero.sqlite").write_bytes(data)
+        with pytest.raises(
+            SourceError, match=f"holds no library of Zotero 5 or later: {why}. Give Zotero's data folder"
+        ):
+            fetch(ZoteroSource(f"zotero://{tmp_path}"))

@@ -71,11 +71,7 @@ def test_lines_are_read_plain_and_compressed(tmp_path: Path) -> None:
         (ConversationLine, '{"messages": [{"role": "user", "content": "a"}]}', "nothing to learn"),
         (ConversationLine, '{"messages": [{"role": "robot", "content": "a"}]}', "messages.0.role"),
         (ConversationLine, '{"messages": [], "prompt": ""}', "either messages"),
-        (
-            ConversationLine,
-            '{"messages": [{"role": "assistant", "content": "a"}], "prompt": "b", "completion": "c"}',
-            "either messages",
-        ),
+        (ConversationLine, '{"messages": [{"role": "assistant", "content": "a"}], "prompt": "b"}', "either messages"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(record: type[Line], line: str, reason: str, tmp_path: Path) -> None:
@@ -86,16 +82,16 @@ def test_a_bad_line_is_named_by_its_number(record: type[Line], line: str, reason
 
 
 def test_a_bad_file_is_refused(tmp_path: Path) -> None:
-    each = data(tmp_path, PASSAGE.encode())
-    (tmp_path / "train.jsonl").write_text(PASSAGE * 2)
-    with pytest.raises(ConfigError, match="is not the data that the recipe names"):
-        list(read_lines(each, tmp_path, PassageLine))
-    with pytest.raises(ConfigError, match="holds no examples"):
-        list(read_lines(data(tmp_path, b"\n"), tmp_path, PassageLine))
-    with pytest.raises(ConfigError, match="not a valid gzip file"):
-        list(read_lines(data(tmp_path, b"\x1f\x8bnothing", "x.gz"), tmp_path, PassageLine))
-    with pytest.raises(StorageError, match="Cannot read the training data"):
-        list(read_lines(Data(file="gone", sha256="0" * 64), tmp_path, PassageLine))
+    changed = data(tmp_path, PASSAGE.encode(), "changed.jsonl")
+    (tmp_path / "changed.jsonl").write_text(PASSAGE * 2)
+    for each, reason in (
+        (changed, "is not the data that the recipe names"),
+        (data(tmp_path, b"\n"), "holds no examples"),
+        (data(tmp_path, b"\x1f\x8bnothing", "x.gz"), "not a valid gzip file"),
+        (Data(file="gone", sha256="0" * 64), "Cannot read the training data"),
+    ):
+        with pytest.raises((ConfigError, StorageError), match=reason):
+            list(read_lines(each, tmp_path, PassageLine))
     for content, reason in ((b"\xff", "not UTF-8"), (b" \n", "holds no text")):
         with pytest.raises(ConfigError, match=reason):
             list(read_documents(data(tmp_path, content, "x.txt"), tmp_path))
@@ -103,17 +99,8 @@ def test_a_bad_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.model
 def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> None:
-    branch = conversation_branch(
-        turns(
-            ("system", "Be brief."),
-            ("user", "One <|im_end|> two?"),
-            ("assistant", "Three."),
-            ("user", "And then?"),
-            ("assistant", "Four."),
-            ("user", "Thanks."),
-        ),
-        tokenizer,
-    )
+    talk = [("system", "Be brief."), ("user", "One <|im_end|> two?"), ("assistant", "Three."), ("user", "And then?")]
+    branch = conversation_branch(turns(*talk, ("assistant", "Four."), ("user", "Thanks.")), tokenizer)
     assert spelled(tokenizer, branch.tokens) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne <|im_end|> two?<|im_end|>\n"
         "<|im_start|>assistant\nThree.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"

@@ -81,16 +81,8 @@ def adapter(
     path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
     write_adapter(path, network, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
     record = TrainingRecord({"name": "small"}, base.digest, (), "0", 1, 1, 1, "test", {}, None, ())
-    return store_trained(
-        store,
-        path,
-        record,
-        kind="adapter",
-        manifest_name="small",
-        licence="CC0",
-        cutoff=KnowledgeCutoff(),
-        name="small",
-    )
+    said: dict[str, Any] = {"kind": "adapter", "manifest_name": "small", "licence": "CC0", "name": "small"}
+    return store_trained(store, path, record, cutoff=KnowledgeCutoff(), **said)
 
 
 def engine(path: Path, adapter: Path | None = None) -> LlamaCppEngine:

@@ -93,19 +93,24 @@ def test_passages_stand_with_similar_ones() -> None:
     assert sizes == {1, 2, 3}
 
 
-def test_a_line_with_more_passages_than_the_objective_reads_is_named() -> None:
-    passages = [{"text": "pier one"}, {"text": "pier two"}]
-    line = PassageLine.model_validate({"passages": passages, "questions": [{"question": "where"}]})
-    with pytest.raises(ConfigError, match=r"x line 3 has 2 passages, and objective\.passages is 1\."):
-        reader_trees([("x line 3", line)], objective(), PromptTokenizer(LETTERS), 1)
-
-
 def spelled(tokens: Sequence[int]) -> str:
     text = b"".join(map(LETTERS.piece, tokens)).decode()
     return " ".join(text.removeprefix("assage").split())
 
 
-def test_an_answer_that_the_vocabulary_cannot_write_is_named_with_its_line() -> None:
-    asked = PassageLine(passage="from pier four", questions=(Question(question="where", answers=("pier 4",)),))
-    with pytest.raises(ConfigError, match=r"x line 3 has an answer that cannot be learned: .*'pier 4'.*'pier '\.$"):
-        reader_trees([("x line 3", asked)], objective(), PromptTokenizer(LETTERS), 1)
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            {"passages": [{"text": "pier one"}, {"text": "pier two"}], "questions": [{"question": "where"}]},
+            r"has 2 passages, and objective\.passages is 1\.",
+        ),
+        (
+            {"passage": "from pier four", "questions": [{"question": "where", "answers": ["pier 4"]}]},
+            r"has an answer that cannot be learned: .*'pier 4'.*'pier '\.$",
+        ),
+    ],
+)
+def test_a_line_that_cannot_be_learned_is_named(line: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"x line 3 {problem}"):
+        reader_trees([("x line 3", PassageLine.model_validate(line))], objective(), PromptTokenizer(LETTERS), 1)

@@ -57,6 +57,8 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
     assert loaded(tmp_path, "# a comment\n" + TEXT.replace(" = ", "=")) == digest
     assert loaded(tmp_path, TEXT.replace("seed = 1", "seed = 2")) != digest
     assert loaded(tmp_path, TEXT.replace("1e-3", "2e-3")) != digest
+    with pytest.raises(StorageError, match="Cannot read the recipe"):
+        load_recipe(tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
         (
             'kind = "reader"',
             'kind = "writer"',
-            "does not match any of the expected tags: 'reader', 'instruction', 'language-modeling'",
+            "any of the expected tags: 'reader', 'instruction', 'language-modeling'",
         ),
         ('name = "small"', 'name = "../small"', "name:"),
         ("[objective]", ARCHITECTURE + "[objective]", "give either base"),
@@ -91,11 +93,6 @@ def test_errors_of_a_recipe_are_named(tmp_path: Path, old: str, new: str, said: 
     assert not str(error.value).endswith("?.")
 
 
-def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="Cannot read the recipe"):
-        load_recipe(tmp_path / "none.toml")
-
-
 @given(
     name=st.text(alphabet="abcXYZ019._-", min_size=1, max_size=100),
     seed=st.integers(-2, 1 << 65),
@@ -106,14 +103,9 @@ def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
 def test_every_recipe_that_is_accepted_can_be_recorded(
     name: str, seed: int, cutoff: str, target: float, alpha: float
 ) -> None:
+    parts = {"loop": {"seed": seed}, "method": {"alpha": alpha}, "gate": {"target": {"exact": target}}}
     try:
-        recipe = small_recipe(
-            name=name,
-            knowledge_cutoff=cutoff,
-            loop={"seed": seed},
-            method={"alpha": alpha},
-            gate={"target": {"exact": target}},
-        )
+        recipe = small_recipe(name=name, knowledge_cutoff=cutoff, **parts)
     except ValidationError:
         return
     record = TrainingRecord(recipe.model_dump(mode="json"), None, (), "", recipe.loop.seed, 1, 1, "", {}, None, ())

@@ -135,15 +135,15 @@ def test_a_folder_in_use_and_a_damaged_base_are_refused(recipe: Recipe, store: M
         train(recipe, tmp_path, store, tmp_path / "run", quiet)
 
 
-@pytest.mark.parametrize(("tokens", "reason"), [(16, "There is nothing to learn from"), (4096, "reads at most 1024")])
-def test_a_length_that_does_not_fit_is_refused(
-    tokens: int, reason: str, recipe: Recipe, store: ModelStore, tmp_path: Path
-) -> None:
-    loop = recipe.loop.model_copy(update={"sequence_tokens": tokens})
-    with pytest.raises((ConfigError, TrainingError), match=reason):
-        load_inputs(recipe.model_copy(update={"loop": loop}), tmp_path, store, tmp_path)
-    with pytest.raises(ConfigError, match=r"names no \[\[train\]\] data"):
-        load_inputs(recipe.model_copy(update={"train": []}), tmp_path, store, tmp_path)
+def test_lengths_that_do_not_fit_and_no_data_are_refused(recipe: Recipe, store: ModelStore, tmp_path: Path) -> None:
+    short, long = (recipe.loop.model_copy(update={"sequence_tokens": tokens}) for tokens in (16, 4096))
+    for change, reason in (
+        ({"loop": short}, "There is nothing to learn from"),
+        ({"loop": long}, "reads at most 1024"),
+        ({"train": []}, r"names no \[\[train\]\] data"),
+    ):
+        with pytest.raises((ConfigError, TrainingError), match=reason):
+            load_inputs(recipe.model_copy(update=change), tmp_path, store, tmp_path)
 
 
 @pytest.mark.parametrize(

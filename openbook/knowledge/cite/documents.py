@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from openbook.knowledge.cite.editions import DocumentInfo
 from openbook.knowledge.index.scope import visible_to
+from openbook.knowledge.store.identities import stored_labels
 from openbook.knowledge.store.integrity import DocumentRow
 from openbook.knowledge.store.interface import Connection, Damage
 from openbook.knowledge.store.schema import IDS
@@ -43,7 +43,7 @@ def info_of(
             path=row.path,
             title=str(dict(about).get("title") or Path(row.path).stem),
             metadata=about,
-            labels=tuple(sorted(_labels(row.labels) | _labels(labels_now.get(row.identity, "[]")))),
+            labels=tuple(sorted(stored_labels(row.labels) | stored_labels(labels_now.get(row.identity, "[]")))),
             media_type=types[row.content_id],
             bytes=row.bytes,
             characters=characters,
@@ -53,11 +53,6 @@ def info_of(
             created_at=created[came[row.path]],
         )
     return found
-
-
-@lru_cache(1_024)  # many documents carry the same labels
-def _labels(stored: str) -> frozenset[str]:
-    return frozenset(json.loads(stored))
 
 
 def _came_in(

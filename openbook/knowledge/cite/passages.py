@@ -192,18 +192,16 @@ def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen
         numbers = {row.passage_id: number for number, row in enumerate(rows)}
         inside: dict[int, RankedPassage] = {}
         for each in located:
-            name = names.get(each.ranked.passage)
-            if name not in numbers:
+            if (first := names.get(each.ranked.passage)) not in numbers:
                 raise Damage(f"a passage of content {content} is not there")
-            inside[numbers[name]] = each.ranked
+            inside[numbers[first]] = each.ranked
         for run in partition([row.span for row in rows]):
             if of_run := [each for number, each in inside.items() if number in run]:
                 # The score of its best passage, and a little more for each further found one.
                 score = of_run[0].score + MORE * sum(each.score - floor for each in of_run[1:])
                 parts = rows[run.start : run.stop]
-                found.append(
-                    (score, window_id(parts[0].passage_id, len(parts)), stored, parts, located[0].holders, of_run)
-                )
+                name = window_id(parts[0].passage_id, len(parts))
+                found.append((score, name, stored, parts, located[0].holders, of_run))
     found.sort(key=lambda each: (-each[0], each[1]))
     return [_hit(_window(stored, parts, holders), score, of) for score, _, stored, parts, holders, of in found[:limit]]
 

@@ -44,7 +44,6 @@ def page_picture(
 
 
 def kept_name(key: str) -> str:
-    """The name of the file of a content with that key."""
     return f"{sha256_hex(key.encode())}.pdf"
 
 

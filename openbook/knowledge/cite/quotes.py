@@ -222,11 +222,8 @@ class _Passages:
         """The `COMPARED` runs with the most of its words, shorter ones first among equals."""
         words = self.words(sentence)
         new = words - self.question or words
-        scored = [
-            (self.share(words, run.around) + 2 * self.share(new, run.around), run)
-            for run in self.runs
-            if words & run.words
-        ]
+        near = (run for run in self.runs if words & run.words)
+        scored = [(self.share(words, run.around) + 2 * self.share(new, run.around), run) for run in near]
         scored.sort(key=lambda each: (-round(each[0], 6), len(each[1].words), each[1].rank, each[1].start))
         return [run for _, run in scored[:COMPARED]]
 

@@ -53,10 +53,8 @@ def with_content(text: str, title: str, passages: Sequence[PassageSpan]) -> list
     found = [seen and not document.is_boilerplate(span) for seen, span in zip(visible, passages, strict=True)]
     # A heading is boilerplate only over passages with content. Fewer titles make nothing else boilerplate.
     document.titles = _titles(title, compress(passages, found))
-    found = [
-        holds or (seen and not document.is_boilerplate(span))
-        for holds, seen, span in zip(found, visible, passages, strict=True)
-    ]
+    several = zip(found, visible, passages, strict=True)
+    found = [holds or (seen and not document.is_boilerplate(span)) for holds, seen, span in several]
     return found if any(found) else visible
 
 

@@ -120,9 +120,7 @@ class Rounds(Protocol):
     """One question. Each round replies for all shards together."""
 
     def counts(self) -> Counts: ...
-
     def rotated_counts(self, cut: int) -> NDArray[np.int64]: ...
-
     def candidates(self, scoring: Scoring) -> Candidates: ...
 
 
@@ -132,7 +130,6 @@ class IndexView(Protocol):
     @property
     def rows(self) -> int:
         """The number of searched passages."""
-        ...
 
     def ask(self, question: SearchQuery) -> Rounds: ...
 
@@ -140,7 +137,6 @@ class IndexView(Protocol):
 class Searcher(Protocol):
     def view(self, base_id: str, newest: int, in_scope: NDArray[np.int64]) -> IndexView:
         """A search over the ascending contents `in_scope`; `newest` is the newest version."""
-        ...
 
 
 # --- one shard --------------------------------------------------------------------------------------------------------
@@ -164,9 +160,8 @@ class Duplicates:
     def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
         """The contents of each of `keys`, by its index; duplicates only."""
         low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
-        return {
-            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
-        }
+        several = np.flatnonzero(low < high)
+        return {int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in several}
 
 
 class Shard:

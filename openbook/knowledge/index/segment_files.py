@@ -80,9 +80,6 @@ def delete_index(folder: Path) -> None:
     delete(index_folder(folder))
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
     """(whole segments of `source`, problems of others). No content is in two segments.
 
@@ -193,9 +190,6 @@ def _is_of(segment: Segment, source: IndexSource) -> bool:
     return True
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 class SegmentWriter:
     """Writes segments to folders of new numbers, invisible before `switch`. The caller holds the write lock."""
 
@@ -206,7 +200,9 @@ class SegmentWriter:
         self._next = max(numbers, default=0) + 1
 
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
-        folder, files = self._new_folder(), dict[str, FileRecord]()
+        folder, files = self._index / f"segment-{self._next}", dict[str, FileRecord]()
+        folder.mkdir()
+        self._next += 1
         for shapes, blocks in merge(parts):
             with ExitStack() as stack:
                 saving = {name: stack.enter_context(_ArrayFile(folder, name, shape)) for name, shape in shapes.items()}
@@ -216,12 +212,6 @@ class SegmentWriter:
             files.update((name, file.record()) for name, file in saving.items())
         sync_folder(folder)
         return SavedSegment(SegmentEntry(folder.name, files), _load(folder, files, self._source.dimensions))
-
-    def _new_folder(self) -> Path:
-        folder = self._index / f"segment-{self._next}"
-        folder.mkdir()
-        self._next += 1
-        return folder
 
     def switch(self, saved: Sequence[SavedSegment]) -> None:
         state = asdict(_State(about(self._source), [each.entry for each in saved]))

@@ -111,9 +111,6 @@ class SegmentSet:
         return Duplicates(rows, keys[rows], contents)
 
 
-# --- what to keep and what to join ------------------------------------------------------------------------------------
-
-
 def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64]) -> list[SavedSegment]:
     saved, problems = segment_files.read(folder, source)
     missing = np.setdiff1d(keep, contents_of(each.segment for each in saved))

@@ -143,9 +143,6 @@ class RowsInScope:
         return slice(int(low), int(high)), (rows[low:high] - self.base).astype(np.uint32)
 
 
-# --- merging ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     segment: Segment

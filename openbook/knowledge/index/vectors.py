@@ -43,10 +43,8 @@ class VectorSearch:
         """(rows, cosines) of at least the `limit` nearest `among` these, or all; unordered. `vector` is a float32 unit vector [D]."""
         vector = self._checked(vector)
         if among is None:
-            among = [
-                (part, np.arange(len(part.segment)) if part.mask is None else np.flatnonzero(part.mask))
-                for part in self._parts
-            ]
+            masks = ((each, each.mask) for each in self._parts)
+            among = [(p, np.arange(len(p.segment)) if m is None else np.flatnonzero(m)) for p, m in masks]
         if not among or limit < 1:
             return np.empty(0, np.int64), np.empty(0, np.float64)
         rough = np.concatenate([_rough(part, local, vector) for part, local in among])
@@ -152,9 +150,6 @@ def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
     single: NDArray[np.float32] = wide.view(np.float32)
     single *= np.float32(2.0**112)  # the difference of the exponents' biases
     return single
-
-
-# --- signs ------------------------------------------------------------------------------------------------------------
 
 
 def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -38,7 +38,6 @@ _STOP = frozenset(
 
 
 def is_function_word(word: str) -> bool:
-    """True for a lower-case stop word."""
     return word in _STOP
 
 

@@ -125,12 +125,7 @@ class Ingest:
     """
 
     def __init__(
-        self,
-        run: LongRun,
-        sizing: Sizing,
-        options: RunOptions,
-        live: dict[str, LiveDocument],
-        known: Sequence[Identity],
+        self, run: LongRun, sizing: Sizing, options: RunOptions, live: dict[str, LiveDocument], known: list[Identity]
     ) -> None:
         self.changes: list[Change] = []
         self.verdicts: dict[str, Verdict] = {}
@@ -185,9 +180,8 @@ class Ingest:
             return False
         labels = set(json.loads(live.labels))
         held = set(json.loads(live.given_labels)) if self._batch.synced_folder is None else labels
-        return (
-            self._batch.labels <= held and self._batch.around - self._unlabel <= labels and not self._unlabel & labels
-        )
+        away = self._unlabel
+        return self._batch.labels <= held and self._batch.around - away <= labels and not away & labels
 
     @property
     def _unlabel(self) -> frozenset[str]:
@@ -256,13 +250,10 @@ class Ingest:
             if (known := self._content_of(connection, key)) is not None:
                 return known
         known = self._content_of(connection, content_key(found.path, digest, by))
-        if (
-            known is not None
-            and self._engine
-            and _OF_OCR & json.loads(integrity.content(connection, known).metadata).keys()
-        ):
-            return None  # OCR may read more of it
-        return known
+        if known is None or not self._engine:
+            return known
+        of_ocr = _OF_OCR & json.loads(integrity.content(connection, known).metadata).keys()
+        return None if of_ocr else known  # OCR may read more of it
 
     def _content_of(self, connection: Connection, key: Digest) -> int | None:
         """The owner's content of that key. For a caller with labels: if it may see it or this run stored it."""
@@ -303,10 +294,7 @@ class Ingest:
             connection.executemany(
                 "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    _passage_row(number, content_id, text_digest, content, span)
-                    for number, span in zip(ids, spans, strict=True)
-                ),
+                (_passage_row(row, content_id, text_digest, content, at) for row, at in zip(ids, spans, strict=True)),
             )
         self._run.stored.append(content_id)
         return content_id
@@ -328,13 +316,11 @@ class Ingest:
         said = json.loads(metadata)
         read = f"pages read by OCR: {said['pages_read_by_ocr']}" if "pages_read_by_ocr" in said else "read by OCR"
         told = [f"{read}, confidence {said['ocr_confidence']}"] if "ocr_confidence" in said else []
-        told += (
-            [f"pages with images only, not read: {said['pages_needing_ocr']}"] if "pages_needing_ocr" in said else []
-        )
+        if "pages_needing_ocr" in said:
+            told.append(f"pages with images only, not read: {said['pages_needing_ocr']}")
         self.verdicts[path] = Verdict(path, outcome, "; ".join(told))
         identity = known[-1].id if known else None
-        change = Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome)
-        self.changes.append(change)
+        self.changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome))
 
     def _metadata(self, found: FoundFile, content_id: int) -> tuple[str, str, str]:
         """(metadata, labels, labels given directly) as JSON.

@@ -29,11 +29,7 @@ def embedding_key(text: str) -> bytes:
 
 
 def embed_missing(
-    run: LongRun,
-    contents: Iterable[int],
-    embedder: Embedder,
-    progress: StagedProgress,
-    reusable: Iterable[int] | None = None,
+    run: LongRun, contents: Iterable[int], embedder: Embedder, progress: StagedProgress, reusable: Iterable[int] | None
 ) -> int:
     """Embed what has no vector in the run's table. Returns the number of distinct texts.
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Protocol, TypeVar
 
 from openbook.core.errors import KnowledgeBaseBusy, OpenBookError
+from openbook.core.parallel import silent
 from openbook.knowledge.store import schema
 from openbook.knowledge.store.interface import Connection, Store, Writer
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
@@ -33,9 +34,7 @@ class WritableBase(Protocol):
     store: Store
 
     def begin_writing(self, connection: Writer, meta: Mapping[str, str], timeout_s: float) -> None: ...
-
     def check_whole(self, connection: Connection) -> None: ...
-
     def clear(self, timeout_s: float = LOCK_TIMEOUT_S) -> int: ...
 
 
@@ -137,10 +136,7 @@ class LongRun:
 
 
 def in_slices(
-    base: WritableBase,
-    work: Callable[[LongRun], _T],
-    timeout_s: float,
-    check_cancelled: Callable[[], None] = lambda: None,
+    base: WritableBase, work: Callable[[LongRun], _T], timeout_s: float, check_cancelled: Callable[[], None] = silent
 ) -> _T:
     """The result of `work`, which is repeated after a WriteConflict.
 

@@ -144,10 +144,8 @@ class Mirror:
         """Delete items of these names, with a telling run, or whose bytes no document holds. Drop from `traces` what the others hold."""
         doomed = set[str]()
         for name, entry in self.entries.items():
-            files = [
-                path for end in ("", SIDECAR) if entry.file and (path := self.folder / f"{entry.file}{end}").exists()
-            ]
-            data = [msgspec.json.encode(entry), *(path.read_bytes() for path in files)]
+            files = [self.folder / f"{entry.file}{end}" for end in ("", SIDECAR) if entry.file]
+            data = [msgspec.json.encode(entry), *(path.read_bytes() for path in files if path.exists())]
             is_kept = entry.file and name not in names and is_held(self.folder / entry.file, entry.digest)
             if is_kept and not any(telling.find(each, TELLING) is not None for each in data):
                 for each in data:
@@ -204,7 +202,6 @@ def _is_packed(path: Path) -> bool:
 
 
 def file_name(item: Item) -> str:
-    """The name of its file in the mirror."""
     if not (suffix := item.suffix.lower()):
         parts = urlsplit(item.name)  # of a file in a repository, the fragment is its path
         suffix = PurePosixPath(parts.fragment or parts.path).suffix.lower()

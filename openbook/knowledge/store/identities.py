@@ -66,13 +66,13 @@ def identities(connection: Connection) -> list[Identity]:
         "ORDER BY coalesce(d.id, 0), i.id"
     )
     return [
-        Identity(number, path, _labels(labels), _labels(given), content, bool(live))
+        Identity(number, path, stored_labels(labels), stored_labels(given), content, bool(live))
         for number, path, labels, given, content, live in rows
     ]
 
 
 @lru_cache(1_024)  # many documents carry the same labels
-def _labels(stored: str) -> frozenset[str]:
+def stored_labels(stored: str) -> frozenset[str]:
     return frozenset(json.loads(stored))
 
 
@@ -183,12 +183,12 @@ def follow_renames(known: Sequence[Identity], waiting: Mapping[str, int], run: R
         came = left.get(change.content_id, [])
         if not change.path.startswith(run.synced):
             came = [each for each in came if run.ends(each)]
-        stated = _labels(change.labels)
+        stated = stored_labels(change.labels)
         for each in came:
             change = _labelled(change, (run.own_labels(each) - stated) | (each.given_labels - run.unlabel))
         for each in came:
             is_renamed = each.path in run.removed if each.is_live else change.identity is None
-            if is_renamed and each.id not in renamed and each.labels - run.unlabel <= _labels(change.labels):
+            if is_renamed and each.id not in renamed and each.labels - run.unlabel <= stored_labels(change.labels):
                 renamed.add(each.id)
                 yield replace(change, identity=each.id)
                 break
@@ -225,20 +225,14 @@ def _lost_labels(known: Iterable[Identity], run: RunChanges) -> dict[str, frozen
     came = [change.path for change in run.changes.values() if change.outcome == "added"]
     lost = {folder: frozenset[str]() for folder in run.synced if any(path.startswith(folder) for path in came)}
     for each in known if lost else ():
-        own = run.own_labels(each)
-        if (
-            each.is_live
-            and own
-            and each.content_id not in wanted
-            and each.path not in run.changes
-            and _is_gone(each.path)
-        ):
+        own, is_elsewhere = run.own_labels(each), each.content_id in wanted or each.path in run.changes
+        if each.is_live and own and not is_elsewhere and _is_gone(each.path):
             lost |= {folder: lost[folder] | own for folder in lost if each.path.startswith(folder)}
     return lost
 
 
 def _labelled(change: Change, given: frozenset[str]) -> Change:
-    labels, already = (json.dumps(sorted(_labels(each) | given)) for each in (change.labels, change.given_labels))
+    labels, already = (json.dumps(sorted(stored_labels(each) | given)) for each in (change.labels, change.given_labels))
     return replace(change, labels=labels, given_labels=already)
 
 

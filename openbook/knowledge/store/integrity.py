@@ -159,15 +159,8 @@ def documents(connection: Connection, where: str, values: Any) -> list[DocumentR
     return found
 
 
-# --- versions and labels as a whole -------------------------------------------------------------------------------
-
-TABLES = (
-    "documents",
-    "identities",
-    "sources",
-    "tags",
-    "versions",
-)  # covered by one sum, except columns that decide nothing
+# Covered by one sum, except columns that decide nothing.
+TABLES = ("documents", "identities", "sources", "tags", "versions")
 _NAME = "tables"  # of the sum, in `sums`
 
 _DOCUMENTS = (

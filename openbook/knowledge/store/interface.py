@@ -112,8 +112,6 @@ class Store(Protocol):
     def errors(self) -> AbstractContextManager[None]:
         """Turn errors of database and disk into OpenBook's."""
 
-    # --- connections and locks
-
     def connect(self, *, all_rows: bool = False) -> Reader:
         """A connection that only reads. With `all_rows`, it refuses a query from which row security would hide rows."""
 
@@ -149,15 +147,11 @@ class Store(Protocol):
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         """The lock for writing to `folder`, besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
-    # --- integrity
-
     def check_tables(self, connection: Connection, base_id: str) -> None:
         """Compare versions, documents and labels with their digests."""
 
     def problems(self, connection: Connection, base_id: str) -> Sequence[Iterator[str]]:
         """Problems of the database, a phrase each, in separately readable parts."""
-
-    # --- deleting for good
 
     def finish_writing(self, connection: Connection) -> None:
         """Finish as a writer must before it closes."""

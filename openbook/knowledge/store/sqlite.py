@@ -34,8 +34,6 @@ NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 
 
 class SqliteStore:
-    """A folder with one SQLite file."""
-
     is_shared = False
     index_hints = ("INDEXED BY passages_by_passage_id", "NOT INDEXED")
     beyond_reach = ()
@@ -53,15 +51,8 @@ class SqliteStore:
         folder = self.folder
         if folder.exists() and not folder.is_dir():
             raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place.")
-        strangers = (
-            sorted(
-                p.name
-                for p in folder.iterdir()
-                if not p.name.startswith(".") and p.name not in ("derived", "sources.toml")
-            )
-            if folder.exists()
-            else []
-        )
+        here = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        strangers = [name for name in here if not name.startswith(".") and name not in ("derived", "sources.toml")]
         if strangers:
             raise KnowledgeBaseInvalid(
                 f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder."
@@ -73,7 +64,6 @@ class SqliteStore:
                     self._write_empty(meta)
 
     def _write_empty(self, meta: Mapping[str, str]) -> None:
-        """Write an empty knowledge base, complete or not at all."""
         temporary = self.folder / f".{FILE_NAME}.{os.getpid()}"
         temporary.unlink(missing_ok=True)
         with closing(SqliteConnection(temporary)) as connection:
@@ -111,8 +101,6 @@ class SqliteStore:
 
     def errors(self) -> AbstractContextManager[None]:
         return schema.database_errors(self.folder)
-
-    # --- connections and locks
 
     def connect(self, *, all_rows: bool = False) -> SqliteConnection:
         return schema.connect(self.folder, writable=False)
@@ -163,8 +151,6 @@ class SqliteStore:
     def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
         return nullcontext()  # the write lock is in the same folder
 
-    # --- integrity
-
     def check_tables(self, connection: Connection, base_id: str) -> None:
         for problem in integrity.problems(connection):
             raise Damage(problem)
@@ -198,8 +184,6 @@ class SqliteStore:
         path = self.folder / NEWEST_NAME
         if not path.is_file() or path.read_bytes() != line:
             replace_file(path, line)
-
-    # --- deleting for good
 
     def finish_writing(self, connection: Connection) -> None:
         """Write the log back, unless a reader needs it. An empty log cannot be damaged."""
@@ -252,13 +236,8 @@ def _file_problems(connection: Connection) -> Iterator[str]:
         yield f"row {row} of {table} refers to a row of {parent} that is not there"
 
 
-# --- stores by place --------------------------------------------------------------------------------------------------
-
 # Databases by the scheme of their URL. Their clients are in the extra `cluster`.
-_DATABASES = {
-    "postgresql": "openbook.cluster.postgres:PostgresStore",
-    "postgres": "openbook.cluster.postgres:PostgresStore",
-}
+_DATABASES = dict.fromkeys(("postgresql", "postgres"), "openbook.cluster.postgres:PostgresStore")
 
 
 def store_of(place: Place) -> Store:

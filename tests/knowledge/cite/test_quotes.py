@@ -82,9 +82,8 @@ def test_each_sentence_names_its_citation() -> None:
 
 def test_the_share_of_the_question_around_the_quotes() -> None:
     for question, asked in (("What did the bridge cost in dollars?", 1.0), ("What do zebras graze?", 0.0)):
-        assert (
-            cite_sentences("It cost 310 million dollars. Lila opened the bridge.", question, [passage()]).asked == asked
-        )
+        answer = "It cost 310 million dollars. Lila opened the bridge."
+        assert cite_sentences(answer, question, [passage()]).asked == asked
 
 
 def test_of_two_equal_passages_the_marked_one_is_cited() -> None:

@@ -16,14 +16,13 @@ from openbook.knowledge.index import segment_set as module
 from openbook.knowledge.index.search import best_passages
 from openbook.knowledge.index.segment_builder import IndexSource, build
 from openbook.knowledge.index.segment_set import SegmentSet
+from tests.knowledge import small_bases
 from tests.knowledge.small_bases import (
     DIMENSIONS,
     EMBEDDER,
     QUERY,
     Base,
     Text,
-    bm25,
-    dense,
     expected,
     ids,
     reseal,
@@ -61,12 +60,15 @@ def test_new_contents_are_found_before_they_are_saved_and_opening_never_writes(
     tmp_path: Path, base: Base, contents: list[int]
 ) -> None:
     SegmentSet.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
+    before = times(tmp_path / "first")
+    SegmentSet.refresh(tmp_path / "first", base.source(), ids(*contents[:5]))
+    assert before == times(tmp_path / "first")  # there was nothing to do
     shutil.copytree(tmp_path / "first", tmp_path / "copy", copy_function=shutil.copyfile)  # of other times
     for folder in (tmp_path / "first", tmp_path / "copy"):
         before = times(folder)
         opened = SegmentSet.open(folder, base.source(), ids(contents[5]))
         assert opened.contents().tolist() == contents
-        assert bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
+        assert small_bases.bm25(opened.shard(ids(contents[5])), "number5", 3)[0][0] > 0
         assert times(folder) == before
 
 
@@ -77,7 +79,7 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
     empty = opened.shard(ids())
     assert empty.rows == 0
     assert best_passages(empty, QUERY, EMBEDDER.embed_query(QUERY), 5) == []
-    assert dense(empty, QUERY, 5) == []
+    assert small_bases.dense(empty, QUERY, 5) == []
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
@@ -90,17 +92,6 @@ def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
     alone = expected(base, [second])
     assert alone[0] == ("passages", 1)
     assert expected(base, [third]) == alone
-
-
-# --- the saved index (see also tests/properties/test_index_laws.py) ---------------------------------------------------
-
-
-def test_refreshing_again_changes_nothing(tmp_path: Path, base: Base, contents: list[int]) -> None:
-    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
-    before = times(tmp_path)
-    SegmentSet.refresh(tmp_path, base.source(), ids(*contents))
-    assert before
-    assert times(tmp_path) == before
 
 
 def test_segments_stay_few_and_large_ones_stay_alone(
@@ -216,9 +207,6 @@ def test_an_index_serves_if_its_newest_content_is_damaged(tmp_path: Path, base: 
     assert search(base, SegmentSet.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == before
 
 
-# --- check ------------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -260,9 +248,6 @@ def test_a_foreign_file_is_damage_and_blocks_nothing(
     assert not problems(tmp_path, base.source(), *contents)
 
 
-# --- forgetting -------------------------------------------------------------------------------------------------------
-
-
 def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[int]) -> None:
     secret = Text("", (((), "The zanzibar codeword is xylophone."),))
     gone = base.add(secret)
@@ -281,9 +266,6 @@ def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[in
     everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert not any(trace in everything for trace in traces)
     assert search(base, after, contents, QUERY) == expected(base, contents)
-
-
-# --- killed at every step ---------------------------------------------------------------------------------------------
 
 
 def killed_after(steps: int, work: Callable[[], object]) -> bool:

@@ -23,11 +23,11 @@ from openbook.core.locks import is_held
 from openbook.core.records import Vectors
 from openbook.knowledge import KnowledgeBase, Report, Scope, add, purge, remove
 from openbook.knowledge.check import check
-from openbook.knowledge.embedder_change import reembed
 from openbook.knowledge.ingest.contents import RunOptions
 from openbook.knowledge.ingest.embeddings import BATCH
 from openbook.knowledge.ingest.long_run import MAX_TRIES, LongRun, in_slices
-from openbook.knowledge.store.write_lock import TURN, file_lock, write_lock
+from openbook.knowledge.store.write_lock import TURN, write_lock
+from openbook.knowledge.updates import reembed
 from openbook.knowledge.versions import prune, tag
 from openbook.testing import HashEmbedder
 from tests.knowledge.conftest import Act, Interrupted, Library, killed
@@ -157,9 +157,6 @@ def test_other_writers_delete_nothing_of_a_living_run(shared: Shared) -> None:
     assert not list(shared.base.folder.glob(".run-*"))
 
 
-# --- cancelling -------------------------------------------------------------------------------------------------------
-
-
 class Unwanted(Exception):
     pass
 
@@ -193,14 +190,6 @@ def test_a_run_cancelled_at_any_point_leaves_nothing(shared: Shared) -> None:
     assert shared.is_whole()
 
 
-def test_waiting_for_the_lock_can_be_cancelled(shared: Shared) -> None:
-    with file_lock(shared.base.folder, SOON_S), pytest.raises(Unwanted):
-        shared.run(shared.embedder, ends_after(2), short="The ferry is white.")
-
-
-# --- bounds -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_run_overtaken_too_often_keeps_the_lock(shared: Shared) -> None:
     tries, refused = 0, 0
 
@@ -222,9 +211,7 @@ def test_a_run_overtaken_too_often_keeps_the_lock(shared: Shared) -> None:
     assert shared.is_whole()
 
 
-def test_a_run_that_loses_its_contents_too_often_gives_up(
-    shared: Shared,
-) -> None:
+def test_a_run_that_loses_its_contents_too_often_gives_up(shared: Shared) -> None:
     victims = [f"victim{i}.txt" for i in range(MAX_TRIES)]
     for name in victims:
         shared.write(name, f"The text of {name}.")
@@ -261,9 +248,6 @@ def test_a_waiting_writer_comes_before_the_last_one(tmp_path: Path) -> None:
             write("run")
         waiter.result()
     assert order == ["waiter", "run", "run", "run"]
-
-
-# --- another embedder -------------------------------------------------------------------------------------------------
 
 
 def test_reembedding_switches_all_versions_at_once(shared: Shared) -> None:
@@ -325,8 +309,6 @@ def test_no_vector_goes_into_the_table_of_another_embedder(shared: Shared) -> No
     reembed(shared.other, small())
     assert shared.is_whole()
 
-
-# --- any order --------------------------------------------------------------------------------------------------------
 
 ACTS = ("remove bridge", "purge safe", "add lamp", "add ferry", "prune")
 

@@ -214,15 +214,8 @@ def broken() -> Iterator[bytes]:
     raise OSError("the line is cut")
 
 
-HOSTILE_NAMES = [
-    "!\0",
-    "!a",
-    "!../../etc/passwd",
-    f"{SITE}/\x1b[2J",
-    f"{SITE}/" + "x" * 10_000,
-    f"{SITE}/\udc80",
-    "fake://[/x.txt",
-]
+BELOW = ("\x1b[2J", "x" * 10_000, "\udc80")
+HOSTILE_NAMES = ["!\0", "!a", "!../../etc/passwd", "fake://[/x.txt", *(f"{SITE}/{name}" for name in BELOW)]
 
 
 def test_a_hostile_item_affects_no_other(site: Site, tmp_path: Path) -> None:
@@ -239,12 +232,8 @@ def test_a_hostile_item_affects_no_other(site: Site, tmp_path: Path) -> None:
     site.put("large.txt", "A text.", metadata={"x": ["y" * 5000] * 500})
     options = RunOptions(replace(Limits(), max_file_bytes=1_000_000))
     found = site.outcomes(options=options)
-    assert {name for name, outcome in found.items() if outcome == "added"} == {
-        "../../up.txt",
-        "Case.txt",
-        "case.txt",
-        "bad.txt",
-    }
+    added = {name for name, outcome in found.items() if outcome == "added"}
+    assert added == {"../../up.txt", "Case.txt", "case.txt", "bad.txt"}
     assert all(name.isprintable() for name in found)
     assert (site.text("Case.txt"), site.text("case.txt")) == ("Upper.", "Lower.")
     reasons = {each.path.removeprefix(f"{SITE}/"): each.reason for each in site.library.base.status().not_indexed}
@@ -446,10 +435,7 @@ def test_sources_toml_declares_sources(site: Site) -> None:
         ("[[sources]]\nurl = 'fake://x'\nlabels = 'a'", "labels must be a list"),
         ("[[sources]]\nurl = 'docs'", "No source has the scheme"),
         ("[[sources]]\nurl = 'fake://x'\n[[sources]]\nurl = 'fake://x'", "has fake://x twice"),
-        (
-            "[[sources]]\nurl = 'git+https://h/x@1#a'\n[[sources]]\nurl = 'git+https://h/x@2#a'",
-            "has git.https://h/x#a twice",
-        ),
+        ("[[sources]]\nurl='git+https://h/x@1#a'\n[[sources]]\nurl='git+https://h/x@2#a'", "git.https://h/x#a twice"),
         ("[[sources]\n", "cannot be read as TOML"),
     ],
 )

@@ -43,21 +43,6 @@ def test_a_rename_without_its_sidecar_keeps_the_label(library: Library) -> None:
     assert (seen(library), seen(library, None, "hr")) == (set(), {GARDEN})
 
 
-def test_labels_taken_over_stay_until_they_are_taken_away(library: Library) -> None:
-    write(library, "a.md", SECRET)
-    library.add("a.md", options=HR)
-    write(library, "open.md", "The garden of the ship.")
-    (library.docs / "a.md").rename(library.docs / "b.md")
-    library.write("b.md", GARDEN)
-    library.add("b.md")  # before a sync has seen that the other is gone
-    for _ in range(2):
-        library.sync()
-        assert seen(library) == {"The garden of the ship."}
-    library.add("b.md", options=RunOptions(unlabel=HR.labels))
-    library.sync()
-    assert seen(library) == {"The garden of the ship.", GARDEN}
-
-
 def test_a_file_added_into_a_labeled_folder_has_its_labels(library: Library) -> None:
     write(library, "a.md", GARDEN)
     library.sync(options=HR)
@@ -80,19 +65,13 @@ def test_a_file_with_an_escaped_name_counts_as_present(library: Library) -> None
 
 
 @pytest.mark.parametrize("new_place_first", [False, True])
-@pytest.mark.parametrize("given_by", ["name", "sidecar"])
-def test_a_label_follows_its_document_to_another_synced_folder(
-    library: Library, new_place_first: bool, given_by: str
-) -> None:
+def test_a_label_follows_its_document_to_another_synced_folder(library: Library, new_place_first: bool) -> None:
     one, other = (library.docs / name for name in ("one", "other"))
     library.write("one/a.md", SECRET)
-    if given_by == "sidecar":
-        library.write("one/a.md.meta.toml", 'access_labels = ["hr"]')
+    library.write("one/a.md.meta.toml", 'access_labels = ["hr"]')
     for folder in (one, other):
         library.write(f"{folder.name}/stays.md", f"The garden in {folder.name}.")
         sync(library.base, folder, library.embedder)
-    if given_by == "name":
-        library.add("one/a.md", options=HR)
     (one / "a.md").rename(other / "b.md")
     for folder in (other, one) if new_place_first else (one, other):
         sync(library.base, folder, library.embedder)

@@ -245,6 +245,7 @@ def test_a_failed_question_is_asked_again_and_one_is_edited(server: Running, ope
     page.keyboard.press("Escape")
     expect(first.get_by_role("button", name="Edit")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(editor).to_be_focused()
     expect(first.locator("form")).to_contain_text("1 later answer will be replaced.")
     editor.fill(QUESTION)
     page.reload()  # typed text is kept

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from openbook.core.errors import SourceError
 from openbook.sources import site as site_module
+from openbook.sources.registry import open_source
 from openbook.sources.web import WebSource
 
 PAGE = (
@@ -40,24 +42,11 @@ def packed(kind: bytes, body: bytes) -> Callable[[], Iterable[bytes]]:
     return ok(body, HTML + b"Content-Encoding: " + kind + b"\r\n")
 
 
-class Slow:
+def slow(piece: bytes) -> Iterator[bytes]:
     """Pieces with pauses, without end: only the limit of a request ends them."""
-
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            time.sleep(0.02)
-            yield self._piece
-
-
-class Forever:
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
-
-    def __iter__(self) -> Iterator[bytes]:
-        return itertools.repeat(self._piece)
+    while True:
+        time.sleep(0.02)
+        yield piece
 
 
 LOCATIONS = [
@@ -68,16 +57,19 @@ LOCATIONS = [
     "gopher://127.0.0.1:{port}/", "", "/bad", "#part", "/round", "/long/0", "/private", "http:///good", "http://exa mple/", "\\\\example.org\\x", "http://%31%32%37.0.0.1:{other_port}/",
 ]  # fmt: skip
 STATUSES = [100, 199, 204, 206, 300, 305, 399, 401, 403, 407, 425, 429, 500, 503, 599, 999]
+DOCTYPE = (
+    "<!DOCTYPE x [" + '<!ENTITY a0 "x">' + "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9)) + "]>"
+)
 DEEP = "<div>" * 5_000 + "Words that are far below. " * 9
 ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
-    "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Forever(b"<p>more" * 999)), "cut"),
-    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", Forever((b"1388\r\n" + b"words" * 1000 + b"\r\n") * 9)), "cut"),
-    "endless head": (raw(b"HTTP/1.1 200 OK\r\n", Forever(b"X-More: and more\r\n" * 99)), "failed"),
-    "endless line": (raw(b"HTTP/1.1 200 OK\r\nX: ", Forever(b"x" * 9999)), "failed"),
-    "endless answers before": (raw(Forever(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
-    "slow head": (raw(b"HTTP/1.1 200 OK\r\n", Slow(b"X: y\r\n")), "failed"),
-    "slow body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", Slow(b"x")), "failed"),
-    "silence": (raw(Slow(b"")), "failed"),
+    "endless body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", itertools.repeat(b"<p>more" * 999)), "cut"),
+    "endless chunks": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"Transfer-Encoding: chunked\r\n\r\n", itertools.repeat((b"1388\r\n" + b"words" * 1000 + b"\r\n") * 9)), "cut"),
+    "endless head": (raw(b"HTTP/1.1 200 OK\r\n", itertools.repeat(b"X-More: and more\r\n" * 99)), "failed"),
+    "endless line": (raw(b"HTTP/1.1 200 OK\r\nX: ", itertools.repeat(b"x" * 9999)), "failed"),
+    "endless answers before": (raw(itertools.repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99)), "failed"),
+    "slow head": (raw(b"HTTP/1.1 200 OK\r\n", slow(b"X: y\r\n")), "failed"),
+    "slow body": (raw(b"HTTP/1.1 200 OK\r\n", HTML, b"\r\n", slow(b"x")), "failed"),
+    "silence": (raw(slow(b"")), "failed"),
     "nothing": (raw(b""), "failed"),
     "length too long": (ok(length=b"100000"), "failed"),
     "length too short": (ok(length=b"60"), "item"),
@@ -123,7 +115,7 @@ ANSWERS: dict[str, tuple[Callable[[], Iterable[bytes]], str]] = {
     "scripts alone": (page("<html><body><div id=app></div><script>render()</script>"), "failed"),
     "sends on to itself": (page('<meta http-equiv=refresh content="0;url=/bad">'), "absent"),
     "sends on elsewhere": (page('<meta http-equiv=refresh content="0;url=http://169.254.169.254/">'), "absent"),
-    "entity bomb": (page("<!DOCTYPE x [" + '<!ENTITY a0 "x">' + "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(9)) + "]><urlset>&a9;</urlset>", "application/xml"), "absent"),
+    "entity bomb": (page(f"{DOCTYPE}<urlset>&a9;</urlset>", "application/xml"), "absent"),
     "entity of a file": (page('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><urlset><url><loc>&a;</loc></url></urlset>', "application/xml"), "absent"),
     **{f"status {status}": (raw(b"HTTP/1.1 %d %s\r\n" % (status, b"Why" * 9), HTML, b"Content-Length: 5\r\n\r\nwords"), "failed") for status in STATUSES},
     "status 304": (raw(b"HTTP/1.1 304 Not Modified\r\n\r\n"), "failed"),
@@ -187,7 +179,33 @@ def test_what_follows_an_answer_is_not_the_next_answer(site: Any, kept: Any, fir
         site.add_page(path, *links, etag='"1"')
     kept.take(WebSource(f"{site.url}/", delay_s=0.0))
     forged = b"HTTP/1.1 200 OK\r\n" + HTML + b"Content-Length: 36\r\n\r\n" + b"<main>Forged words, and more forged."
-    site.add("/bad", raw=raw(first + forged, itertools.islice(Slow(b""), 20)))
+    site.add("/bad", raw=raw(first + forged, itertools.islice(slow(b""), 20)))
     kept.take(WebSource(f"{site.url}/", delay_s=0.0))
     assert site.paths()[-1] == "/good"
     assert kept.read in ([], [f"{site.url}/bad"])
+
+
+IMAGE, NO_FEED, LARGE = {"Content-Type": "image/png"}, "is not a feed", "too large or too deep"
+STARTS: list[tuple[str, dict[str, Any], str]] = [  # of a site, or of a feed
+    *(("/", {"status": status}, f"answers {status} ") for status in (401, 404, 429, 500)),
+    ("/", {"body": b"\x89PNG", "headers": IMAGE}, "is image/png, not a page"),
+    ("/docs/", {"status": 302, "headers": {"Location": "/sign-in"}}, "/sign-in, outside the folder"),
+    *(("feed", {"status": status}, f"/feed answers {status} ") for status in (401, 404, 500)),
+    ("feed", {"status": 301, "headers": {"Location": "{other}/feed"}}, "another site"),
+    ("feed", {"body": f"{DOCTYPE}<rss version='2.0'><channel><item><title>&a9;</title></item></channel></rss>"}, LARGE),
+    ("feed", {"body": "<rss version='2.0'><channel>" + "<a>" * 100_000}, LARGE),
+    *(("feed", {"body": body}, NO_FEED) for body in ("<html><body>Sign in</body></html>", "", "\0\1\2")),
+]
+
+
+@pytest.mark.parametrize(("path", "answer", "says"), STARTS)
+def test_a_start_that_is_none_is_an_error(
+    site: Any, other_site: Any, kept: Any, path: str, answer: dict[str, Any], says: str
+) -> None:
+    headers = {name: said.format(other=other_site.url) for name, said in answer.get("headers", {}).items()}
+    site.add_page("/sign-in")
+    site.add("/feed" if path == "feed" else path, **{**answer, "headers": headers})
+    url = f"feed+{site.url}/feed" if path == "feed" else site.url + path
+    with pytest.raises(SourceError, match=says):
+        kept.take(open_source(url, {} if path == "feed" else {"delay_s": 0.0}))
+    assert other_site.asked == []
