@@ -131,8 +131,9 @@ def test_a_failed_question_tells_what_its_caller_may_know(serve: Serve) -> None:
 
 
 def test_a_server_that_stops_ends_the_answer_and_keeps_nothing_of_it(
-    configuration: Configuration, base: KnowledgeBase
+    configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("openbook.serving.server.GRACE_S", 0.0)
     engine, store = WaitingEngine(), QuestionStore(configuration.settings, base.id)
     question = store.add("local", QUESTION)
     with ThreadPoolExecutor(1) as pool:
