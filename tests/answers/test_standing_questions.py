@@ -27,6 +27,7 @@ from openbook.answers.standing_questions import (
     StandingQuestion,
     ask_again,
     described,
+    event,
     post,
     visible,
 )
@@ -34,11 +35,12 @@ from openbook.core.config import Settings
 from openbook.core.derived import DerivedFolder
 from openbook.core.errors import EngineError, QuestionError, StorageError
 from openbook.core.parallel import Cancelled, never
-from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt, canonical_json
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.proofs.purge import purge_everywhere
+from openbook.proofs.receipts import parse_receipt
 from openbook.proofs.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import ROOT, DecliningEngine, base_with, named_model
@@ -128,6 +130,7 @@ def test_a_change_has_both_answers_and_the_documents_that_made_it(desk: Desk) ->
     assert str(desk.folder / "night.txt") in change.documents
     for side in (change.before, change.after):
         assert replay(side.receipt, FrozenModel(desk.engine), desk.base).identical
+    assert parse_receipt(canonical_json(event(question, change, "kb")["after"])) == change.after.receipt
     (told,) = described(question, second, "kb").changes
     assert told.after == AnswerOfVersion(NEW, change.after.confidence, change.after.receipt.digest)
 

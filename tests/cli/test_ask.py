@@ -52,6 +52,6 @@ def test_a_document_on_standard_input_may_be_as_long_as_a_file(out: Out, monkeyp
     give(monkeypatch, b"word " * 200_001)
     code, _, stderr = out("ask", OPENED, "--docs", "-")
     assert (code, "Nothing readable" in stderr) == (4, True)
-    give(monkeypatch, b"bridge " * 100_000)
+    give(monkeypatch, b"bridge, " * 125_000)
     (document,) = {hit["passage"]["document"] for hit in out.json("ask", OPENED, "--docs", "-")["passages"]}
     assert not Path(document).exists()

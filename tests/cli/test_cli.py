@@ -94,23 +94,6 @@ def test_add_then_ask_just_works(home: Path, docs: Path, out: Out) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_models_to_fetch_by_name(own_home: Path, out: Out) -> None:
-    stdout = out.ok("models", "list", "--available")
-    line = next(line for line in stdout.splitlines() if line.startswith("qwen3-8b "))
-    assert line.split(None, 1)[1] == "5,028 MB  needs 6.0 GB of memory, Apache-2.0, not tried here"
-    rows = {row["name"]: row for row in out.json("models", "list", "--available")["available"]}
-    assert rows["qwen2.5-coder-0.5b-instruct"] | {"memory_mb": 0} == {
-        "name": "qwen2.5-coder-0.5b-instruct",
-        "kind": "language-model",
-        "description": "Qwen2.5 Coder 0.5B Instruct (Q4_K_M)",
-        "bytes": 491400064,
-        "memory_mb": 0,
-        "licence": "Apache-2.0",
-        "tried_here": True,
-        "stored": False,
-    }
-
-
 @pytest.mark.model
 def test_models_verbs(home: Path, model_reference: ModelReference, out: Out) -> None:
     stdout = out.ok("models", "list")

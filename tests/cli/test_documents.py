@@ -15,7 +15,7 @@ from openbook.core.records import ReaderFormat
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.ingest import discovery
 from openbook.testing import echo_model
-from tests.cli.conftest import Out, TypeIn, running
+from tests.cli.conftest import Out, running
 from tests.parsers.samples import make_pdf
 from tests.serving.conftest import eventually
 
@@ -61,15 +61,13 @@ def test_watch_follows_changes_in_a_process_of_its_own(docs: Path, tmp_path: Pat
         eventually(lambda: len(KnowledgeBase.open(tmp_path / "kb").documents()) == 3)
 
 
-@pytest.mark.parametrize("command", [["ask", "What do bees make?"], ["chat"]])
 def test_a_log_that_cannot_be_written_is_refused_before_a_model_is_opened(
-    command: list[str], docs: Path, tmp_path: Path, out: Out, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
+    docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out.ok("add", docs)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(opening, "model_opener", lambda *_, **__: pytest.fail("A model was opened."))
-    type_in("What do bees make?")
-    out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
+    for command in (["ask", "What do bees make?"], ["chat"]):
+        out.refused(5, "bees.txt is not a folder", *command, "--log", docs / "bees.txt")
 
 
 def test_precompute_reads_what_ask_reads(docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:

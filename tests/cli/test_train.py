@@ -30,26 +30,15 @@ from tests.serving.conftest import eventually
 RECIPE = """
 name = "tiny"
 licence = "MIT"
-[architecture]
-vocabulary = 500
-width = 32
-layers = 2
-heads = 4
-feed_forward = 64
-[objective]
-kind = "language-modeling"
-[[train]]
-file = "text.md"
-sha256 = "{digest}"
-[[dev]]
-file = "text.md"
-sha256 = "{digest}"
-[method]
-kind = "full"
-[optimiser]
-learning_rate = 3e-3
-warmup_steps = 2
-schedule = "constant"
+architecture = {{ vocabulary = 500, width = 32, layers = 2, heads = 4, feed_forward = 64 }}
+objective.kind = "language-modeling"
+train = [{{ file = "text.md", sha256 = "{digest}" }}]
+dev = [{{ file = "text.md", sha256 = "{digest}" }}]
+method.kind = "full"
+optimiser = {{ learning_rate = 3e-3, warmup_steps = 2, schedule = "constant" }}
+evaluation.every_steps = 5
+gate.target.loss = 0.1
+export.quantisation = "F32"
 [loop]
 seed = 1
 steps = {steps}
@@ -57,12 +46,6 @@ sequence_tokens = 64
 step_tokens = 512
 call_tokens = 512
 precision = "f32"
-[evaluation]
-every_steps = 5
-[gate]
-target = {{ loss = 0.1 }}
-[export]
-quantisation = "F32"
 """
 
 
