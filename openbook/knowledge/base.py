@@ -20,7 +20,7 @@ from openbook.core.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, Unk
 from openbook.core.records import BeyondReach, Embedder, EmbedderIdentity, Hit, Passage, PassageSpan, Vectors, Verdict
 from openbook.knowledge.cite.documents import info_of
 from openbook.knowledge.cite.editions import DocumentInfo
-from openbook.knowledge.cite.passages import documents_holding, hits_of, passage_of_id, passages_in, windows_around
+from openbook.knowledge.cite.passages import as_passages, documents_holding, hits_of, passage_of_id, windows_around
 from openbook.knowledge.index.cache import IndexCache
 from openbook.knowledge.index.scope import UNLABELLED, Scope, condition
 from openbook.knowledge.index.search import Searcher, Shard, StaleView, best_passages
@@ -199,7 +199,7 @@ class KnowledgeBase:
                 return []
             of_version = condition(None, self.kept_version(version))
             labels = documents_holding(connection, {stored.id}, of_version)[stored.id][document]
-            return passages_in(connection, stored, {document: labels})
+            return as_passages(stored, integrity.passages(connection, stored), {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text of a document, in which spans count, or None."""
