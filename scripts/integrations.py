@@ -31,7 +31,7 @@ PACKAGES = {
     "jupyter": "ipython",
 }
 CLIENTS = ("langchain-openai", "llama-index-llms-openai-like")  # installed last: they need an older `openai` than `llm`
-OF_CLIENTS = "tests/serving/test_clients.py::test_the_clients_of_the_docs_do_what_the_page_says"
+OF_CLIENTS = "tests/serving/test_clients.py::test_clients_in_the_docs"
 PLAIN = f"""
 import openbook
 with openbook.open("kb") as kb:

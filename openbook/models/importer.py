@@ -147,20 +147,17 @@ def merge(
     if try_out is not None:
         try_out(reference)
     # The new model inherits what the old one learned, and its gate.
-    before = training_record_of(reference)
-    record = TrainingRecord(
-        recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
-        | ({"gate": before.recipe["gate"]} if before and "gate" in before.recipe else {}),
+    before = training_record_of(reference) or TrainingRecord({}, None, (), "", 0, 0, 0, "", {}, None, ())
+    recipe = {"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
+    record = dataclasses.replace(
+        before,
+        recipe=recipe | ({"gate": before.recipe["gate"]} if "gate" in before.recipe else {}),
         parent=reference.digest,
-        data=before.data if before else (),
         code=f"openbook {__version__}",
         seed=0,
         steps=0,
         tokens=0,
         numeric_class="",
-        metrics=before.metrics if before else {},
-        knowledge_base=before.knowledge_base if before else None,
-        texts=before.texts if before else (),
     )
     with staging_folder(store.root) as scrap, storage_errors(f"write a model to {store.root}"):
         path = scrap / "model.gguf"

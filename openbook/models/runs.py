@@ -2,7 +2,7 @@
 
     <home>/runs/<name>-<recipe digest>/recipe.json     the recipe with its digest
                                        knowledge-base.jsonl  the documents of --from-kb, until the run is done
-                                       knowledge-base.version  the version of the knowledge base, as long
+                                       knowledge-base.version  the version of the knowledge base, until then
                                        metrics.jsonl   a line for each step and each evaluation
                                        samples.json    questions of the dev data with the answers before and after
                                        checkpoints/    see openbook.training.checkpoints

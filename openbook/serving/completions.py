@@ -19,7 +19,6 @@ from openbook.core.records import Answer, canonical_json, sha256_hex
 from openbook.serving.answers import Conversation, Shape, cited_sentences, event, request_id, respond
 from openbook.serving.routing import Route, content_of, needs
 from openbook.serving.schemas import (
-    ABSENT,
     NO_SUFFIX,
     NO_TOOLS,
     AnswerBody,
@@ -68,44 +67,20 @@ class CompletionBody(ChoicesBody):
     suffix: Annotated[str | None, NO_SUFFIX] = None
 
 
-class Usage(Reply):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+class ChatCompletion(Reply):
+    """`openbook`: the JSON of `openbook ask --json` for the first choice, and `warnings`; a choice that differs has its own.
 
-
-class ChatMessage(Reply):
-    """`annotations`: the source of each sentence, with the address of the quote on the server's web page.
-
+    A message has `annotations`: the source of each sentence, with the address of the quote on the server's web page. Its
     `refusal`: an answer that should be JSON says that the documents do not hold it.
     """
 
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: str | None = None
-    annotations: list[dict[str, Any]]
-
-
-class ChatChoice(Reply):
-    """`openbook`: of an answer other than the first, if they differ."""
-
-    index: int = 0
-    message: ChatMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-    openbook: ServedAnswer | None = ABSENT
-
-
-class ChatCompletion(Reply):
-    """`openbook`: the JSON of `openbook ask --json` for the first choice, and `warnings`."""
-
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
+    object: Literal["chat.completion"]
     created: int
     model: str
     system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: Usage
+    choices: list[dict[str, Any]]
+    usage: dict[str, int]
     openbook: ServedAnswer
 
 
@@ -156,8 +131,9 @@ class ChoiceShape(Shape):
     def whole(self, answers: Sequence[ServedAnswer]) -> dict[str, Any]:
         choices = []
         for i, each in enumerate(self._for_all(answers)):
-            text = {"message": self._message(each)} if self.cite else {"text": each.answer}
-            more = {} if each is answers[0] else {"openbook": each}
+            message = {"role": "assistant", **self._message(each)}
+            text = {"message": message} if self.cite else {"text": each.answer}
+            more = {} if each is answers[0] else {"openbook": each.to_json()}
             choices.append({"index": i, **text, "logprobs": None, "finish_reason": finish(each), **more})
         kind = "chat.completion" if self.cite else "text_completion"
         return {**self.head, "object": kind, "choices": choices, "usage": usage(answers), "openbook": answers[0]}
@@ -180,7 +156,7 @@ class ChoiceShape(Shape):
             more = {} if i and each is answers[0] else {"openbook": each.to_json()}
             last += self._chunk(sources, finish(each), i, **more)
         if self.with_usage:
-            last += self._event(choices=[], usage=usage(answers).model_dump())
+            last += self._event(choices=[], usage=usage(answers))
         return last + b"data: [DONE]\n\n"
 
     def _for_all(self, answers: Sequence[ServedAnswer]) -> Sequence[ServedAnswer]:
@@ -205,11 +181,11 @@ def finish(answer: Answer) -> Literal["stop", "length"]:
     return "length" if answer.finish_reason == "length" else "stop"
 
 
-def usage(answers: Sequence[Answer]) -> Usage:
+def usage(answers: Sequence[Answer]) -> dict[str, int]:
     """Tokens that were read and written."""
     read = sum(each.prompt_tokens or 0 for each in answers)
     written = sum(each.answer_tokens or 0 for each in answers)
-    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _url_citations(call: Call, answer: Answer) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ MAX_RECIPE_BYTES = 1 << 20
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
+Target: TypeAlias = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Section(BaseModel):
@@ -105,10 +106,7 @@ class Method(Section):
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     alpha: Annotated[float, Field(gt=0)] = 64.0
     first_layer: Annotated[int, Field(ge=0)] = 0
-    targets: Annotated[
-        tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...],
-        Field(min_length=1),
-    ] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = get_args(Target)
 
 
 class Optimiser(Section):

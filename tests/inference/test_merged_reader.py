@@ -10,23 +10,25 @@ import pytest
 from openbook.answers.ask import ask
 from openbook.core.errors import EngineError
 from openbook.core.records import Decoding, Prompt
-from openbook.inference import load_model
+from openbook.inference import FrozenModel, load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference
 from openbook.proofs.replay import replay
 from tests.conformance.models import PROMPT
-from tests.conftest import llama_engine
+from tests.conftest import llama_engine, threads_for
 
 MEMORY = Prompt("", (), "What is the capital of France?")
+
+
+def loaded(reference: ModelReference) -> FrozenModel:
+    return load_model(reference, context_tokens=1024, threads=threads_for(reference))
 
 
 def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader: ModelReference) -> None:
     assert reader.base is not None
     assert reader.merged is not None
     assert reader.merged.manifest.lineage == reader.digest
-    whole, base, merged = (
-        load_model(reference, context_tokens=1024) for reference in (reader, reader.base, reader.merged)
-    )
+    whole, base, merged = map(loaded, (reader, reader.base, reader.merged))
     engines = [llama_engine(model) for model in (whole, base, merged)]
     assert engines[0].logits_digest(MEMORY) == engines[1].logits_digest(MEMORY) != engines[2].logits_digest(MEMORY)
     assert engines[0].logits_digest(PROMPT) == engines[2].logits_digest(PROMPT) != engines[1].logits_digest(PROMPT)
@@ -42,7 +44,7 @@ def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader: ModelRe
 
 
 def test_answers_of_both_files_replay_as_identical(reader: ModelReference) -> None:
-    model = load_model(reader, context_tokens=1024)
+    model = loaded(reader)
     answer = ask("What is the capital of France?", model)
     assert answer.receipt.numeric_class != model.engine.numeric_class
     assert replay(answer.receipt, model, None).differences == ()
@@ -52,7 +54,7 @@ def test_answers_of_both_files_replay_as_identical(reader: ModelReference) -> No
 
 
 def test_the_base_is_opened_once_and_never_after_close(reader: ModelReference) -> None:
-    engine, unopened = (llama_engine(load_model(reader, context_tokens=512)) for _ in range(2))
+    engine, unopened = (llama_engine(loaded(reader)) for _ in range(2))
     opened: list[LlamaCppEngine] = []
     open_base = engine._open_base
     assert open_base is not None

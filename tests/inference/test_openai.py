@@ -27,10 +27,7 @@ from tests.conftest import served
 
 THOUGHTS = {
     "thinks": ["<thi", "nk>\nWell, </thi", "s is\n hard", "</th", "ink>", "\n", "\nNine ", "o'clock."],
-    "thinks-at-once": ["<think>\n\n</think>\n\nNine o'clock."],
     "thinks-on": ["<think>Well, ", "let me see ..."],
-    "mentions": ["Write <think> ", "and </think>."],
-    "begins-so": ["<thin"],
 }
 
 
@@ -183,16 +180,7 @@ def test_errors_of_the_server_are_explained(connect: Connect, name: str, sentenc
     assert "127.0.0.1" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("thinks", "Nine o'clock."),
-        ("thinks-at-once", "Nine o'clock."),
-        ("mentions", "Write <think> and </think>."),
-        ("begins-so", "<thin"),
-        ("surrogate", "a?b"),
-    ],
-)
+@pytest.mark.parametrize(("name", "answer"), [("thinks", "Nine o'clock."), ("surrogate", "a?b")])
 def test_thoughts_before_the_answer_are_dropped(connect: Connect, name: str, answer: str) -> None:
     assert connect(name).complete(PROMPT, Decoding(stop=("\n",))).text == answer
     assert "stop" not in FakeServer.requests[-1], "the server would find it in the thoughts"

@@ -23,7 +23,7 @@ from openbook.inference.frozen import SIDE_BY_SIDE, ReadEach
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import CALL_TOKENS, LlamaCppEngine
 from openbook.models import ModelReference
-from tests.conftest import flip, llama_engine
+from tests.conftest import flip, llama_engine, threads_for
 
 DECODING = Decoding(max_tokens=6)
 # Small, since every token is evaluated many times. `LONG` and the last question are longer than a call.
@@ -45,10 +45,10 @@ Opened: TypeAlias = Callable[..., LlamaCppEngine]
 
 @pytest.fixture
 def opened(reader: ModelReference) -> Iterator[Opened]:
-    models: list[FrozenModel] = []
+    models, threads = list[FrozenModel](), threads_for(reader.needed_base)
 
     def make(states: KVCache) -> LlamaCppEngine:
-        models.append(load_model(reader, context_tokens=4096, states=states))
+        models.append(load_model(reader, context_tokens=4096, threads=threads, states=states))
         return llama_engine(models[-1])
 
     yield make
@@ -246,7 +246,7 @@ def test_forms_of_a_reader_share_states_and_never_mix_them(reader: ModelReferenc
     passage under another instruction; and blocks whose texts would become other tokens if they were joined.
     """
     assert reader.base is not None
-    forms = [reader, replace(reader, merged=None), reader.base]
+    forms, threads = [reader, replace(reader, merged=None), reader.base], threads_for(reader.base)
     asked = [
         Prompt(system, passages, QUESTIONS[0])
         for system, passages in (
@@ -260,7 +260,10 @@ def test_forms_of_a_reader_share_states_and_never_mix_them(reader: ModelReferenc
     alone, shared = list[Any](), list[Any]()
     states = KVCache(tmp_path)
     for reference in forms:
-        models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
+        models = [
+            load_model(reference, context_tokens=1024, threads=threads, states=each)
+            for each in (nothing_kept(), states)
+        ]
         alone.append(models[0].engine)
         shared.append(models[1].engine)
     expected = [[engine.logits_digest(prompt, 2) for prompt in asked] for engine in alone]

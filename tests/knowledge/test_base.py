@@ -75,15 +75,12 @@ def test_a_foreign_file_is_refused(library: Library, damage: str, words: str) ->
         library.reopened()
 
 
-def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / schema.FILE_NAME).mkdir()
     with pytest.raises(
         StorageError, match=r"Check that kb\.sqlite3 is a file, and that you may read and write it .*or choose another"
     ):
         KnowledgeBase.open(tmp_path)
-
-
-def test_an_unreadable_file_is_a_storage_error(tmp_path: Path) -> None:
     found = pytest.raises(StorageError, match=r"^Cannot read or write .*nothing: No such file")
     with found, schema.database_errors(tmp_path):
         (tmp_path / "nothing").read_bytes()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from contextlib import closing
+from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,6 +24,7 @@ from openbook.answers.retrieval import Corpus
 from openbook.core.config import Settings
 from openbook.core.errors import ConfigError
 from openbook.core.records import Answer, ReaderFormat
+from openbook.inference import connect_model
 from openbook.knowledge import KnowledgeBase
 from openbook.proofs.receipts import parse_receipt
 from openbook.proofs.replay import replay
@@ -31,7 +34,8 @@ from openbook.serving.errors import ApiError
 from openbook.serving.schemas import ServedAnswer
 from openbook.serving.service import resolve_model
 from openbook.testing import HashEmbedder, echo_model
-from tests.conftest import DecliningEngine, named_model
+from tests.conftest import DecliningEngine, named_model, served
+from tests.inference.test_openai import FakeServer, QuietServer
 from tests.serving.conftest import (
     CHAT,
     OPENED,
@@ -94,14 +98,11 @@ def test_chat_has_the_fields_that_openai_has(shared: Running) -> None:
     response = shared.ask(QUESTION, stream=True, stream_options={"include_usage": True})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     *chunks, end = events_of(response.text)
-    assert end == "[DONE]"
-    values = [json.loads(chunk) for chunk in chunks]
-    assert {each["id"] for each in values} == {value["id"]}
-    roles = [each["choices"][0]["delta"].get("role") for each in values[:-1]]
-    assert roles == ["assistant"] + [None] * (len(roles) - 1)
-    assert values[-2]["choices"][0]["finish_reason"] == "stop"
-    assert (values[-1]["choices"], values[-1]["usage"]) == ([], usage)
-    assert [each for each in values[:-1] if "usage" in each] == []
+    *parts, last = [json.loads(chunk) for chunk in chunks]
+    assert (end, {each["id"] for each in (*parts, last)}) == ("[DONE]", {value["id"]})
+    assert [each["choices"][0]["delta"].get("role") for each in parts] == ["assistant"] + [None] * (len(parts) - 1)
+    assert parts[-1]["choices"][0]["finish_reason"] == "stop"
+    assert (last["choices"], last["usage"], [each for each in parts if "usage" in each]) == ([], usage, [])
     cut = shared.ask(QUESTION, max_completion_tokens=2).json()
     assert (cut["choices"][0]["finish_reason"], cut["usage"]["completion_tokens"]) == ("length", 2)
     cut = shared.ask(QUESTION, path=RESPONSES, max_output_tokens=2).json()
@@ -122,23 +123,19 @@ def test_times_are_only_for_callers_who_may_see_all(shared: Running) -> None:
 
 
 def test_chat_links_each_source(shared: Running, client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
-    message = whole.choices[0].message
-    notes = message.annotations or []
-    assert len(notes) == 1
-    note = notes[0]
+    asked: Any = {"role": "user", "content": QUESTION}
+    message = client.chat.completions.create(model="echo", messages=[asked]).choices[0].message
+    (note,) = message.annotations or []
     assert (note.url_citation.title, note.url_citation.start_index) == (f"bridge.txt: {OPENED}", 0)
     address, _, place = note.url_citation.url.partition("#/document/")
     assert (address, note.url_citation.end_index) == (f"{shared.url}/", len(OPENED))
     assert unquote(place.partition("?")[0]) == path_of(shared.bases["kb"], "bridge.txt")
     assert place.partition("?")[2] == f"base=kb&version={shared.bases['kb'].version}&start=0&end={len(OPENED)}&"
-    asked: Any = {"role": "user", "content": QUESTION}
     turns: Any = [asked, message, asked]
     *_, last = list(client.chat.completions.create(model="echo", messages=turns, stream=True))
     assert (last.choices[0].delta.model_extra or {})["annotations"] == [note.model_dump()]
     assert (last.model_extra or {})["openbook"]["warnings"] == []
-    nothing = shared.ask("Who wrote the opera about Mars?").json()
-    assert nothing["choices"][0]["message"]["annotations"] == []
+    assert shared.ask("Who wrote the opera about Mars?").json()["choices"][0]["message"]["annotations"] == []
 
 
 # --- conversations ----------------------------------------------------------------------------------------------------
@@ -155,17 +152,10 @@ def told(text: str, role: str = "system") -> list[dict[str, Any]]:
     return [{"role": role, "content": text}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
 
 
-def test_follow_up_is_searched_with_the_question_before_it(shared: Running) -> None:
-    answer = answer_of(shared.ask([*TURNS, {"role": "user", "content": "And on weekdays?"}]))
-    assert answer["question"] == answer["receipt"]["question"] == "And on weekdays?"
-    assert answer["notes"] == ["Searched for together: When does the ferry to Sandhavn leave? / And on weekdays?"]
-    assert answer_of(shared.ask("And on weekdays?"))["notes"] == []
-
-
-def test_system_message_is_an_instruction_to_the_model(shared: Running) -> None:
+def test_parts_of_a_conversation_reach_the_model(shared: Running) -> None:
+    """The turns before the question, and messages of the system as an instruction."""
     cases: list[tuple[str, Any, dict[str, Any], str]] = [
         (CHAT, told(" Answer in French. "), {}, "Answer in French."),
-        (CHAT, told("Answer in French.", "developer"), {}, "Answer in French."),
         (CHAT, [*told("Be brief.")[:1], *told("Name\0the page.")], {}, "Be brief.\nName the page."),
         (RESPONSES, told("Be brief.", "developer"), {"instructions": "Be kind."}, "Be kind.\nBe brief."),
         (CHAT, QUESTION, {}, ""),
@@ -173,6 +163,12 @@ def test_system_message_is_an_instruction_to_the_model(shared: Running) -> None:
     for path, messages, more, instruction in cases:
         answer = answer_of(shared.ask(messages, path=path, **more))
         assert (answer["receipt"]["instruction"], answer["warnings"]) == (instruction, [])
+    answer = answer_of(shared.ask([*TURNS, {"role": "user", "content": "And on weekdays?"}]))
+    assert answer["question"] == answer["receipt"]["question"] == "And on weekdays?"
+    assert answer["notes"] == ["Searched for together: When does the ferry to Sandhavn leave? / And on weekdays?"]
+    answer = answer_of(shared.ask(f"### Task:\nFind a title.\n{QUESTION}"))
+    assert (answer["passages"], answer["receipt"]["knowledge_base"]) == ([], None)
+    assert "begins with '### Task:': it is a task, not a question." in answer["warnings"][0]
 
 
 @in_both_shapes
@@ -183,20 +179,12 @@ def test_ignored_parts_of_a_conversation_are_named(shared: Running, serve: Serve
         (told("x" * 2001), "echo", [long]),
         ([*TURNS, LAST], "echo", []),
         ([*TURNS, LAST], "echo:closed-book", [EARLIER]),
-        ([TURNS[1], LAST], "echo:closed-book", [EARLIER]),
         ([{"role": "assistant", "content": None}, LAST], "echo:closed-book", []),
     ):
         assert answer_of(shared.ask(messages, path=path, model=model))["warnings"] == warnings
     trained = "The system message is ignored. This model follows only the instruction that it was trained with."
     server = serve(echo_model(reader=ReaderFormat("Answer from the passage.", ABSTENTION)))
     assert answer_of(server.ask(told("Lie."), path=path))["warnings"] == [trained]
-
-
-def test_task_of_a_client_is_answered_without_documents(shared: Running) -> None:
-    answer = answer_of(shared.ask(f"### Task:\nFind a title.\n{QUESTION}"))
-    assert (answer["passages"], answer["receipt"]["knowledge_base"]) == ([], None)
-    said = "No document is read for a message that begins with '### Task:': it is a task, not a question."
-    assert answer["warnings"] == [said]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -230,6 +218,13 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"MESSAGES": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value", "MESSAGES[0].content[0].type"),
     ({"MESSAGES": [{"role": "user", "content": "many words " * 4000}]}, 400, "invalid_value", None),
 ]  # fmt: skip
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema = reduce(lambda inner, _: {"items": inner}, range(levels), dict[str, Any]())
+    return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
 WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"n": 9}, 400, "above_limit", "n"),
     ({"n": 0}, 400, "invalid_value", "n"),
@@ -237,6 +232,7 @@ WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"allOf": []}}}}, 400, "invalid_value", "response_format"),
     ({"response_format": {"type": "json_object"}, "openbook": {"quote": True}}, 400, "invalid_value", None),
     ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
+    *(({"response_format": deep(levels)}, 400, "invalid_value", "response_format") for levels in (150, 400, 900)),
 ]  # fmt: skip
 WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
@@ -274,43 +270,36 @@ def test_unknown_parameters_are_named_and_change_nothing(shared: Running, path: 
     assert plain.pop("warnings") == []
     place, kind = ("messages", "text") if path == CHAT else ("input", "input_text")
     messages = [{"role": "user", "content": [{"type": kind, "text": QUESTION, "cache_control": {"type": "ephemeral"}}]}]
-    for stream in (False, True):
-        answer = answer_of(shared.ask(messages, path=path, stream=stream, tools=[TOOL], top_k=40, frob={"x": 1}))
-        named = f"'tools', 'top_k', 'frob', '{place}[0].content[0].cache_control'"
-        assert answer.pop("warnings") == [f"{named} are ignored. This server has no such parameter."]
-        assert answer == plain
+    answer = answer_of(shared.ask(messages, path=path, stream=True, tools=[TOOL], top_k=40, frob={"x": 1}))
+    named = f"'tools', 'top_k', 'frob', '{place}[0].content[0].cache_control'"
+    assert answer.pop("warnings") == [f"{named} are ignored. This server has no such parameter."]
+    assert answer == plain
     many: dict[str, Any] = {f"unknown{i}" + "x" * 1000: i + 1 for i in range(100)}
-    (warning,) = answer_of(shared.ask(QUESTION, path=path, **many))["warnings"]
-    assert "and 90 more are ignored." in warning
-    assert len(warning) < 1000
-    unused = answer_of(shared.ask(QUESTION, path=path, stream_options={"include_usage": True}))["warnings"]
-    assert unused == ["'stream_options' is ignored. The answer is not streamed."]
-
-
-def test_equal_answers_are_computed_once(shared: Running) -> None:
-    equal, sampled = (shared.ask(QUESTION, n=3, temperature=each, seed=2**63 - 2).json() for each in (0, 0.5))
-    for value in (equal, sampled):
-        texts = [(each["index"], each["message"]["content"]) for each in value["choices"]]
-        assert texts == [(i, OPENED) for i in range(3)]
-    assert equal["usage"]["completion_tokens"] * 3 == sampled["usage"]["completion_tokens"]
-    assert [each.get("openbook") for each in equal["choices"]] == [None] * 3
-    receipts = [each.get("openbook", sampled["openbook"])["receipt"] for each in sampled["choices"]]
-    assert [each["decoding"]["seed"] for each in receipts] == [2**63 - 2, 2**63 - 1, -(2**63)]
-    assert all(shared.client.get(f"/v1/receipts/{each['digest']}").status_code == 200 for each in receipts)
+    more, unused = answer_of(shared.ask(QUESTION, path=path, **many, stream_options={"include_usage": True}))[
+        "warnings"
+    ]
+    assert ("and 90 more are ignored." in more, len(more) < 1000) == (True, True)
+    assert unused == "'stream_options' is ignored. The answer is not streamed."
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_stream_holds_every_choice(shared: Running, path: str, temperature: int) -> None:
-    body = {"prompt": QUESTION} if path != CHAT else {"messages": [{"role": "user", "content": QUESTION}]}
-    more = {"stream_options": {"include_usage": True}, "stream": True, "n": 2, "temperature": temperature}
-    response = shared.client.post(path, json={"model": "echo", **body, **more})
-    chunks = [json.loads(each) for each in events_of(response.text)[:-1]]
+def test_equal_answers_are_computed_once_and_a_stream_holds_all(shared: Running, path: str, temperature: int) -> None:
+    asked = {"prompt": QUESTION} if path != CHAT else {"messages": [{"role": "user", "content": QUESTION}]}
+    body = {"model": "echo", **asked, "n": 2, "temperature": temperature, "seed": 2**63 - 1}
+    value = shared.client.post(path, json=body).json()
+    whole = [each["message"]["content"] if path == CHAT else each["text"] for each in value["choices"]]
+    assert (whole, [each["index"] for each in value["choices"]]) == ([OPENED, OPENED], [0, 1])
+    receipts = [each.get("openbook", value["openbook"])["receipt"] for each in value["choices"]]
+    assert [each["decoding"]["seed"] for each in receipts] == [2**63 - 1, -(2**63) if temperature else 2**63 - 1]
+    assert all(shared.get(f"/v1/receipts/{each['digest']}").status_code == 200 for each in receipts)
+    more = {"stream_options": {"include_usage": True}, "stream": True}
+    chunks = [json.loads(each) for each in events_of(shared.client.post(path, json=body | more).text)[:-1]]
     texts, ends = ["", ""], list[int]()
     for each in (choice for chunk in chunks for choice in chunk["choices"]):
         texts[each["index"]] += each.get("text") or each.get("delta", {}).get("content") or ""
         ends += [each["index"]] if each["finish_reason"] == "stop" else []
-    assert (texts, ends) == ([OPENED, OPENED], [0, 1])
+    assert (texts, ends) == (whole, [0, 1])
     assert chunks[-1]["usage"]["completion_tokens"] == len(OPENED.split()) * (1 + temperature)
     assert len([each for each in chunks if "openbook" in each]) == 1 + temperature
 
@@ -329,10 +318,8 @@ def test_answer_is_at_most_half_the_context(shared: Running, serve: Serve) -> No
 
 def test_name_says_which_knowledge_base() -> None:
     models, bases = ["llama3:8b", "llama3"], ("kb", "hand:book", "odd@2")
-    for served in models:
-        assert resolve_model(served, models, bases, {}) == (served, "")
-        for suffix in (*bases, "closed-book"):
-            assert resolve_model(f"{served}:{suffix}", models, bases, {}) == (served, suffix)
+    for name, suffix in itertools.product(models, ("", *bases, "closed-book")):
+        assert resolve_model(f"{name}:{suffix}".removesuffix(":"), models, bases, {}) == (name, suffix)
     for model in ("", "llama", "llama3:8b:", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@1"):
         with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
             resolve_model(model, models, bases, {})
@@ -341,15 +328,16 @@ def test_name_says_which_knowledge_base() -> None:
 
 def test_name_or_body_chooses_the_knowledge_base(towers: KnowledgeBase, serve: Serve) -> None:
     two = serve(others={"towers": towers})
-    for as_of, metres, version in ((None, 55, 2), (1, 50, 1), ("old", 50, 1)):
+    for as_of, metres, version in ((None, 55, 2), ("old", 50, 1)):
         by_name = answer_of(two.ask(TOWER, model="echo:towers", openbook={"as_of": as_of}))
-        assert str(metres) in by_name["answer"]
-        assert by_name["receipt"]["knowledge_base_version"] == version
+        assert (f"{metres} metres" in by_name["answer"], by_name["receipt"]["knowledge_base_version"]) == (
+            True,
+            version,
+        )
         chosen = {"knowledge_base": "towers", "as_of": version}
         assert answer_of(two.ask(TOWER, path=RESPONSES, openbook=chosen))["answer"] == by_name["answer"]
     assert answer_of(two.ask(TOWER, model="echo:towers", openbook={"where": "type = 'md'"}))["declined"]
     assert answer_of(two.ask(TOWER))["answer"] == ABSTENTION
-    assert two.client.get("/v1/models/echo:nothing").status_code == 404
 
 
 def test_request_names_a_model_or_an_alias(serve: Serve, configuration: Configuration, towers: KnowledgeBase) -> None:
@@ -359,26 +347,23 @@ def test_request_names_a_model_or_an_alias(serve: Serve, configuration: Configur
     server = serve(models[0], settings=Settings(home, aliases=aliases), **more)
     names = {"one": "one", "two": "two", "two:kb": "two", "one:closed-book": "one", "gpt-4o": "one", "o3": "two"}
     prints = dict[str, str]()
-    for name, served in names.items():
+    for name, own in names.items():
         value = server.ask(QUESTION, model=name).json()
-        assert (value["model"], value["openbook"]["receipt"]["model"]["name"]) == (name, served)
-        assert (value["openbook"]["receipt"]["strategy"] == "closed-book") is (name in ("o3", "one:closed-book"))
-        assert prints.setdefault(served, value["system_fingerprint"]) == value["system_fingerprint"]
-        replayed = server.client.post("/v1/replay", json={"id": value["openbook"]["receipt"]["digest"]})
-        assert replayed.json()["identical"]
+        receipt = value["openbook"]["receipt"]
+        assert (value["model"], receipt["model"]["name"]) == (name, own)
+        assert (receipt["strategy"] == "closed-book") is (name in ("o3", "one:closed-book"))
+        assert prints.setdefault(own, value["system_fingerprint"]) == value["system_fingerprint"]
+        assert server.client.post("/v1/replay", json={"id": receipt["digest"]}).json()["identical"]
     assert len(set(prints.values())) == 2
     assert "55" in answer_of(server.ask(TOWER, model="gpt-5"))["answer"]
-    made = server.client.post("/v1/embeddings", json={"model": "text-embedding", "input": "x"})
-    assert made.status_code == 200
-    listed = {each["id"]: each["openbook"] for each in server.client.get("/v1/models").json()["data"]}
+    assert server.client.post("/v1/embeddings", json={"model": "text-embedding", "input": "x"}).status_code == 200
+    listed = {each["id"]: each["openbook"] for each in server.get("/v1/models").json()["data"]}
     suffixes = ("", ":kb", ":towers", ":closed-book")
     assert list(listed) == [*(f"{each}{end}" for each in ("one", "two") for end in suffixes), "hash", *aliases]
     assert [listed[each]["mode"] for each in aliases] == ["open-book", "open-book", "closed-book", "embedder"]
     assert [each["name"] for each in listed["gpt-5"]["knowledge_bases"]] == ["towers"]
-    assert [each["name"] for each in server.client.get("/api/tags").json()["models"]] == list(listed)
-    for name in aliases:
-        assert server.client.get(f"/v1/models/{name}").json()["openbook"] == listed[name]
-    assert "two:closed-book" in server.ask(QUESTION, model="three").json()["error"]["message"]
+    assert [each["name"] for each in server.get("/api/tags").json()["models"]] == list(listed)
+    assert server.get("/v1/models/gpt-5").json()["openbook"] == listed["gpt-5"]
     with pytest.raises(ConfigError, match="served once"):
         serve(models[0], more_models=[(models[0], None)])
     for meaning in ("llama3", "default:nothing", "gpt-4o"):
@@ -397,14 +382,32 @@ def test_fallback_model_answers_where_another_declines(serve: Serve, configurati
     for path, stream in itertools.product(PATHS, (False, True)):
         text, answer = text_and_answer(server.ask(QUESTION, path=path, model="small", stream=stream))
         assert (text, answer["answer"], answer["receipt"]["model"]["name"]) == (OPENED, OPENED, "large")
-        assert "small (not found) and large (likely, 0." in answer["notes"][-1]
         replayed = server.client.post("/v1/replay", json={"id": answer["receipt"]["digest"]})
         assert replayed.json()["identical"]
-    large_alone = server.ask(QUESTION, model="large").json()
-    assert (large_alone["openbook"]["answer"], large_alone["openbook"]["notes"]) == (OPENED, [])
-    small_alone = serve(named_model("small", DecliningEngine())).ask(QUESTION, model="small").json()
-    both = server.ask(QUESTION, model="small").json()
-    assert len({each["system_fingerprint"] for each in (large_alone, small_alone, both)}) == 3
+    alone = serve(named_model("small", DecliningEngine())).ask(QUESTION, model="small").json()
+    both, large_alone = (server.ask(QUESTION, model=name).json() for name in ("small", "large"))
+    assert large_alone["openbook"]["notes"] == []
+    assert len({each["system_fingerprint"] for each in (alone, both, large_alone)}) == 3
+
+
+@pytest.mark.parametrize("name", ["qwen3:8b", "names-itself", "context", "denied"])
+def test_name_of_another_servers_model_stays_and_its_address_stays_inside(serve: Serve, name: str) -> None:
+    with (
+        served(QuietServer(("127.0.0.1", 0), FakeServer)) as port,
+        closing(connect_model(name, base_url=f"http://127.0.0.1:{port}/v1")) as model,
+    ):
+        server = serve(model)
+        listed, unknown = server.get("/v1/models"), server.ask(QUESTION, model="qwen3")
+        answered, streamed = (server.ask("Who opened the bridge?", model=name, stream=each) for each in (False, True))
+        assert [each["id"] for each in listed.json()["data"]][:2] == [name, f"{name}:closed-book"]
+        assert {sent["model"] for sent in FakeServer.requests[-2:]} == {name}
+        assert f"127.0.0.1:{port}" not in listed.text + answered.text + streamed.text + unknown.text
+        assert unknown.status_code == 404
+        if name == "qwen3:8b":
+            value = answered.json()
+            assert value["model"] == value["openbook"]["receipt"]["model"]["name"] == name
+        else:  # what the other server does wrong
+            assert ("error" in answered.text, "error" in streamed.text) == (True, True)
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -461,9 +464,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 def test_answer_in_json_is_cited_and_replayed(shared: Running, path: str, stream: bool) -> None:
     text, answer = text_and_answer(shared.ask(QUESTION, path=path, stream=stream, stop=["bridge"], **FORMATS[path]))
     assert (json.loads(text), text) == ({"when": OPENED, "where": OPENED}, answer["answer"])
-    assert [each["quote"] for each in answer["citations"]] == [OPENED]
     assert [text[each["start"] : each["end"]] for each in answer["sentences"]] == [OPENED, OPENED]
-    assert [each["support"] for each in answer["sentences"]] == ["backed", "backed"]
     assert [each.partition(" is ignored")[0] for each in answer["warnings"]] == ["'stop'"]
     receipt = parse_receipt(json.dumps(answer["receipt"]))
     assert json.loads(receipt.decoding.schema)["properties"] == WHEN["properties"]
@@ -476,12 +477,3 @@ def test_answer_in_json_is_cited_and_replayed(shared: Running, path: str, stream
     answer = answer_of(shared.ask(QUESTION, path=path, stream=stream, **limit, **FORMATS[path]))
     assert (answer["finish_reason"], answer["declined"]) == ("length", False)
     assert "its JSON is not complete" in answer["notes"][-1]
-
-
-@pytest.mark.parametrize("depth", [150, 400, 900])
-def test_deep_schema_is_refused(shared: Running, depth: int) -> None:
-    schema: dict[str, Any] = {}
-    for _ in range(depth):
-        schema = {"items": schema}
-    form = {"type": "json_schema", "json_schema": {"schema": schema}}
-    assert shared.ask(QUESTION, response_format=form).status_code == 400

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -17,8 +18,8 @@ from openbook.knowledge.versions import tag
 from openbook.serving.auth import Authenticator
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
-from openbook.serving.keys import RIGHTS, KeyFile
-from tests.serving.conftest import CHAT, QUESTION, SAFE, SECRET, Running, Serve, add_file, code, path_of, refusal
+from openbook.serving.keys import RIGHTS, KeyFile, Right
+from tests.serving.conftest import CHAT, QUESTION, SAFE, SECRET, Running, Serve, add_file, code, path_of
 
 OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
 ABOVE_READ = {
@@ -32,19 +33,15 @@ ABOVE_READ = {
 NAMED = {"{name}": "echo", "{knowledge_base}": "kb", "{digest}": "0" * 64}
 
 
-def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:
+def behind_keys(server: Running) -> Iterator[tuple[str, str, Right]]:
     """(method, path, right) of every route that there is but those that are open to all."""
     for described, item in server.app.openapi()["paths"].items():
+        path = re.sub(r"\{\w+\}", lambda found: NAMED[found[0]], described)
         for method, operation in item.items():
             assert ("x-right" in operation) == ((method.upper(), described) not in OPEN)
             if "x-right" in operation:
-                path = described
-                for part, value in NAMED.items():
-                    path = path.replace(part, value)
-                assert "{" not in path
-                needed = ABOVE_READ.get((method.upper(), described), "read")
-                assert operation["x-right"] == needed
-                yield method.upper(), path, needed
+                assert operation["x-right"] == ABOVE_READ.get((method.upper(), described), "read")
+                yield method.upper(), path, operation["x-right"]
 
 
 def test_every_route_demands_its_right_and_its_own_site(serve: Serve, tmp_path: Path) -> None:
@@ -54,16 +51,13 @@ def test_every_route_demands_its_right_and_its_own_site(serve: Serve, tmp_path: 
         assert code(whole.client.request(method, path)) == (401, "missing_api_key"), path
         foreign = whole.client.request(method, path, headers={**headers["admin"], "sec-fetch-site": "cross-site"})
         assert code(foreign) == (403, "foreign_site"), path
-        below, enough = RIGHTS[: RIGHTS.index(needed)], RIGHTS[RIGHTS.index(needed) :]
-        for right in below:
+        for right in RIGHTS[: RIGHTS.index(needed)]:
             response = whole.client.request(method, path, headers=headers[right])
             assert code(response) == (403, "insufficient_permissions"), (path, right)
         # What a right includes is one rule, tested once below.
-        assert whole.client.request(method, path, headers=headers[enough[0]]).status_code not in (401, 403), path
+        assert whole.client.request(method, path, headers=headers[needed]).status_code not in (401, 403), path
     for right in RIGHTS:  # each includes those before it
-        (base,) = whole.client.get("/v1/models", headers=headers[right]).json()["data"][0]["openbook"][
-            "knowledge_bases"
-        ]
+        (base,) = whole.get("/v1/models", headers[right]).json()["data"][0]["openbook"]["knowledge_bases"]
         command = f"openbook sync FOLDER --kb {whole.bases['kb'].folder}"
         assert base.get("sync") == (command if right == "admin" else None)
     for site, status in (
@@ -77,35 +71,24 @@ def test_every_route_demands_its_right_and_its_own_site(serve: Serve, tmp_path: 
     assert code(whole.client.get("/v1/models", headers=twice)) == (403, "foreign_site")
 
 
-WRONG_KEYS = [
-    "Bearer ob-00000000-" + "A" * 43,
-    "Bearer ob-",
-    "Bearer none",
-    "Bearer",
-    "Basic b2I6",
-    "ob-x",
-    "Bearer " + "ob-" * 5000,
-]
+WRONG_KEYS = ["Bearer ob-00000000-" + "A" * 43, "Bearer ob-", "Bearer none", "Bearer", "Basic b2I6", "ob-x"]
+WRONG_KEYS += ["Bearer " + "ob-" * 5000]
 
 
-def test_wrong_keys_and_a_damaged_key_file_admit_no_one(keyed: Running) -> None:
+def test_wrong_keys_and_a_damaged_key_file_admit_no_one(keyed: Running, shared: Running) -> None:
     for value in WRONG_KEYS:
-        response = keyed.client.get("/v1/models", headers={"authorization": value})
+        response = keyed.get("/v1/models", {"authorization": value})
         assert code(response) == (401, "invalid_api_key")
         assert response.headers["www-authenticate"] == "Bearer"
     headers = keyed.key("admin")
     keyed.keys.path.write_text('{"format": 1, "keys": [{"id": "private-name"}]}')
-    response = keyed.client.get("/v1/models", headers=headers)
+    response = keyed.get("/v1/models", headers)
     assert code(response) == (500, "internal_error")
     assert "private-name" not in response.text
-
-
-def test_loopback_accepts_any_word_that_does_not_look_like_a_key(shared: Running) -> None:
-    assert shared.client.get("/v1/models", headers={"authorization": "Bearer unused"}).status_code == 200
-    wrong = {"authorization": "Bearer ob-00000000-" + "A" * 43}
-    assert code(shared.client.get("/v1/models", headers=wrong)) == (401, "invalid_api_key")
-    forwarded = shared.client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"})
-    assert code(forwarded) == (401, "missing_api_key")
+    # Without keys, any word is accepted that does not look like one.
+    assert shared.get("/v1/models", {"authorization": "Bearer unused"}).status_code == 200
+    assert code(shared.get("/v1/models", {"authorization": WRONG_KEYS[0]})) == (401, "invalid_api_key")
+    assert code(shared.get("/v1/models", {"x-forwarded-for": "203.0.113.7"})) == (401, "missing_api_key")
 
 
 PAGE = "https://chat.example.org"
@@ -126,13 +109,11 @@ def test_only_pages_of_allowed_origins_may_ask(serve: Serve, configuration: Conf
         assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (status, PAGE)
     others = f"https://evil.example.org null {PAGE}.evil.example {PAGE}:8443 http://chat.example.org"
     for other in others.split():
-        for response in (
-            server.client.options(CHAT, headers={"origin": other, **asks}),
-            server.ask(QUESTION, {"origin": other, **server.key()}),
-        ):
-            assert refusal(response)[:2] == (403, "foreign_origin")
+        asked = server.client.options(CHAT, headers={"origin": other, **asks})
+        for response in (asked, server.ask(QUESTION, {"origin": other, **server.key()})):
+            assert code(response) == (403, "foreign_origin")
             assert "access-control-allow-origin" not in response.headers
-    assert code(server.client.get("/v1/models", headers={"sec-fetch-site": "cross-site"})) == (403, "foreign_site")
+    assert code(server.get("/v1/models", {"sec-fetch-site": "cross-site"})) == (403, "foreign_site")
 
 
 KINDS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"]
@@ -197,32 +178,47 @@ def test_requests_of_foreign_hosts_and_origins_do_nothing(shared: Running) -> No
     assert not [name for each in (own, asked) for name in each.headers if name.startswith("access-control")]
 
 
-def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Response]:
+Request: TypeAlias = tuple[str, str, dict[str, Any]]  # (method, path, parameters or body)
+
+
+def about(path: str) -> Iterator[Request]:
+    """Every way to ask for one document."""
+    for when in ({}, {"as_of": 2}):
+        yield "GET", "/v1/documents/text", {"path": path, **when}
+        yield "GET", "/v1/documents/page", {"path": path, "page": 1, **when}
+        yield "GET", "/v1/documents/marks", {"path": path, "start": 0, "end": 4, **when}
+    yield "GET", "/v1/documents/history", {"path": path}
+    for before in (1, 2):
+        yield "GET", "/v1/documents/difference", {"path": path, "before": before}
+    for action in ("remove", "purge"):
+        yield "POST", f"/v1/documents/{action}", {"documents": [path]}
+
+
+def everything(safe: str) -> Iterator[Request]:
     """Every way to learn something of a knowledge base."""
+    asked = {"model": "echo", "messages": [{"role": "user", "content": SAFE}]}
     for extra in ({}, {"as_of": 2}, {"as_of": "secret"}, {"where": "type = 'txt'"}):
-        yield server.ask(SAFE, headers, openbook=extra)
-        yield server.ask(SAFE, headers, openbook=extra, stream=True)
-        body = {"query": SECRET, "limit": 100, **extra}
-        yield server.client.post("/v1/search", json=body, headers=headers)
-        yield server.client.get("/v1/documents", params=extra, headers=headers)
+        for stream in (False, True):
+            yield "POST", CHAT, {**asked, "openbook": extra, "stream": stream}
+        yield "POST", "/v1/search", {"query": SECRET, "limit": 100, **extra}
+        yield "GET", "/v1/documents", extra
         if "where" not in extra:
-            yield server.client.get("/v1/examples", params={"limit": 20, **extra}, headers=headers)
-    yield server.client.get("/v1/verdicts", headers=headers)
-    yield server.client.get("/v1/versions", headers=headers)
+            yield "GET", "/v1/examples", {"limit": 20, **extra}
+    for path in ("/v1/verdicts", "/v1/versions", "/metrics"):
+        yield "GET", path, {}
     for before, after in ((0, 2), (1, 2), (2, 0)):
-        yield server.client.get("/v1/versions/difference", params={"before": before, "after": after}, headers=headers)
-    safe = path_of(server.bases["kb"], "safe.txt")
-    for params in ({}, {"as_of": 2}):
-        yield server.client.get("/v1/documents/text", params={"path": safe, **params}, headers=headers)
-        yield server.client.get("/v1/documents/page", params={"path": safe, "page": 1, **params}, headers=headers)
-        quote: dict[str, Any] = {"path": safe, "start": 0, "end": 4, **params}
-        yield server.client.get("/v1/documents/marks", params=quote, headers=headers)
-    yield server.client.get("/v1/documents/history", params={"path": safe}, headers=headers)
-    yield server.client.get("/v1/documents/difference", params={"path": safe, "before": 1, "after": 2}, headers=headers)
-    yield server.client.get("/metrics", headers=headers)
-    for path in ("safe.txt", safe):
-        for action in ("remove", "purge"):
-            yield server.client.post(f"/v1/documents/{action}", json={"documents": [path]}, headers=headers)
+        yield "GET", "/v1/versions/difference", {"before": before, "after": after}
+    for path in (safe, "safe.txt"):
+        yield from about(path)
+
+
+def answers(server: Running, headers: dict[str, str], requests: Iterable[Request]) -> list[httpx.Response]:
+    return [
+        server.get(path, headers, **values)
+        if method == "GET"
+        else server.client.post(path, json=values, headers=headers)
+        for method, path, values in requests
+    ]
 
 
 def test_document_without_its_label_is_nowhere(server: Running) -> None:
@@ -231,46 +227,27 @@ def test_document_without_its_label_is_nowhere(server: Running) -> None:
     safe = path_of(base, "safe.txt")
     add_file(base, Path(safe), b"%PDF-1.7 nothing")  # it keeps its text, and there is a verdict
     for headers in ({}, server.key("admin", "finance")):
-        for response in everything(server, headers):
+        for response in answers(server, headers, everything(safe)):
             assert "canary" not in response.text, response.url
             if response.status_code == 404:
                 assert code(response) == (404, "document_not_found")
             else:
                 assert "safe.txt" not in response.text, response.url
-    assert safe in server.bases["kb"].documents()
-    counts = server.client.get("/v1/versions").json()["data"]
-    assert [each["documents"] for each in counts] == [2, 2, 0]
-    seen = [response.text for response in everything(server, server.key("admin", "hr")) if response.status_code == 200]
-    assert sum("safe.txt" in text for text in seen) >= 19
-
-
-def test_folder_is_what_the_caller_sees_of_it(server: Running) -> None:
-    base = server.bases["kb"]
-    safe = path_of(base, "safe.txt")
+    assert safe in base.documents()
+    assert [each["documents"] for each in server.get("/v1/versions").json()["data"]] == [2, 2, 0]
+    seen = answers(server, server.key("admin", "hr"), everything(safe))
+    assert sum("safe.txt" in each.text for each in seen if each.status_code == 200) >= 19
     for action in ("remove", "purge"):
         done = server.client.post(f"/v1/documents/{action}", json={"documents": [str(Path(safe).parent)]})
-        assert "safe.txt" not in done.text
-        assert safe in base.documents()
-    assert base.documents() == [safe]
+        assert "safe.txt" not in done.text  # of a folder too, only what the caller sees is meant
 
 
 def test_hidden_document_is_refused_like_one_that_does_not_exist(shared: Running) -> None:
     safe = path_of(shared.bases["kb"], "safe.txt")
-
-    def refusals(path: str) -> list[str]:
-        get = shared.client.get
-        found = [
-            shared.client.post(f"/v1/documents/{each}", json={"documents": [path]}) for each in ("remove", "purge")
-        ]
-        either: tuple[dict[str, Any], ...] = ({"path": path}, {"path": path, "as_of": 2})
-        for params in either:
-            found += [get("/v1/documents/text", params=params), get("/v1/documents/page", params={**params, "page": 1})]
-            found += [get("/v1/documents/marks", params={**params, "start": 0, "end": 4})]
-        found.append(get("/v1/documents/history", params={"path": path}))
-        found += [get("/v1/documents/difference", params={"path": path, "before": each}) for each in (1, 2)]
-        return [each.text.replace(path, "PATH") for each in found]
-
-    assert refusals(safe) == refusals(safe + "x")
+    found = (
+        [each.text.replace(path, "PATH") for each in answers(shared, {}, about(path))] for path in (safe, safe + "x")
+    )
+    assert next(found) == next(found)
 
 
 def test_callers_without_a_key_have_the_labels_of_the_server(serve: Serve) -> None:

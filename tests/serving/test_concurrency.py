@@ -1,15 +1,18 @@
-"""Places, time, and clients that go away. Nothing here depends on how long something takes."""
+"""Places, time, and clients that go away: an upload ends between two slices and leaves nothing. Nothing here depends on
+how long something takes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
+import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,22 +20,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.answers.ask import ask
+from openbook.core.records import Vectors
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.check import check
 from openbook.proofs.receipts import append_receipt
 from openbook.serving import server as server_module
 from openbook.serving.concurrency import Places
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
-from openbook.testing import echo_model
+from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import (
     CHAT,
     LONG_S,
     QUESTION,
     RESPONSES,
-    Running,
     Serve,
     WaitingEngine,
+    add_file,
     asking,
     code,
     connected,
@@ -40,6 +45,7 @@ from tests.serving.conftest import (
     posted,
     running,
 )
+from tests.serving.test_documents import listed, upload
 
 
 class Desk:
@@ -223,64 +229,57 @@ def test_server_that_stops_lets_answers_end_or_tells_their_clients(
     engine, body = WaitingEngine(), {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
     monkeypatch.setattr(server_module, "GRACE_S", LONG_S if in_time else 0)
     monkeypatch.setattr(server_module, "CANCELLING_S", LONG_S)
-    with ThreadPoolExecutor(2) as clients:
-        with running(configuration, FrozenModel(engine), {"kb": base}) as server:
-            post = partial(httpx.post, f"{server.url}{CHAT}", timeout=LONG_S, trust_env=False)
-            asked = clients.submit(post, json={**body, "stream": not in_time})
-            assert engine.begun.acquire(timeout=LONG_S)
-            if in_time:
-                clients.submit(refused_then, server, engine.go_on.set)
-        answered = asked.result(LONG_S)
-    if in_time:
-        assert answered.status_code == 200
-    else:
-        *_, last = answered.text.strip().splitlines()
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
 
-
-def refused_then(server: Running, do: Callable[[], None]) -> None:
-    """Once the server takes no connection any more."""
-
-    def is_refused() -> bool:
+    def takes_no_connection() -> bool:
         try:
             with socket.create_connection(("127.0.0.1", server.port), LONG_S):
                 return False
         except OSError:
             return True
 
-    eventually(is_refused)
-    do()
+    def go_on_then() -> None:
+        eventually(takes_no_connection)
+        engine.go_on.set()
+
+    with ThreadPoolExecutor(2) as clients:
+        with running(configuration, FrozenModel(engine), {"kb": base}) as server:
+            post = partial(httpx.post, f"{server.url}{CHAT}", timeout=LONG_S, trust_env=False)
+            asked = clients.submit(post, json={**body, "stream": not in_time})
+            assert engine.begun.acquire(timeout=LONG_S)
+            if in_time:
+                clients.submit(go_on_then)
+        answered = asked.result(LONG_S)
+    if in_time:
+        assert answered.status_code == 200
+    else:
+        assert json.loads(answered.text.strip().rpartition("data: ")[2])["error"]["code"] == "shutting_down"
 
 
 READS = [
-    ("GET", "/v1/versions", None),
-    ("GET", "/v1/versions/difference?before=1", None),
-    ("GET", "/v1/documents", None),
-    ("GET", "/v1/documents/text?path=x", None),
-    ("GET", "/v1/documents/history?path=x", None),
-    ("GET", "/v1/documents/difference?path=x&before=1", None),
-    ("GET", "/v1/examples", None),
-    ("GET", "/v1/verdicts", None),
-    ("GET", f"/v1/receipts/{'0' * 64}", None),
-    ("POST", "/v1/replay", {"id": "0" * 64}),
-    ("POST", "/v1/search", {"query": "bridge"}),
-    ("POST", "/v1/embeddings", {"model": "hash", "input": ["bridge", "ferry"]}),
+    *(f"/v1/{path}" for path in ("documents", "examples", "verdicts", "versions", "versions/difference?before=1")),
+    *(f"/v1/documents/{path}" for path in ("text?path=x", "history?path=x", "difference?path=x&before=1")),
+    f"/v1/receipts/{'0' * 64}",
+]
+WORKS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/replay", {"id": "0" * 64}),
+    ("/v1/search", {"query": "bridge"}),
+    ("/v1/embeddings", {"model": "hash", "input": ["bridge", "ferry"]}),
 ]
 
 
 def test_every_long_read_ends_when_time_is_up(serve: Serve, tmp_path: Path) -> None:
     """There is no time at all, so the first look finds that it is up."""
     append_receipt(tmp_path / "log", ask(QUESTION, echo_model()).receipt)
-    server = serve(answer_s=0.0, receipts=tmp_path / "log")
-    for method, path, body in READS:
-        assert code(server.client.request(method, path, json=body)) == (504, "timeout"), path
+    server = serve(WaitingEngine(), answer_s=0.0, receipts=tmp_path / "log")
+    for path, body in (*((path, None) for path in READS), *WORKS):
+        asked = server.client.request("POST" if body else "GET", path, json=body)
+        assert code(asked) == (504, "timeout"), path
 
 
-@pytest.mark.parametrize("model", ["echo", "echo:closed-book"])
-def test_replay_ends_when_the_client_leaves_and_when_time_is_up(serve: Serve, tmp_path: Path, model: str) -> None:
+def test_replay_ends_when_the_client_leaves_and_when_time_is_up(serve: Serve, tmp_path: Path) -> None:
     server = serve(engine := WaitingEngine(), receipts=tmp_path / "log")
     engine.go_on.set()
-    digest = server.ask(QUESTION, model=model).json()["openbook"]["receipt"]["digest"]
+    digest = server.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
     assert engine.begun.acquire(timeout=LONG_S)
     engine.go_on.clear()
     connection = connected(server, *posted("/v1/replay", {"id": digest}))
@@ -290,3 +289,109 @@ def test_replay_ends_when_the_client_leaves_and_when_time_is_up(serve: Serve, tm
     eventually(lambda: server.service.reading.running == 0)
     hurried = serve(engine, receipts=tmp_path / "log", answer_s=0.2)
     assert code(hurried.client.post("/v1/replay", json={"id": digest})) == (504, "timeout")
+
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+
+SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
+
+
+class SlowEmbedder(HashEmbedder):
+    """Waits in each batch of the slow text until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        if any("slow text" in text for text in texts):
+            self.begun.release()
+            assert self.go_on.acquire(timeout=LONG_S)
+        return super().embed_passages(texts)
+
+    def end(self) -> None:
+        self.go_on.release(100)
+
+
+@pytest.fixture
+def slow() -> Iterator[SlowEmbedder]:
+    embedder = SlowEmbedder()
+    yield embedder
+    embedder.end()
+
+
+def uploading() -> tuple[str, bytes]:
+    """(head, body) of a form with the slow text."""
+    part = f'--x0x\r\nContent-Disposition: form-data; name="file"; filename="{SLOW[0]}"\r\n\r\n'.encode()
+    body = part + SLOW[1] + b"\r\n--x0x--\r\n"
+    kind = f"Content-Type: multipart/form-data; boundary=x0x\nContent-Length: {len(body)}"
+    return f"POST /v1/documents HTTP/1.1\nHost: localhost\n{kind}\n\n", body
+
+
+def traces(base: KnowledgeBase, home: Path) -> tuple[list[int], list[str]]:
+    """The counts of rows, and the names of files."""
+    tables = ("versions", "contents", "passages", "embeddings")
+    counts = [base.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+    return counts, [path.name for path in (home / "uploads").rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_upload_ends_when_its_client_leaves_and_leaves_nothing(
+    serve: Serve, base: KnowledgeBase, slow: SlowEmbedder, own_home: Path
+) -> None:
+    server, before = serve(embedder=slow), traces(base, own_home)
+    connection = connected(server, *uploading())
+    assert slow.begun.acquire(timeout=LONG_S)
+    counts, files = traces(base, own_home)
+    assert (counts != before[0], files) == (True, ["slow.txt"])  # its text is stored ahead
+    connection.close()
+    for _ in range(3):  # what came before these, the server has seen: that its client left
+        assert server.client.get("/health").status_code == 200
+    slow.end()
+    eventually(lambda: server.service.uploading.running == 0)
+    assert traces(base, own_home) == before
+    assert upload(server, ("new.txt", b"The lamp is green."))[0]["outcome"] == "added"
+
+
+def test_upload_ends_with_the_server_and_leaves_nothing(
+    configuration: Configuration,
+    base: KnowledgeBase,
+    slow: SlowEmbedder,
+    own_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "GRACE_S", 0)  # the server does not wait for answers in progress
+    monkeypatch.setattr(server_module, "CANCELLING_S", LONG_S)
+    before = traces(base, own_home)
+    with ThreadPoolExecutor(2) as threads:
+        with running(configuration, echo_model(), {"kb": base}, slow) as server:
+            sent = threads.submit(httpx.post, f"{server.url}/v1/documents", files={"file": SLOW}, timeout=LONG_S)
+            assert slow.begun.acquire(timeout=LONG_S)
+            # The batch in progress ends after the server has begun to.
+            threads.submit(server.service.ends.wait, LONG_S).add_done_callback(lambda _: slow.end())
+        assert sent.result(LONG_S).json()["error"]["code"] == "shutting_down"
+    assert traces(base, own_home) == before
+
+
+def test_upload_blocks_no_other_caller_and_no_other_change(
+    serve: Serve, base: KnowledgeBase, slow: SlowEmbedder, tmp_path: Path
+) -> None:
+    server, (bridge, ferry) = serve(embedder=slow), base.documents()[:2]
+    theirs, mine = server.key("write"), server.key("write")
+    with ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(upload, server, SLOW, headers=theirs)
+        assert slow.begun.acquire(timeout=LONG_S)
+        second = threads.submit(upload, server, ("second.txt", b"Another text."), headers=theirs)
+        eventually(lambda: server.service.uploading.waiting == 1)  # theirs waits for theirs
+        assert upload(server, ("lamp.txt", b"The lamp is green."), headers=mine)[0]["outcome"] == "added"
+        add_file(base, tmp_path / "door.txt", "The door is blue.")  # as another process does
+        purged = server.client.post("/v1/documents/purge", json={"documents": [bridge]})
+        assert (purged.status_code, purged.json()["documents"]) == (200, [bridge])
+        slow.go_on.release()
+        assert slow.begun.acquire(timeout=LONG_S)
+        assert server.client.post("/v1/documents/remove", json={"documents": [ferry]}).status_code == 200
+        assert not sent.done()
+        assert not second.done()
+        slow.end()
+        assert [each.result(LONG_S)[0]["outcome"] for each in (sent, second)] == ["added", "added"]
+    assert {Path(path).name for path in listed(server)} == {"slow.txt", "second.txt", "lamp.txt", "door.txt"}
+    assert check(base).damaged == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import NoReturn
 
+import httpx
 import pytest
 
 from openbook.core.errors import KnowledgeBaseBusy
@@ -18,29 +19,23 @@ def test_damage_ends_the_answers_that_touch_it_and_no_other(
 ) -> None:
     server = serve(others={"towers": towers})
 
-    def searched(query: str, **more: object) -> int:
-        response = server.client.post("/v1/search", json={"query": query, **more})
-        if response.status_code == 503:
-            assert code(response)[1] == "knowledge_base_damaged"
-            assert response.json()["error"]["type"] == "server_error"
-            assert "openbook verify" in response.text
-        return response.status_code
+    def searched(query: str, **more: object) -> httpx.Response:
+        return server.client.post("/v1/search", json={"query": query, **more})
 
     sql(base.folder, "UPDATE contents SET text = replace(text, 'Lila Ortega', 'Lila Ortegb')")
     with caplog.at_level(logging.INFO):
-        for stream in (False, True):
-            assert code(server.ask(QUESTION, stream=stream)) == (503, "knowledge_base_damaged")
-        assert searched(QUESTION) == 503
-    assert "KnowledgeBaseDamaged" in caplog.text
-    assert "bridge" not in caplog.text
-    assert searched("ferry Sandhavn ticket crowns", limit=1) == 200
+        for response in (*(server.ask(QUESTION, stream=stream) for stream in (False, True)), searched(QUESTION)):
+            assert code(response) == (503, "knowledge_base_damaged")
+            assert response.json()["error"]["type"] == "server_error"
+            assert "openbook verify" in response.text
+    assert ("KnowledgeBaseDamaged" in caplog.text, "bridge" in caplog.text) == (True, False)
+    assert searched("ferry Sandhavn ticket crowns", limit=1).status_code == 200
     version = "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')"
     sql(base.folder, "UPDATE documents SET labels = '[]'", version)
-    assert [searched(QUESTION), searched(QUESTION, as_of="2027-01-02")] == [503, 503]
-    for path in ("/v1/documents", "/v1/versions"):
-        assert code(server.client.get(path)) == (503, "knowledge_base_damaged")
-    assert searched(QUESTION, knowledge_base="towers") == 200
-    assert server.client.get("/health").status_code == 200
+    damaged = [searched(QUESTION), searched(QUESTION, as_of="2027-01-02")]
+    for response in (*damaged, *map(server.get, ("/v1/documents", "/v1/versions"))):
+        assert code(response) == (503, "knowledge_base_damaged")
+    assert searched(QUESTION, knowledge_base="towers").status_code == server.get("/health").status_code == 200
 
 
 def test_busy_base_does_not_lack_a_version_or_a_receipt(

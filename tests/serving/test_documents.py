@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import json
 import os
-import sys
 from collections.abc import AsyncGenerator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from openbook.core.records import sha256_hex
-from openbook.knowledge import remove
+from openbook.knowledge import Scope, remove
+from openbook.knowledge.documents import document_history
 from openbook.knowledge.erasure import purge_is_unfinished
 from openbook.knowledge.ingest.remedies import remedy
 from openbook.models.lineage import Membership
@@ -91,8 +91,7 @@ def test_bad_file_names_are_refused_and_block_no_other_file(server: Running, tmp
     assert [each["path"] for each in verdicts if each["outcome"] == "failed"] == [names[i] for i in (1, 3, 4, 5)]
     assert "must be unique within one upload" in verdicts[4]["reason"]
     assert server.bases["kb"].version == before + 1
-    text = server.client.get("/v1/documents/text", params={"path": verdicts[0]["path"]}).json()["text"]
-    assert text == "Number 0."
+    assert server.bases["kb"].text(verdicts[0]["path"]) == "Number 0."
 
 
 def test_invalid_forms_are_refused(server: Running) -> None:
@@ -112,8 +111,9 @@ def test_invalid_forms_are_refused(server: Running) -> None:
         assert response.status_code in (400, 403, 404)
 
 
-def test_uploads_of_two_callers_never_meet(server: Running) -> None:
+def test_uploads_of_two_callers_never_meet(serve: Serve) -> None:
     """Neither by name, nor by text, nor by a label that one of them does not hold."""
+    server = serve(embedder=(embedder := HashEmbedder()))
     hr, other = server.key("write", "hr"), server.key("write")
     mine = upload(server, ("pay.txt", b"Anna earns 12 crowns."), headers=hr, labels="hr")[0]
     theirs = upload(server, ("pay.txt", b"Nobody earns anything."), headers=other)[0]
@@ -125,30 +125,18 @@ def test_uploads_of_two_callers_never_meet(server: Running) -> None:
     assert verdict["outcome"] == "failed"
     assert "access labels that you do not hold: secret" in verdict["reason"]
     assert upload(server, memo, headers=server.key("write", "secret"))[0]["outcome"] == "added"
-
-
-def test_upload_of_a_hidden_text_looks_like_any_other(serve: Serve) -> None:
-    """In its verdict, in the list, and in how many texts are embedded and kept for it."""
-    server = serve(embedder=(embedder := HashEmbedder()))
-
-    def work(text: str, *labels: str) -> tuple[int, int]:
+    for headers, embedded in ((other, 1), (hr, 0)):  # only for who may see the document is its text a known one
         before = embedder.texts_embedded
-        verdict = upload(server, ("guess.txt", text.encode()), headers=server.key("write", *labels))[0]
+        verdict = upload(server, ("guess.txt", SECRET.encode()), headers=headers)[0]
         assert (verdict["outcome"], verdict["reason"]) == ("added", "")
-        return embedder.texts_embedded - before, server.bases["kb"].status().texts
-
-    before = listed(server)
-    assert [work(SECRET), work("Nobody has ever read this.")] == [(1, 4), (1, 5)]
-    assert len(listed(server)) == len(before) + 2
-    assert work(SECRET, "hr") == (0, 5)  # its holder may see the document
+        assert embedder.texts_embedded - before == embedded
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
 def test_upload_is_read_by_ocr_installed_meanwhile(
     server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (verdict,) = upload(server, ("scan.png", IMAGE))
-    assert (verdict["outcome"], verdict["reason"]) == ("skipped", "an image: needs OCR")
+    assert upload(server, ("scan.png", IMAGE))[0]["reason"] == "an image: needs OCR"
     monkeypatch.setattr(ocr, "best_engine", lambda: "tesseract eng of which eng")
     install(tmp_path, says([("nine", 90)]), monkeypatch)
     (verdict,) = upload(server, ("scan.png", IMAGE))
@@ -159,33 +147,26 @@ def test_verdicts_say_what_helps_and_each_caller_sees_and_forgets_its_own(server
     base, mine, theirs = server.bases["kb"], server.key("admin"), server.key("admin")
     image = str(add_file(base, docs / "a b.png", IMAGE))
     paths = [upload(server, ("own.pdf", ENCRYPTED_PDFS[0]), headers=headers)[0]["path"] for headers in (mine, theirs)]
-    value = server.client.get("/v1/verdicts", headers=mine).json()
+    value = server.get("/v1/verdicts", mine).json()
     assert (value["object"], value["version"]) == ("list", base.version)
     by_path = {each["path"]: each for each in value["data"]}
     assert set(by_path) == {image, paths[0]}
     assert by_path[paths[0]]["remedy"].endswith(f"openbook add --kb {base.folder} COPY.")
     assert by_path[image].pop("tried_at")
-    needs, helps = "an image: needs OCR", f"{sys.executable} -m pip install 'openbook[ocr]'."
-    help_ = remedy(needs, image, base.folder)
-    assert by_path[image] == {
-        "path": image,
-        "outcome": "skipped",
-        "reason": needs,
-        "remedy": help_,
-    }
-    assert help_.endswith(helps)
-    assert len(server.client.get("/v1/verdicts?limit=1").json()["data"]) == 1
+    needs = "an image: needs OCR"
+    told = {"path": image, "outcome": "skipped", "reason": needs, "remedy": remedy(needs, image, base.folder)}
+    assert by_path[image] == told
+    assert len(server.get("/v1/verdicts", limit=1).json()["data"]) == 1
 
-    def forget(*forgotten: str, headers: dict[str, str] = mine) -> httpx.Response:
-        return server.client.post("/v1/verdicts/remove", json={"paths": forgotten}, headers=headers)
+    def forget(*forgotten: str) -> httpx.Response:
+        return server.client.post("/v1/verdicts/remove", json={"paths": forgotten}, headers=mine)
 
     before = listed(server)
     for path in (paths[1], image, "own.pdf", before[0]):
         assert refusal(forget(paths[0], path)) == (404, "verdict_not_found", "paths")
     assert forget(paths[0]).json()["data"] == [{"path": paths[0], "outcome": "removed", "reason": ""}]
     for headers, left in ((mine, [image]), (theirs, [image, paths[1]])):
-        data = server.client.get("/v1/verdicts", headers=headers).json()["data"]
-        assert [each["path"] for each in data] == sorted(left)
+        assert [each["path"] for each in server.get("/v1/verdicts", headers).json()["data"]] == sorted(left)
     assert listed(server) == before
 
 
@@ -195,38 +176,32 @@ def test_verdicts_say_what_helps_and_each_caller_sees_and_forgets_its_own(server
 def test_list_comes_in_pages_up_to_the_bound(serve: Serve) -> None:
     server = serve(listed=3)
     upload(server, *((f"{i}.txt", b"Number %d." % i) for i in range(5)))
-    whole = [path for path in server.bases["kb"].documents() if not path.endswith("safe.txt")]
-    for limit, sizes in (({}, [3, 3, 1]), ({"limit": 2}, [2, 2, 2, 1])):
-        pages: list[list[str]] = []
-        has_more = True
-        while has_more:
-            after = {"after": pages[-1][-1]} if pages else {}
-            value = server.client.get("/v1/documents", params={**limit, **after}).json()
-            pages.append([each["path"] for each in value["data"]])
-            has_more = value["has_more"]
-        assert [len(page) for page in pages] == sizes
-        assert [path for page in pages for path in page] == whole
-    assert server.client.get("/v1/versions").status_code == 200  # whose usual limit is above this bound
+    whole, found = [path for path in server.bases["kb"].documents() if not path.endswith("safe.txt")], list[str]()
+    for size, has_more in ((3, True), (3, True), (1, False)):
+        value = server.get("/v1/documents", **({"after": found[-1]} if found else {})).json()
+        assert (len(value["data"]), value["has_more"]) == (size, has_more)
+        found += [each["path"] for each in value["data"]]
+    assert found == whole
+    assert listed(server, limit=2) == whole[:2]
+    assert server.get("/v1/versions").status_code == 200  # whose usual limit is above this bound
     assert "'limit' is given more than once" in server.client.get("/v1/documents?limit=1&limit=2").text
 
 
 def test_list_and_text_have_the_details_of_a_document(server: Running) -> None:
-    memo = b"---\nstatus: final\nauthors: [Ann, Bo]\nyear: 2026\nurl: https://x.example\n---\n# Leave of absence\n\nTwenty days."
-    upload(server, ("memo.md", memo), headers=server.key("write", "hr"), labels="hr")
-    hr = server.key("read", "hr")
-    value = server.client.get("/v1/documents", headers=hr).json()
+    memo, hr = (
+        b"---\nyear: 2026\nurl: https://x.example\n---\n# Leave of absence\n\nTwenty days.",
+        server.key("write", "hr"),
+    )
+    upload(server, ("memo.md", memo), headers=hr, labels="hr")
+    value, base = server.get("/v1/documents", hr).json(), server.bases["kb"]
     found = next(each for each in value["data"] if each["path"].endswith("memo.md"))
-    created = server.client.get("/v1/versions").json()["data"][0]["created_at"]
-    metadata = found.pop("metadata")
-    assert (metadata["status"], metadata["year"], metadata["authors"]) == ("final", 2026, ["Ann", "Bo"])
-    text = server.bases["kb"].text(found["path"]) or ""
-    sizes = {"bytes": len(memo), "characters": len(text), "pages": None, "passages": 1}
-    kind = {"object": "document", "title": "Leave of absence", "media_type": "text/markdown", "labels": ["hr"]}
-    assert found == {"path": found["path"], **kind, **sizes, "version": value["version"], "created_at": created}
+    info = base.document_info([found["path"]], Scope(labels=frozenset({"hr"})))[found["path"]]
+    assert found == json.loads(json.dumps({"object": "document", **info._asdict(), "metadata": dict(info.metadata)}))
     assert [Path(each).name for each in listed(server, as_of=1)] == ["bridge.txt", "ferry.md"]
     read = server.get("/v1/documents/text", hr, path="memo.md").json()
     heading = {"start": 0, "level": 1, "title": "Leave of absence"}
-    assert (read["text"], read["origin"], read["headings"]) == (text, "https://x.example", [heading])
+    assert (read["text"], read["origin"]) == (base.text(found["path"]), "https://x.example")
+    assert read["headings"] == [heading]
     assert server.get("/v1/documents/text", hr, path="memo.md", start=3).json()["headings"] == []
     examples = server.get("/v1/examples", as_of=1, limit=1).json()
     assert (examples["object"], examples["version"]) == ("list", 1)
@@ -236,8 +211,7 @@ def test_list_and_text_have_the_details_of_a_document(server: Running) -> None:
 def test_search_is_that_of_the_library(shared: Running) -> None:
     value = shared.client.post("/v1/search", json={"query": "ferry ticket", "limit": 1}).json()
     version, (hit,) = shared.bases["kb"].search("ferry ticket", HashEmbedder(), 1)
-    assert value["version"] == version
-    assert [(each["passage"]["id"], each["similarity"]) for each in value["data"]] == [(hit.passage.id, hit.similarity)]
+    assert (value["version"], value["data"]) == (version, [json.loads(json.dumps(asdict(hit)))])
     response = shared.client.post("/v1/search", json={"query": "x", "limit": 0})
     message = "Invalid value for 'limit': Input should be greater than or equal to 1, not 0."
     assert response.json()["error"]["message"] == message
@@ -250,7 +224,6 @@ def test_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_ma
     for folder, labels in (("north", ()), ("south", ("hr",))):
         (tmp_path / folder).mkdir()
         add_file(base, tmp_path / folder / "port.txt", f"The {folder}ern port.", *labels)
-    add_file(base, tmp_path / "north" / "crane.txt", "The crane is red.")
     north, south = f"{tmp_path}/north", f"{tmp_path}/south"
     for route, more in (("text", {}), ("history", {}), ("difference", {"before": 1})):
         for name, headers, path in (("port.txt", None, north), ("south/port.txt", hr, south)):
@@ -261,16 +234,14 @@ def test_document_is_named_by_the_end_of_its_path_among_those_that_the_caller_ma
             assert refusal(refused) == (404, "document_not_found", "path")
             assert "/south" not in refused.text.replace(name, "")
     assert "2 documents end in 'port.txt'" in server.get("/v1/documents/text", hr, path="port.txt").text
-    assert "is a folder of 2 documents" in server.get("/v1/documents/text", path=north).text
     for headers, is_told in ((None, False), (hr, True)):  # safe.txt is hidden
         said = server.get("/v1/documents/text", headers, path="save.txt").text
         assert ("Did you mean 'safe.txt'?" in said) is is_told
-    body = {"documents": ["port.txt", north]}
-    refused = server.client.post("/v1/documents/remove", json=body, headers=hr)
+    refused = server.client.post("/v1/documents/remove", json={"documents": ["port.txt", north]}, headers=hr)
     assert refusal(refused) == refusal(purge(server, "safe.txt")) == (404, "document_not_found", "documents")
-    removed = server.client.post("/v1/documents/remove", json=body).json()["data"]
-    assert [each["path"] for each in removed] == [f"{north}/port.txt", f"{north}/crane.txt"]
-    assert purge(server, "crane.txt").json()["documents"] == [f"{north}/crane.txt"]
+    removed = server.client.post("/v1/documents/remove", json={"documents": ["port.txt", north]}).json()["data"]
+    assert [each["path"] for each in removed] == [f"{north}/port.txt"]
+    assert purge(server, "port.txt").json()["documents"] == [f"{north}/port.txt"]
     assert {f"{south}/port.txt", path_of(base, "safe.txt")} <= set(listed(server, hr))
 
 
@@ -303,48 +274,41 @@ def test_invalid_parameters_are_refused(shared: Running) -> None:
 def test_versions_of_a_document_are_listed_and_compared(serve: Serve, docs: Path) -> None:
     server, path = serve(text_chars=200), docs / "ferry.md"
     base = server.bases["kb"]
-    add_file(base, path, path.read_text().replace("nine", "ten").replace("4 crowns", "5 crowns"))
+    add_file(base, path, path.read_text().replace("nine", "ten"))
     remove(base, [ferry := path_of(base, "ferry.md")])
     add_file(base, path, "# Ferry\n\nIt is closed." + " " * 10 + "word " * 100)
     value = server.get("/v1/documents/history", path=ferry).json()
     assert (value["object"], value["path"]) == ("list", ferry)
-    assert [(each["version"], each["change"]) for each in value["data"]] == [
-        (5, "added"), (4, "removed"), (3, "changed"), (1, "added")
-    ]  # fmt: skip
-    times = {each["version"]: each["created_at"] for each in server.get("/v1/versions").json()["data"]}
-    assert all(each["created_at"] == times[each["version"]] for each in value["data"])
+    assert value["data"] == [asdict(each) for each in document_history(base, ferry, frozenset())]
     value = server.get("/v1/documents/difference", path=ferry, before=1, after=3).json()
     assert (value["object"], value["path"], value["before"], value["after"]) == ("document.difference", ferry, 1, 3)
-    pieces = [(each["kind"], each["text"], each["chars"]) for each in value["pieces"] if each["kind"] != "same"]
-    assert pieces == [("removed", "nine", 4), ("added", "ten", 3), ("removed", "4", 1), ("added", "5", 1)]
-    (whole,) = server.get("/v1/documents/difference", path=ferry, before=3, after=4).json()["pieces"]
-    assert (whole["kind"], whole["text"]) == ("removed", base.text(ferry, 3))
+    assert [each["text"] for each in value["pieces"] if each["kind"] != "same"] == ["nine", "ten"]
     added, rest = server.get("/v1/documents/difference", path=ferry, before=4).json()["pieces"]
     assert (added["chars"], rest["kind"], rest["text"]) == (200, "skipped", "")  # cut at the bound of a text
     safe = path_of(base, "safe.txt")
     add_file(base, docs / "safe.txt", SAFE, "finance")  # the same path, with another label
-    for labels, status in ((("hr",), 404), (("finance",), 404), (("hr", "finance"), 200)):
+    for labels, status in ((("hr",), 404), (("hr", "finance"), 200)):
         assert server.get("/v1/documents/history", server.key("read", *labels), path=safe).status_code == status
 
 
 # --- removing and purging ---------------------------------------------------------------------------------------------
 
 
-def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own_home: Path) -> None:
-    path = upload(server, ("tower.txt", TOWER))[0]["path"]
-    version = server.bases["kb"].version
-    response = server.client.post("/v1/documents/remove", json={"documents": [path]})
-    assert response.json()["version"] == version + 1
-    assert path not in listed(server)
-    assert path in listed(server, as_of=version)
+def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running) -> None:
+    path, base = upload(server, ("tower.txt", TOWER))[0]["path"], server.bases["kb"]
+    version = base.version
+    assert server.client.post("/v1/documents/remove", json={"documents": [path]}).json()["version"] == version + 1
+    assert (path in listed(server), path in listed(server, as_of=version)) == (False, True)
     assert server.client.post("/v1/documents/remove", json={"documents": [path]}).status_code == 404
+    with base.writing(5.0) as connection:  # as a purge leaves it that is killed after its transaction
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+    assert purge(server, "nothing.txt").status_code == 404
+    assert not purge_is_unfinished(base)
     purged = purge(server, path).json()
     assert (purged["documents"], purged["proved"], purged["out_of_reach"]) == ([path], True, {})
-    assert purged["files_scanned"] > 0
-    assert purged["beyond_reach"][1].startswith("backups. Backups and copies ")
+    assert (purged["files_scanned"] > 0, purged["beyond_reach"][1][:8]) == (True, "backups.")
     assert purged["proof"] == ""  # for a key that lacks a label of some document: it would count what is hidden
     assert path not in listed(server, as_of=version)
-    assert purge(server, path).status_code == 404
 
 
 def test_proof_of_a_purge_verifies_and_traces_are_counted_without_names(
@@ -359,37 +323,25 @@ def test_proof_of_a_purge_verifies_and_traces_are_counted_without_names(
     value = purge(server, path, headers=hr).json()
     content = verify_signed(value["proof"].encode(), public_key(own_home)).content
     assert isinstance(content, PurgeProof)
-    assert (content.deleted.documents, content.texts) == (1, (sha256_hex(TOWER),))
-    assert content.knowledge_base_version == value["version"]
-    assert "tower.txt" not in value["proof"]
+    assert (content.deleted.documents, content.knowledge_base_version) == (1, value["version"])
     assert (value["models_that_learned_it"], value["models_that_may_have_learned_it"]) == (["known"], ["unknown"])
     assert (value["proved"], value["out_of_reach"], "notes" in str(value)) == (False, {"traces": 1}, False)
 
 
 def test_purge_that_is_refused_deletes_nothing_and_names_no_hidden_copy(server: Running, own_home: Path) -> None:
     hidden, open_ = server.key("admin", "hr"), server.key("admin")
-    theirs = upload(server, ("a.txt", TOWER), headers=hidden)[0]["path"]
+    theirs = upload(server, ("a.txt", TOWER), headers=hidden, labels="hr")[0]["path"]
     mine = upload(server, ("b.md", TOWER), headers=open_)[0]["path"]
-    assert upload(server, ("a.txt", TOWER), headers=hidden, labels="hr")[0]["outcome"] == "updated"
     refused = purge(server, mine, headers=open_)
     assert code(refused) == (409, "text_is_elsewhere")
     assert theirs not in refused.text
-    assert {mine, theirs} <= set(listed(server, hidden))
     public_key(own_home)
     key = own_home / "signing" / "ed25519.pem"
     key.chmod(0o644)  # a key that others can read signs nothing
     assert purge(server, mine, headers=open_, copies=True).status_code == 500
-    assert mine in listed(server, open_)
+    assert {mine, theirs} <= set(listed(server, hidden))
     key.chmod(0o600)
     assert purge(server, mine, headers=open_, copies=True).json()["documents"] == [mine]
-
-
-def test_next_request_finishes_a_killed_purge(server: Running) -> None:
-    base = server.bases["kb"]
-    with base.writing(5.0) as connection:  # as a purge leaves it that is killed after its transaction
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
-    assert purge(server, "nothing.txt").status_code == 404
-    assert not purge_is_unfinished(base)
 
 
 # --- hostile forms ----------------------------------------------------------------------------------------------------

@@ -80,26 +80,29 @@ def until_answers(server: Running, engine: Engine) -> None:
     eventually(lambda: digest_of(server) == engine.digest)
 
 
-def test_later_requests_get_the_model_that_the_name_means_now(renewed: Running, name: Named) -> None:
-    """While it is opened, the old one answers."""
+def test_later_requests_get_the_model_that_the_name_means_now(
+    configuration: Configuration, base: KnowledgeBase, name: Named
+) -> None:
+    """While it is opened, the old one answers. The last one is closed with the server."""
     first, second, third = name.engines
-    assert [digest_of(renewed) for _ in range(3)] == [first.digest] * 3
-    assert name.opened == 0
-    name.may_open.clear()
-    name.now = 1
-    assert [digest_of(renewed) for _ in range(5)] == [first.digest] * 5
-    eventually(lambda: name.opened == 1)
-    assert not first.closed.is_set()
-    name.may_open.set()
-    until_answers(renewed, second)
-    assert first.closed.wait(LONG_S)
-    models = renewed.client.get("/v1/models").json()["data"]
-    assert models[0]["openbook"]["digest"] == second.digest
-    name.now = 2
-    until_answers(renewed, third)
-    assert second.closed.wait(LONG_S)
-    assert not third.closed.is_set()
-    assert name.opened == 2
+    with running(configuration, FrozenModel(first), {"kb": base}, source=name.source) as renewed:
+        assert [digest_of(renewed) for _ in range(3)] == [first.digest] * 3
+        assert name.opened == 0
+        name.may_open.clear()
+        name.now = 1
+        assert [digest_of(renewed) for _ in range(5)] == [first.digest] * 5
+        eventually(lambda: name.opened == 1)
+        assert not first.closed.is_set()
+        name.may_open.set()
+        until_answers(renewed, second)
+        assert first.closed.wait(LONG_S)
+        models = renewed.client.get("/v1/models").json()["data"]
+        assert models[0]["openbook"]["digest"] == second.digest
+        name.now = 2
+        until_answers(renewed, third)
+        assert second.closed.wait(LONG_S)
+        assert (third.closed.is_set(), name.opened) == (False, 2)
+    assert third.closed.is_set()
 
 
 def test_request_in_progress_keeps_its_model(renewed: Running, name: Named) -> None:
@@ -139,14 +142,6 @@ def test_model_that_cannot_be_opened_is_logged_once_and_the_old_one_stays(
     until_answers(renewed, third)
 
 
-def test_opened_model_is_closed_with_the_server(configuration: Configuration, base: KnowledgeBase, name: Named) -> None:
-    with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
-        name.now = 1
-        until_answers(server, name.engines[1])
-    assert name.engines[0].closed.is_set()
-    assert name.engines[1].closed.is_set()
-
-
 def test_model_opened_after_the_end_is_closed_and_the_first_is_left_to_its_owner(name: Named) -> None:
     models = CurrentModel(FrozenModel(name.engines[0]), name.source)
     name.may_open.clear()
@@ -161,25 +156,21 @@ def test_model_opened_after_the_end_is_closed_and_the_first_is_left_to_its_owner
 
 
 def test_promoted_name_in_the_store_is_noticed(tmp_path: Path) -> None:
-    store = ModelStore(tmp_path / "models")
-    found = []
+    store, digests = ModelStore(tmp_path / "models"), list[Digest]()
     for seed in range(2):
-        (tmp_path / f"{seed}.gguf").write_bytes(
-            Recipe().with_value("tokenizer.chat_template", ValueType.STRING, f"{{{{ messages }}}}{seed}").build()
-        )
-        found.append(import_gguf(store, tmp_path / f"{seed}.gguf", name=f"model-{seed}"))
-    store.set_name("served", found[0].digest)
+        template = Recipe().with_value("tokenizer.chat_template", ValueType.STRING, f"{{{{ messages }}}}{seed}")
+        (tmp_path / f"{seed}.gguf").write_bytes(template.build())
+        digests.append(import_gguf(store, tmp_path / f"{seed}.gguf", name=f"model-{seed}").digest)
+    store.set_name("served", digests[0])
     new = FrozenModel(Engine(1))
     source = named_in_store(store.root, "served", lambda: new)
     before = source.stamp()
     assert before is not None
-    assert source.stamp() == before
-    assert source.open(found[0].digest) is None
-    store.set_name("served", found[1].digest)
+    assert (source.stamp(), source.open(digests[0])) == (before, None)
+    store.set_name("served", digests[1])
     assert source.stamp() not in (None, before)
-    assert source.open(found[0].digest) is new
-    assert source.open(found[1].digest) is None
+    assert (source.open(digests[0]), source.open(digests[1])) == (new, None)
     store.rollback("served")
-    assert source.open(found[0].digest) is None
-    for name in ("other", found[0].digest, "../models", ""):
+    assert source.open(digests[0]) is None
+    for name in ("other", digests[0], "../models", ""):
         assert named_in_store(store.root, name, lambda: new).stamp() is None

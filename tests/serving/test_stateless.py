@@ -54,8 +54,15 @@ def answer(server: Running, body: dict[str, Any]) -> bytes:
 def test_equal_requests_have_equal_answers_in_any_order_and_after_a_restart(
     configuration: Configuration, base: KnowledgeBase
 ) -> None:
+    """And they write nothing, neither in the knowledge base nor in the home."""
     bodies = requests()
+
+    def files() -> dict[Path, bytes]:
+        found = (path for place in (base.folder, configuration.settings.home) for path in place.rglob("*"))
+        return {path: path.read_bytes() for path in found if path.is_file() and path.name[-4:] not in ("-shm", "-wal")}
+
     with running(configuration, echo_model(), {"kb": base}) as server:
+        before = files()
         alone = [answer(server, body) for body in bodies]
         assert [i for i, text in enumerate(alone) if b"canary" in text and i not in (6, 7)] == []
         order = list(range(len(bodies))) * 2
@@ -66,23 +73,12 @@ def test_equal_requests_have_equal_answers_in_any_order_and_after_a_restart(
         with ThreadPoolExecutor(4) as clients:
             together = list(clients.map(lambda i: answer(server, bodies[i]), order[::-1]))
         assert together == [alone[i] for i in order[::-1]]
+        server.client.post("/v1/search", json={"query": "ferry"})
+        server.client.post("/v1/embeddings", json={"model": "hash", "input": "ferry"})
+        server.get("/v1/documents")
+        assert files() == before
     with running(configuration, echo_model(), {"kb": base}) as server:
         assert [answer(server, body) for body in bodies] == alone
-
-
-def test_reading_changes_neither_the_knowledge_base_nor_the_home(server: Running) -> None:
-    def files() -> dict[Path, bytes]:
-        places = (server.bases["kb"].folder, server.service.configuration.settings.home)
-        found = [path for place in places for path in place.rglob("*") if path.is_file()]
-        return {path: path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal"))}
-
-    before = files()
-    for body in requests():
-        answer(server, body)
-    server.client.post("/v1/search", json={"query": "ferry"})
-    server.client.post("/v1/embeddings", json={"model": "hash", "input": "ferry"})
-    server.client.get("/v1/documents")
-    assert files() == before
 
 
 @pytest.mark.laws

@@ -104,10 +104,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 def passage_of_id(
     connection: Connection, index_hints: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
-    """The passage or window of that id in the `seen` document `prefer`, or in the first path.
-
-    No other document adds anything, not even its name. `index_hints`: see `Store`.
-    """
+    """The passage or window of that id in the `seen` document `prefer`, or in the first path; no other adds anything. `index_hints`: see `Store`."""
     found: list[Passage] = []
     for hint in index_hints:
         found += _passages_of_id(connection, hint, name, seen)
@@ -164,16 +161,12 @@ def documents_holding(connection: Connection, contents: Collection[int], seen: C
     return found
 
 
-def passages_in(connection: Connection, stored: StoredContent, holders: Holders) -> list[Passage]:
-    return _as_passages(stored, integrity.passages(connection, stored), holders)
-
-
-def _as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
+def as_passages(stored: StoredContent, rows: Iterable[PassageRow], holders: Holders) -> list[Passage]:
     return [_passage(StoredPassage(row, stored.title, stored.text[row.start : row.end]), holders) for row in rows]
 
 
 def _window(stored: StoredContent, rows: Sequence[PassageRow], holders: Holders) -> Passage:
-    return replace(joined(_as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
+    return replace(joined(as_passages(stored, rows, holders)), header=table_header(stored.text, rows[0].start))
 
 
 def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition, limit: int) -> list[Hit]:

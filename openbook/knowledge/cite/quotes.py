@@ -38,10 +38,7 @@ _BIAS, _WEIGHTS = -3.1, (1.3, 0.9, 2.3)
 
 @dataclass(frozen=True, slots=True)
 class SentenceSupport:
-    """Support of the sentence `answer[start:end]`: `score` from 0 to 1.
-
-    `citation`: the index of the nearest quote in `AnswerSupport.citations`, None without a common word.
-    """
+    """Support of `answer[start:end]`, from 0 to 1. `citation`: the nearest quote's index in `AnswerSupport.citations`, None without a common word."""
 
     start: int
     end: int
@@ -227,19 +224,13 @@ class _Passages:
         scored.sort(key=lambda each: (-round(each[0], 6), len(each[1].words), each[1].rank, each[1].start))
         return [run for _, run in scored[:COMPARED]]
 
-    def features(self, sentence: str, run: _Run, cosine: float | None) -> tuple[float, float, float]:
-        """The shares of its words, and of those not in the question, around a run; the similarity in meaning."""
-        words = self.words(sentence)
-        return (
-            self.share(words, run.around),
-            self.share(words - self.question or words, run.around),
-            self.share(words, run.around) if cosine is None else cosine,
-        )
-
     def likeness(self, sentence: str, run: _Run, cosine: float | None) -> float:
         """The support from 0 to 1; at most `NUMBER_MISSING` without a number of the sentence."""
-        numbers = frozenset(word for word in self.words(sentence) if _DIGIT.search(word))
-        odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, self.features(sentence, run, cosine), strict=True))
+        words = self.words(sentence)
+        share, new = (self.share(each, run.around) for each in (words, words - self.question or words))
+        features = (share, new, share if cosine is None else cosine)
+        odds = _BIAS + math.fsum(w * x for w, x in zip(_WEIGHTS, features, strict=True))
+        numbers = frozenset(word for word in words if _DIGIT.search(word))
         there = 1.0 if numbers <= run.around else self.share(numbers, run.around) * NUMBER_MISSING
         return there / (1 + math.exp(-odds))
 

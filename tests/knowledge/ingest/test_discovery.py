@@ -123,13 +123,6 @@ def test_special_files_are_never_opened(folder: Path) -> None:
     assert found.startswith("docs: failed, its .openbookignore cannot be read: ")
 
 
-def test_an_ignore_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
-    write(folder / "a.txt")
-    write(folder / "secret.txt")
-    (folder / ".openbookignore").write_bytes(b"\xef\xbb\xbfsecret.txt\r\n")
-    assert seen(["docs"]) == ["docs/a.txt", "docs/secret.txt: skipped, left out by .openbookignore"]
-
-
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -153,12 +146,22 @@ def test_a_folder_with_an_invalid_ignore_file_is_not_read(folder: Path, content:
     assert told in found
 
 
-def test_plain_stars_have_no_limit(folder: Path) -> None:
-    write(folder / "a.txt")
-    write(folder / "b.log")
-    lines = ["# *** a * b * c * d", "\\*\\*a\\*b\\*c", "[*]x[*]y[*]z[*]", "**/*.egg-info/**", *["*.pyc"] * 500, "*.l*g"]
-    write(folder / ".openbookignore", "\n".join(lines))
-    assert seen(["docs"]) == ["docs/a.txt", "docs/b.log: skipped, left out by .openbookignore"]
+STARS = ["# *** a * b * c * d", "\\*\\*a\\*b\\*c", "[*]x[*]y[*]z[*]", "**/*.egg-info/**", *["*.pyc"] * 500, "*.l*g"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "rules", "found"),
+    [
+        ("\n".join(STARS), Rules(), {"a.md", "keep.txt", "other.txt"}),  # plain stars have no limit
+        ("\ufeffkeep.txt\r\n", Rules(), {"a.md", "other.txt", "b.log"}),  # it may begin with a byte order mark
+        ("*.txt\n!keep.txt\n", Rules(include=("*.md",)), {"a.md"}),  # it adds nothing to the include globs
+    ],
+)
+def test_an_ignore_file_leaves_out_what_its_globs_say(folder: Path, lines: str, rules: Rules, found: set[str]) -> None:
+    for name in ("a.md", "keep.txt", "other.txt", "b.log"):
+        write(folder / name)
+    (folder / ".openbookignore").write_bytes(lines.encode())
+    assert {each.path.name for each in discover([folder], rules) if isinstance(each, FoundFile)} == found
 
 
 def test_an_invalid_glob_is_refused(folder: Path) -> None:
@@ -212,14 +215,6 @@ def test_a_knowledge_base_in_the_folder_is_left_out(library: Library) -> None:
         assert report.version == 1
         assert library.base.documents() == [library.path("a.txt")]
     assert [v.reason for v in report.verdicts if v.outcome == "skipped"] == ["a knowledge base"]
-
-
-def test_an_ignore_file_adds_nothing_to_the_include_globs(folder: Path) -> None:
-    for name in ("a.md", "keep.txt", "other.txt"):
-        write(folder / name)
-    write(folder / ".openbookignore", "*.txt\n!keep.txt\n")
-    found = [each.path.name for each in discover([folder], Rules(include=("*.md",))) if isinstance(each, FoundFile)]
-    assert found == ["a.md"]
 
 
 POLLS = 600  # of half a second: five minutes

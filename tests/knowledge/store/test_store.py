@@ -34,6 +34,7 @@ def test_a_document_is_named_by_path_folder_or_the_end_of_one_path() -> None:
     paths = ["/x/a.txt", "/x/deep/a.txt", "/x/deep/b.txt"]
     for name, meant in (("/x/a.txt", paths[:1]), ("/x/deep/", paths[1:]), ("b.txt", paths[2:])):
         assert resolve(paths, name) == meant
-    for name, says in (("a.txt", "2 documents end in"), ("bb.txt", r"Did you mean 'b\.txt'")):
+    refused = (("a.txt", "2 documents end in"), ("bb.txt", r"Did you mean 'b\.txt'"), (" \n", "The name .* is empty"))
+    for name, says in refused:
         with pytest.raises(KnowledgeError, match=says):
             resolve(paths, name)
