@@ -31,7 +31,7 @@ from openbook.knowledge.store.schema import IDS, NEXT_TABLE
 from openbook.knowledge.store.version_rows import add_version, apply_retention, now, version_transaction, write_version
 from openbook.knowledge.store.write_lock import LOCK_TIMEOUT_S
 from openbook.knowledge.synced_folders import folder_labels, synced_folders
-from openbook.parsers.files import is_image_refusal
+from openbook.parsers.files import IMAGE
 from openbook.parsers.ocr import ocr_engine
 from openbook.sources.registry import is_address
 
@@ -58,10 +58,7 @@ class Report:
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
-    """Add files, and all files below folders, as one new version, if anything changed.
-
-    Unreadable files get a verdict; the others are added. Raises KnowledgeError for a missing path.
-    """
+    """Add files, and all below folders, as one new version. Unreadable ones get a verdict. Raises KnowledgeError for a missing path."""
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
         # Absolute: the same file is the same document, wherever the command is run from.
@@ -354,7 +351,7 @@ def _gone(batch: FileBatch, live: LiveDocuments) -> Iterator[tuple[str, str]]:
         verdict = verdicts.get(path)
         if path in there or (verdict is None and path.startswith(closed)):
             continue
-        if verdict is None or (verdict.outcome == "skipped" and not is_image_refusal(verdict.reason)):
+        if verdict is None or (verdict.outcome == "skipped" and verdict.reason != IMAGE):
             yield path, verdict.reason if verdict else ""
 
 

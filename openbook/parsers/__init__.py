@@ -15,16 +15,7 @@ from pathlib import Path, PurePath
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, Digest, sha256_hex
-from openbook.parsers.files import (
-    ARCHIVE,
-    AUDIO,
-    ENCRYPTED,
-    IMAGE,
-    LEGACY_OFFICE,
-    VIDEO,
-    file_bytes,
-    unsupported_reason,
-)
+from openbook.parsers import files
 
 PARSER_VERSION = "13"
 MAX_ATTACHMENT_DEPTH = 3
@@ -69,10 +60,10 @@ _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb o
 _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), reason)
     for pattern, reason in (
-        (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", IMAGE),
-        (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", ARCHIVE),
-        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....WAVE|....ftypM4A|\xff\xfb[\x30-\xee]", AUDIO),
-        (rb"RIFF....AVI |....ftyp|\x1a\x45\xdf\xa3", VIDEO),
+        (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", files.IMAGE),
+        (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", files.ARCHIVE),
+        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....WAVE|....ftypM4A|\xff\xfb[\x30-\xee]", files.AUDIO),
+        (rb"RIFF....AVI |....ftyp|\x1a\x45\xdf\xa3", files.VIDEO),
     )
 )  # fmt: skip
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -88,9 +79,9 @@ def parse_file(
     `ocr`: the engine, from `ocr_engine`; empty: pages that are only images are not read. `progress` is called every few
     seconds of OCR. Raises UnreadableFile, whose text is the reason without the path.
     """
-    if reason := unsupported_reason(path, ocr=bool(ocr)):
+    if reason := files.unsupported_reason(path, ocr=bool(ocr)):
         raise UnreadableFile(reason)
-    data = file_bytes(path, max_bytes)
+    data = files.file_bytes(path, max_bytes)
     return parse_bytes(data, path.name, ocr=ocr, progress=progress), sha256_hex(data)
 
 
@@ -133,7 +124,7 @@ def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
         if target := PARSERS.get(kind or (name.suffix if name.suffix in _PACKAGES else ""), ""):
             return target
     reason = next((reason for pattern, reason in _MAGIC if pattern.match(data)), "")
-    if reason == IMAGE and ocr:
+    if reason == files.IMAGE and ocr:
         return _OCR_IMAGE
     if reason:
         raise UnreadableFile(reason)
@@ -150,7 +141,7 @@ def _compound(data: bytes) -> str:
     if "__properties_version1.0".encode("utf-16-le") in data:
         return PARSERS[".msg"]
     if "EncryptedPackage".encode("utf-16-le") in data:
-        raise UnreadableFile(ENCRYPTED)
+        raise UnreadableFile(files.ENCRYPTED)
     if "Workbook".encode("utf-16-le") in data:
         return PARSERS[".xls"]
-    raise UnreadableFile(LEGACY_OFFICE)
+    raise UnreadableFile(files.LEGACY_OFFICE)

@@ -43,11 +43,6 @@ def unsupported_reason(path: Path, *, ocr: bool = False) -> str:
     return "" if ocr and reason == IMAGE else reason
 
 
-def is_image_refusal(reason: str) -> bool:
-    """True if OCR could read a file refused for this reason."""
-    return reason == IMAGE
-
-
 def irregular_file_reason(mode: int) -> str:
     """The kind of file; empty for a regular one."""
     kinds = {

@@ -40,13 +40,15 @@ def pymap(*options: str) -> Iterator[int]:
 
 
 def wait_for(port: int) -> None:
-    until = time.monotonic() + 60
-    while True:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
+    until = time.monotonic() + 600
+    while not listens(port):
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:

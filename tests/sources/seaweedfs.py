@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.sources.imap_servers import listens
+
 HOST, BUCKET = "127.0.0.1", "openbook"
 OPTIONS = f"""-logtostderr=true server -ip={HOST} -ip.bind={HOST} -s3 -s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0
 -master.telemetry=false -master.volumeSizeLimitMB=1024 -master.electionTimeout=1s -volume.max=64 -volume.preStopSeconds=0
@@ -38,10 +40,10 @@ def seaweedfs(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, i
             stderr=log,
         )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         # A folder below /buckets is a bucket; a volume is made for the first byte.
         urls = [f"http://{HOST}:{ports['filer.port']}/buckets/{path}" for path in (f"{BUCKET}/", f"{BUCKET}/first")]
-        while not (_is_done(urls[0]) and _is_done(urls[1]) and _listens(ports["s3.port"])):
+        while not (_is_done(urls[0]) and _is_done(urls[1]) and listens(ports["s3.port"])):
             if server.poll() is not None or time.monotonic() > until:
                 raise AssertionError((folder / "log").read_text()[-2000:])
             time.sleep(0.02)
@@ -58,8 +60,3 @@ def _is_done(url: str) -> bool:
     except httpx.TransportError:
         return False
     return reply.is_success or reply.status_code == httpx.codes.CONFLICT  # it exists
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex((HOST, port)) == 0

@@ -17,7 +17,6 @@ from keyring.backend import KeyringBackend
 
 from openbook.core.errors import SourceError
 from openbook.core.records import Verdict
-from openbook.parsers import parse_bytes
 from openbook.sources import Item, mail
 from openbook.sources.mail import ImapSource, MaildirSource
 from tests.sources.conftest import Fetched, fetch
@@ -134,19 +133,6 @@ def test_large_messages_come_in_pieces_and_old_ones_are_left_out(
     mailbox.put(message("Pier 1"))
     assert list(mailbox.fetch(since="2020-01-05").read.values())[:4] == sent
     assert len(mailbox.fetch(since="2020-01-06").items) == 1
-
-
-@pytest.mark.laws
-def test_attachments_become_text(mailbox: Mailbox) -> None:
-    made = EmailMessage()
-    made["From"], made["Subject"], made["Date"] = "bob@x.org", "Lights", "Mon, 05 Jan 2026 10:00:00 +0000"
-    made.set_content("See the table.")
-    made.add_attachment("pier,lights\nnorth,42\n", subtype="csv", filename="lights.csv")
-    mailbox.put(made.as_bytes())
-    ((name, data),) = mailbox.fetch().read.items()
-    content = parse_bytes(data, name)
-    assert "Attachment: lights.csv" in content.text
-    assert "north" in content.text
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ dropped.
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from openbook.core.errors import UnreadableFile
 from openbook.core.records import Content, HeadingMark
@@ -83,8 +84,7 @@ def text_headings(text: str, media_type: str) -> tuple[HeadingMark, ...] | None:
         "text/x-rst": underlined_headings,
         "text/x-source": definition_headings,
     }
-    if media_type == "text/plain":
-        return underlined_headings(text, exact=True)
+    readers["text/plain"] = partial(underlined_headings, exact=True)
     return readers[media_type](text) if media_type in readers else None
 
 

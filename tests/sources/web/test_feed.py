@@ -61,12 +61,9 @@ def test_atom_entries_without_a_link_of_their_own_are_named_by_id(site: Any, kep
     assert "1 < 2\n  and more" in parse_bytes(kept.data[f"{site.url}/feed#urn:1"], "x.html").text
 
 
-def test_a_second_run_asks_once_and_reads_nothing(site: Any, kept: Any) -> None:
+def test_a_second_run_reads_what_a_killed_one_lacks(site: Any, kept: Any) -> None:
     site.add("/feed", rss(entry(1), entry(2)), headers=RSS, etag='"1"')
     kept.take(feed(site))
-    kept.take(feed(site))
-    assert kept.read == []
-    assert site.asked[-1][1]["If-None-Match"] == '"1"'
     del kept.known["https://blog.example.org/2"]  # as after a killed run
     kept.take(feed(site))
     assert kept.read == ["https://blog.example.org/2"]
