@@ -114,12 +114,14 @@ def ask(
 
 
 def _question(question: str, docs: tuple[Path, ...]) -> str:
-    """Read from standard input if it is `-`."""
+    """Read from standard input if it is `-`. Checked here, so that a wrong one is refused before anything is opened."""
+    from openbook.answers.prompts import checked_question
+
     if question == "-":
         if _STANDARD_INPUT in docs:
             raise ConfigError("Standard input (-) cannot hold both the question and a document.")
         question = sys.stdin.buffer.read(_MAX_QUESTION_BYTES).decode("utf-8", "replace")
-    return question
+    return checked_question(question)
 
 
 @contextmanager

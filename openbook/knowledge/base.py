@@ -107,9 +107,7 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing knowledge base, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another
-        embedder.
-        """
+        """Open one, with `damaged` even if its tables are. Raises KnowledgeBaseMissing, or KnowledgeBaseInvalid for another embedder."""
         store = store_of(place)
         meta = store.open()
         if missing := {"id", "embedder"} - set(meta):
@@ -184,10 +182,7 @@ class KnowledgeBase:
             return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage as held by the document `prefer`, or else by the first one in `scope`; None if there is none.
-
-        Documents outside the scope add nothing to it, not even their names.
-        """
+        """The passage as held by the document `prefer`, or else the first in `scope`; None without one. Others add nothing, not even their names."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             return passage_of_id(connection, self.store.index_hints, passage_id, seen, prefer)
@@ -225,10 +220,7 @@ class KnowledgeBase:
     def documents(
         self, scope: Scope | None = None, *, newest_first: bool = False, after: str = "", limit: int | None = None
     ) -> list[str]:
-        """Paths in `scope` (default: the newest version, all labels), sorted.
-
-        `newest_first`: the last added or changed come first. `after`: only paths that sort after it.
-        """
+        """Sorted paths in `scope` (default: the newest version, all labels), or the last changed ones first; only those that sort after `after`."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of if scope else None))
             order = "d.added_in DESC, d.path" if newest_first else "d.path"
@@ -401,10 +393,7 @@ class KnowledgeBase:
         return self.store.vacuum(connection, timeout_s)
 
     def shard(self, in_scope: NDArray[np.int64], number: int, shards: int) -> Shard:
-        """The rows of the contents `in_scope` for shard `number` of `shards`: see `SegmentSet.shard`.
-
-        Raises StaleView when one was deleted meanwhile.
-        """
+        """The rows of shard `number` of `shards`: see `SegmentSet.shard`. Raises StaleView when a content was deleted meanwhile."""
         with self.snapshot() as connection:
             self._check_embedder_is_still(schema.meta(connection))
             known = connection.execute("SELECT id FROM contents")

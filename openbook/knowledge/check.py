@@ -29,10 +29,7 @@ _SHOWN_CHARS = 60  # of a text that no document names
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The findings of a check.
-
-    `index_problems` come with the reason unless `repaired`. `unreferenced`: the beginning of each text without a version.
-    """
+    """`index_problems` come with the reason unless `repaired`. `unreferenced`: the beginning of each text without a version."""
 
     contents: int
     passages: int

@@ -35,10 +35,7 @@ def for_documents(
     options: RunOptions = RunOptions(),
     sizing: Sizing = Sizing(),
 ) -> tuple[KnowledgeBase, updates.Report | None]:
-    """A knowledge base of exactly the files in `paths` now, in `<derived>/docs`; the report is None if it existed.
-
-    Raises KnowledgeError for a missing path or ever-changing files, KnowledgeBaseBusy during a purge.
-    """
+    """A knowledge base of exactly these files now, and the report unless it existed. Raises KnowledgeError if they keep changing, KnowledgeBaseBusy."""
     for _ in range(MAX_TRIES):
         key = _key(paths, embedder.identity, options, sizing)
         folder = derived / DOCS / key

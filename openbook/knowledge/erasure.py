@@ -1,7 +1,4 @@
-"""Purging: a document leaves every version, index and temporary file; a scan of all bytes proves it.
-
-`openbook.proofs.purge` calls this and covers what lies outside the folder.
-"""
+"""Purging: a document leaves every version, index and file, which a scan of all bytes proves. `openbook.proofs.purge` does the rest."""
 
 from __future__ import annotations
 

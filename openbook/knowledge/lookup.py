@@ -1,7 +1,4 @@
-"""Find documents by name, search their texts for exact words, read and compare them: without a model and without an index.
-
-Documents outside the scope do not exist for these functions.
-"""
+"""Find documents by name, search texts for exact words, read and compare them, without model and index. What a scope leaves out is not there."""
 
 from __future__ import annotations
 

@@ -65,10 +65,7 @@ def all_to_sync(base: KnowledgeBase, ocr: str = "") -> list[SyncedFolder]:
 
 
 def forget_synced_folder(base: KnowledgeBase, folder: str | Path) -> None:
-    """Stop syncing a folder or source unless it is named; its documents stay. What was fetched is deleted.
-
-    Raises KnowledgeError if it was not synced, or stands in `sources.toml`.
-    """
+    """Stop syncing it; documents stay, what was fetched is deleted. Raises KnowledgeError if it was not synced, or stands in `sources.toml`."""
     name = without_revision(str(folder)) if is_address(str(folder)) else display_path(Path(os.path.abspath(folder)))
     if any(without_revision(each.address) == name for each in declared_sources(base.folder)):
         raise KnowledgeError(f"{name} stands in sources.toml. Delete its entry there first.")

@@ -58,10 +58,7 @@ class Report:
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
-    """Add files, and all files below folders, as one new version, if anything changed.
-
-    Unreadable files get a verdict; the others are added. Raises KnowledgeError for a missing path.
-    """
+    """Add files, and all below folders, as one new version. Unreadable ones get a verdict. Raises KnowledgeError for a missing path."""
 
     def find_batches(live: LiveDocuments) -> list[FileBatch]:
         # Absolute: the same file is the same document, wherever the command is run from.

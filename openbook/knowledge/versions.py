@@ -39,10 +39,7 @@ class PassageChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Changes between versions: documents by path, passages by text.
-
-    `metadata_changed`: documents of the same text with other metadata or labels.
-    """
+    """Documents by path, passages by text. `metadata_changed`: documents of the same text with other metadata or labels."""
 
     before: int
     after: int

@@ -92,7 +92,7 @@ def test_the_question_or_a_document_comes_from_standard_input(out: Out, monkeypa
     assert not Path(document).exists()
 
     give(monkeypatch, b"")
-    out.refused(2, "The question is empty", "ask", "-")
+    out.refused(2, "The question is empty", "ask", "-", "--kb", "none")  # before it looks for a knowledge base
     out.refused(4, "Nothing readable in", "ask", OPENED, "--docs", "-")
     out.refused(2, "cannot hold both the question and a document", "ask", "-", "--docs", "-")
     out.refused(4, "Standard input (-) is not read here", "add", "-")

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from openbook.cluster.local import start_postgres, stop_server
 from tests.cli.conftest import fakes as fakes
 from tests.cli.conftest import out as out
 from tests.conftest import ROOT
+
+collect_ignore = [] if find_spec("ray") else ["test_replicas.py"]  # laws, which import Ray
 
 
 @pytest.fixture(autouse=True)

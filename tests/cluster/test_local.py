@@ -207,6 +207,7 @@ def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: py
         out.refused(ConfigError.exit_code, missing, *up)
     assert not own_home.exists()
     own_home.mkdir()
+    monkeypatch.setattr(local, "_NEEDED", ())
     with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
         out.refused(ClusterError.exit_code, "Another command starts or stops this cluster", *up)
     (own_home / "cluster.json").write_text("{")

@@ -19,8 +19,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-pytest.importorskip("ray")
 from ray import serve
 
 from openbook.cluster import replicas

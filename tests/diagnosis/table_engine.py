@@ -120,7 +120,7 @@ def observation(number: int = 0, **changes: Any) -> Observation:
     silent = fields["opened"] == SILENT
     wording = Wording(
         text=fields["question"],
-        closed=Reply(fields["closed"], False, 0.5, 12, 3, fields["failure"]),
+        closed=Reply(fields["closed"], fields["closed"] == SILENT, 0.5, 12, 3, fields["failure"]),
         opened=Reply(fields["opened"], silent, 1.5, 100, 8),
         oracle=Reply(fields["oracle"], fields["oracle"] == SILENT, 1.0, 50, 4) if fields["holding"] else None,
         found=fields["found"],

@@ -15,7 +15,6 @@ from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
     QuestionVerdict,
-    Verdict,
     by_chance,
     reason,
     verdict_of,
@@ -71,99 +70,69 @@ def test_shares_sum_to_one(many: list[Observation]) -> None:
         assert all(each.share is None for each in group.verdicts.values())
 
 
-FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
-    ("known", "", {"closed": RIGHT}),
-    ("known", "abstained", {"closed": RIGHT, "opened": SILENT, "holding": (), "rank": 0}),
-    ("fixed_by_retrieval", "", {"closed": WRONG}),
-    ("retriever_miss", "", {"opened": WRONG, "found": (), "rank": 9}),
-    ("retriever_miss", "", {"opened": SILENT, "found": (), "rank": 0}),
-    ("distracted", "", {"opened": WRONG}),
-    ("distracted", "", {"opened": SILENT}),
-    ("reader_gap", "", {"opened": WRONG, "oracle": WRONG}),
-    ("reader_gap", "", {"opened": SILENT, "oracle": SILENT, "found": (), "rank": 0}),
-    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": WRONG}),
-    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": SILENT}),
-    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": WRONG, "holding": (), "rank": 0}),
-    ("not_in_the_knowledge_base", "abstained", {"answers": (), "opened": SILENT, "holding": (), "rank": 0}),
-    ("not_in_the_knowledge_base", "invented", {"answers": (), "opened": WRONG, "holding": (), "rank": 0}),
-    ("not_in_the_knowledge_base", "abstained", {"opened": SILENT, "holding": (), "rank": 0}),
-    ("not_in_the_knowledge_base", "invented", {"opened": WRONG, "holding": (), "rank": 0}),
-    ("failed", "", {"failure": "The engine fell over."}),
-]
+V = QuestionVerdict
+NOON, NOWHERE = {"closed": WRONG, "opened": WRONG}, {"holding": (), "rank": 0}
+# (the verdict, part of its reason, the case, what is different in each further wording)
+JUDGED: list[tuple[QuestionVerdict, str, dict[str, Any], list[dict[str, str]]]] = [
+    (V("known", True), "Right without documents.", {"closed": RIGHT}, []),
+    (V("known", True), "in all 2 wordings", {"closed": RIGHT}, [{}]),
+    (V("known", True, "abstained"), "it said so", {"closed": RIGHT, "opened": SILENT, **NOWHERE}, []),
+    (V("fixed_by_retrieval", True), "Alone wrong", {"closed": WRONG}, []),
+    (V("fixed_by_retrieval", True), "not reliably right", {"closed": RIGHT}, [{"closed": WRONG}]),
+    (V("fixed_by_retrieval", True), "Alone wrong",
+     {"answers": ("do not say",), "closed": SILENT, "opened": "They do not say."}, []),
+    (V("retriever_miss", False), "at rank 9; 0 were given", {"opened": WRONG, "found": (), "rank": 9}, []),
+    (V("retriever_miss", False), "not among the first", {"opened": SILENT, "found": (), "rank": 0}, []),
+    (V("retriever_miss", False), "", {**NOON, "cited": (), "found": (), "rank": 0}, []),
+    (V("distracted", False), "", {"opened": SILENT}, []),
+    (V("distracted", False), "", NOON, []),
+    (V("distracted", False), "was among the 2 given to the reader (the first one found is at rank 7)",
+     {"opened": WRONG, "found": ("p0", "p1"), "rank": 7}, []),
+    (V("distracted", False, "", 1), "Asked as: In other words", {}, [{"opened": WRONG}]),
+    (V("distracted", False, "", 0, True), "from memory against the passage", {**NOON, "cited": ()}, []),
+    (V("reader_gap", False), "", {"opened": WRONG, "oracle": WRONG}, []),
+    (V("reader_gap", False), "", {"opened": SILENT, "oracle": SILENT, "found": (), "rank": 0}, []),
+    (V("harmed_by_retrieval", False), "answered wrong", {"closed": RIGHT, "opened": WRONG}, []),
+    (V("harmed_by_retrieval", False), "do not tell", {"closed": RIGHT, "opened": SILENT}, []),
+    (V("harmed_by_retrieval", False, "", 1), "", {"closed": RIGHT, "opened": SILENT, **NOWHERE}, [{"opened": WRONG}]),
+    (V("harmed_by_retrieval", False), "", {"closed": RIGHT, "opened": WRONG, **NOWHERE}, [{"opened": SILENT}]),
+    (V("not_in_the_knowledge_base", True, "abstained"), "", {"answers": (), "opened": SILENT, **NOWHERE}, []),
+    (V("not_in_the_knowledge_base", False, "invented"), "", {"answers": (), "opened": WRONG, **NOWHERE}, []),
+    (V("not_in_the_knowledge_base", True, "abstained"), "said so", {"opened": SILENT, **NOWHERE}, [{}]),
+    (V("not_in_the_knowledge_base", False, "invented"), "", {"opened": WRONG, **NOWHERE}, [{"opened": SILENT}]),
+    (V("not_in_the_knowledge_base", False, "invented", 1), "", {"opened": SILENT, **NOWHERE}, [{"opened": WRONG}]),
+    (V("failed", False), "The engine fell over.", {"failure": "The engine fell over."}, []),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("verdict", "silence", "changes"), FORCED)
-def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(("expected", "why", "changes", "wordings"), JUDGED)
+def test_each_verdict_is_forced_and_has_a_reason(
+    expected: QuestionVerdict, why: str, changes: dict[str, Any], wordings: list[dict[str, str]]
+) -> None:
     case = observation(1, **changes)
-    ((_, found),) = verdicts_of([case])
-    assert (found.verdict, found.without_passage) == (verdict, silence)
-    assert reason(case, found).endswith((".", ")"))
-    assert {each for each, _, _ in FORCED} == set(VERDICTS)
-
-
-def with_wording(case: Observation, **texts: str) -> Observation:
-    """The same asked a second time, with these answers."""
     first = case.asked[0]
-    replies: dict[str, Any] = {mode: said(text) for mode, text in texts.items()}
-    return replace(case, asked=(first, replace(first, text=f"In other words: {first.text}", **replies)))
-
-
-def test_known_is_right_in_every_wording_and_a_wrong_one_decides() -> None:
-    case = observation(1, closed=RIGHT)
-    assert verdict_of(with_wording(case)).verdict == "known"
-    unstable = with_wording(case, closed=WRONG)
-    assert verdict_of(unstable).verdict == "fixed_by_retrieval"
-    assert "not reliably right" in reason(unstable, verdict_of(unstable))
-    case = with_wording(observation(1), opened=WRONG)
-    found = verdict_of(case)
-    assert (found.verdict, found.wording_index) == ("distracted", 1)
-    assert "Asked as: In other words" in reason(case, found)
-    case = observation(1, question="Is the pier open?", answers=("No",), opened="No.")
-    abstained = replace(case, asked=(replace(case.asked[0], closed=Reply("I do not know.", True)),))
-    assert verdict_of(abstained).verdict == "fixed_by_retrieval"
-    assert "Alone wrong" in reason(abstained, verdict_of(abstained))
+    for texts in wordings:
+        replies: dict[str, Any] = {mode: said(text) for mode, text in texts.items()}
+        again = replace(first, text=f"In other words: {first.text}", **replies)
+        case = replace(case, asked=(*case.asked, again))
+    assert verdict_of(case) == expected
+    assert why in reason(case, expected)
+    assert reason(case, expected).endswith((".", ")"))
+    assert {each.verdict for each, *_ in JUDGED} == set(VERDICTS)
 
 
 def test_an_answer_said_to_many_questions_is_right_by_chance() -> None:
     others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
     case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
-    assert verdict_of(case, others).verdict == "fixed_by_retrieval"
-    same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
-    assert verdict_of(case, same).verdict == "known"  # those with this answer are no controls
-    assert verdict_of(case, [observation(n) for n in range(2, 9)]).verdict == "known"
+    same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]  # these are no controls
+    silent = [observation(n) for n in range(2, 9)]
+    judged = [verdict_of(case, controls).verdict for controls in (others, same, silent)]
+    assert judged == ["fixed_by_retrieval", "known", "known"]
     rest = [observation(n, answers=(f"thing {n}",), closed=f"thing {n}") for n in range(19)]
     paris = observation(question="Where was Hugo born?", answers=("Besançon",), closed="In Paris.")
     question = Question("q", "Capital of France?", ("Paris",))
-    assert not by_chance(question, [*rest, paris])  # one in twenty may hold it
-    assert by_chance(question, [*rest[:18], paris])
-    assert not by_chance(question, [])
-
-
-def test_an_answer_from_memory_against_the_passage() -> None:
-    noon = {"closed": WRONG, "opened": WRONG}
-    case = observation(1, **noon, cited=())
-    found = verdict_of(case)
-    assert (found.verdict, found.from_memory) == ("distracted", True)
-    assert "from memory against the passage" in reason(case, found)
-    assert not verdict_of(observation(1, **noon)).from_memory
-    unread = observation(1, **noon, cited=(), found=(), rank=0)
-    assert verdict_of(unread) == QuestionVerdict("retriever_miss", right=False)
-    given = observation(1, opened=WRONG, found=("p0", "p1"), rank=7)
-    told = "was among the 2 given to the reader (the first one found is at rank 7)"
-    assert told in reason(given, verdict_of(given))
-
-
-def test_without_a_passage_an_invention_decides_in_any_order() -> None:
-    case = observation(1, holding=(), rank=0)
-
-    def judged(closed: str, *opened: str) -> QuestionVerdict:
-        wordings = (replace(case.asked[0], closed=said(closed), opened=said(text)) for text in opened)
-        return verdict_of(replace(case, asked=tuple(wordings)))
-
-    for opened, wording in (((SILENT, WRONG), 1), ((WRONG, SILENT), 0)):
-        assert judged("No idea.", *opened) == QuestionVerdict("not_in_the_knowledge_base", False, "invented", wording)
-        assert judged(RIGHT, *opened) == QuestionVerdict("harmed_by_retrieval", False, "", wording)
-    assert judged("No idea.", SILENT, SILENT) == QuestionVerdict("not_in_the_knowledge_base", True, "abstained", 0)
+    # one in twenty may hold it
+    assert [by_chance(question, each) for each in ([*rest, paris], [*rest[:18], paris], [])] == [False, True, False]
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 8))

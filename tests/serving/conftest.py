@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +34,8 @@ from openbook.serving.server import http_server, listen
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import base_with
+
+collect_ignore = [] if find_spec("playwright") else ["browser"]  # laws
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 TOWER = "How many metres high is the tower of Lund?"

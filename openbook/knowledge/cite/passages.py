@@ -104,10 +104,7 @@ def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condi
 def passage_of_id(
     connection: Connection, index_hints: Sequence[str], name: str, seen: Condition, prefer: str
 ) -> Passage | None:
-    """The passage or window of that id in the `seen` document `prefer`, or in the first path.
-
-    No other document adds anything, not even its name. `index_hints`: see `Store`.
-    """
+    """The passage or window of that id in the `seen` document `prefer`, or in the first path; no other adds anything. `index_hints`: see `Store`."""
     found: list[Passage] = []
     for hint in index_hints:
         found += _passages_of_id(connection, hint, name, seen)

@@ -38,10 +38,7 @@ _BIAS, _WEIGHTS = -3.1, (1.3, 0.9, 2.3)
 
 @dataclass(frozen=True, slots=True)
 class SentenceSupport:
-    """Support of the sentence `answer[start:end]`: `score` from 0 to 1.
-
-    `citation`: the index of the nearest quote in `AnswerSupport.citations`, None without a common word.
-    """
+    """Support of `answer[start:end]`, from 0 to 1. `citation`: the nearest quote's index in `AnswerSupport.citations`, None without a common word."""
 
     start: int
     end: int

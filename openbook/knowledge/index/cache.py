@@ -54,10 +54,7 @@ class IndexCache:
         return self._store.folder / "derived"
 
     def refresh(self, connection: Connection, *, replace_all: bool = False) -> None:
-        """Save the contents of all kept versions. Needs the write lock. `replace_all` first deletes them.
-
-        Raises StorageError when they cannot be written.
-        """
+        """Save the contents of all kept versions; `replace_all` deletes them first. Needs the write lock. Raises StorageError."""
         try:
             with self._store.index_lock(INDEX_LOCK_S):
                 indexes = self._save(connection, replace_all=replace_all)

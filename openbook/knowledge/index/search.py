@@ -144,10 +144,7 @@ class Searcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Rows, numbered through all segments, whose text is indexed more than once, ascending by key.
-
-    A view has only the first row in scope of each key, whatever the order of arrival.
-    """
+    """Rows of all segments whose text is indexed more than once, ascending by key. A view has the first row in scope of each key."""
 
     rows: NDArray[np.intp]
     keys: NDArray[np.uint64]

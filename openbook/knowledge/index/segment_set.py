@@ -40,20 +40,14 @@ class SegmentSet:
     def open(
         cls, folder: Path, source: IndexSource, wanted: NDArray[np.int64], *, every_byte: bool = False
     ) -> SegmentSet:
-        """The saved segments of `source`; other contents of `wanted` are indexed in memory.
-
-        Writes nothing. `every_byte`: see `segment_files.read`.
-        """
+        """The saved segments of `source`; other contents of `wanted` are indexed in memory. `every_byte`: see `segment_files.read`."""
         found = [each.segment for each in segment_files.read(folder, source, every_byte=every_byte)[0]]
         missing = np.setdiff1d(wanted, contents_of(found))
         return cls([*found, *segment_builder.build(source, map(int, missing))], source.dimensions)
 
     @classmethod
     def refresh(cls, folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool = False) -> SegmentSet:
-        """Save the missing contents of `keep` in one step; rewrite segments with many others.
-
-        `forget` first deletes the index. Needs the write lock. Raises OSError.
-        """
+        """Save the missing contents of `keep`, rewrite segments with many others; `forget` deletes all first. Needs the write lock. Raises OSError."""
         if forget:
             segment_files.delete_index(folder)
         return cls([each.segment for each in _renewed(folder, source, keep)], source.dimensions)

@@ -143,10 +143,7 @@ def _check_cover(of: StoredContent, rows: Sequence[PassageRow]) -> None:
 
 
 def documents(connection: Connection, where: str, values: Any) -> list[DocumentRow]:
-    """The rows of `documents d` that match a condition. Raises Damage when one was changed.
-
-    PostgreSQL stores no digests of these rows, because it checks its own pages.
-    """
+    """The rows of `documents d` that match. Raises Damage when one was changed. PostgreSQL checks its own pages and stores no digests of them."""
     cursor = connection.execute(f"SELECT d.* FROM documents d WHERE {where}", values)
     names = [column[0] for column in cursor.description]
     fields = itemgetter(*map(names.index, DocumentRow._fields))

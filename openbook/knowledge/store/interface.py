@@ -101,10 +101,7 @@ class Store(Protocol):
         """True if there is a knowledge base."""
 
     def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
-        """Make an empty knowledge base, whole or not at all, unless it exists. `meta`: see `schema.meta`.
-
-        Raises KnowledgeBaseInvalid where something else is in its place.
-        """
+        """Make an empty knowledge base, whole or not at all, unless it exists. Raises KnowledgeBaseInvalid where something else is."""
 
     def open(self) -> dict[str, str]:
         """Upgrade it to this format and read its `meta`. Raises KnowledgeBaseMissing."""
@@ -136,10 +133,7 @@ class Store(Protocol):
         """
 
     def run_lock(self, connection: Connection, newest: int) -> AbstractContextManager[None]:
-        """Mark a run as alive until it ends in any way. Its contents have ids above `newest`.
-
-        The caller holds the write lock when this begins.
-        """
+        """Mark a run as alive until it ends in any way; its contents have ids above `newest`. Begins under the write lock."""
 
     def oldest_run(self, connection: Connection) -> int | None:
         """The least `newest` of living runs, if any. The caller holds the write lock."""

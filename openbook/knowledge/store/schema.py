@@ -89,10 +89,7 @@ _TRIES = 3
 
 
 class SqliteConnection(sqlite3.Connection):
-    """The `Writer` of SQLite, for any thread.
-
-    Closed on collection, in any thread: Python 3.13 and later warn of a connection left open.
-    """
+    """The `Writer` of SQLite, for any thread. Closed when it is collected: Python 3.13 and later warn of an open one."""
 
     def __init__(self, database: str | Path, *, uri: bool = False) -> None:
         super().__init__(database, uri=uri, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)

@@ -1,4 +1,4 @@
-"""The web page in Chromium, over the fakes. Skipped where Playwright (`pip install playwright`, in the extra `dev`) or Chromium is missing.
+"""The web page in Chromium, over the fakes. Not collected without Playwright (in the extra `laws`), skipped without Chromium.
 
 `OPENBOOK_CHROMIUM` names another Chromium than /usr/bin/chromium. What the page's modules compute is tested in tests/serving/web.
 """
