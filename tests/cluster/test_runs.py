@@ -178,16 +178,6 @@ def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: Path, out: Out) -> None:
-    (folder / "kill").touch()
-    said = out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
-    assert f"{len(TEXTS)} of {len(TEXTS)} passages are precomputed (" in said  # behind what Ray says of the death
-    assert not (folder / "kill").exists()
-    assert len(list(folder.glob("read-*"))) == len(TEXTS)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
 def test_interrupted_run_resumes_and_leaves_no_replicas(ended_by: signal.Signals, folder: Path, out: Out) -> None:
     from ray import serve
