@@ -91,7 +91,7 @@ def _base_status(settings: Settings) -> BaseStatus | None:
     from openbook.cluster.status import status_of_base
 
     try:
-        with closing(context.open_base(settings)) as base:
+        with closing(context.library(settings).base) as base:
             return status_of_base(base)
     except KnowledgeBaseMissing:
         return None

@@ -19,7 +19,7 @@ from openbook.library import Library
 if TYPE_CHECKING:
     from openbook.core.records import Embedder
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.knowledge import RunOptions
     from openbook.models import ModelReference, ModelStore
     from openbook.proofs.signatures import Content
 
@@ -65,11 +65,6 @@ def clear_uploads(settings: Settings) -> None:
 
     with suppress(OSError):  # a read-only home still serves readers
         clear_unlocked(settings.uploads_dir)
-
-
-def open_base(settings: Settings) -> KnowledgeBase:
-    """Raises KnowledgeBaseMissing."""
-    return library(settings).base
 
 
 def prepared(library: Library, as_of: str | None = None, *, closed_book: bool = False, model: bool = True) -> Library:

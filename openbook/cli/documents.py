@@ -295,7 +295,7 @@ def purge(
     from openbook.proofs.purge import clear_remnants, finish_purge_everywhere, proof_of, purge_everywhere
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
+    base = context.library(settings).base
     if proof is not None:
         context.check_signing(proof, settings)
     finished = finish_purge_everywhere(base, settings)

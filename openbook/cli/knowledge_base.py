@@ -223,7 +223,7 @@ def precompute(
     settings = context.read_settings(kb=kb, model=model)
     if settings.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
-    base = context.open_base(settings)
+    base = context.library(settings).base
     states = opening.kv_cache(settings)
     before = states.kept()
     with ExitStack() as stack:

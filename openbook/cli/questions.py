@@ -95,7 +95,7 @@ def review(file: Path, kb: Place | None) -> None:
     drafts = work.drafts()
     if drafts:
         try:
-            base = context.open_base(context.read_settings(kb=kb))
+            base = context.library(context.read_settings(kb=kb)).base
         except KnowledgeBaseMissing:
             if kb is not None:
                 raise  # without a knowledge base of your own, only the quotes are shown
@@ -332,5 +332,5 @@ def _store(kb: Place | None) -> tuple[QuestionStore, KnowledgeBase, str]:
     from openbook.answers.standing_questions import QuestionStore
 
     settings = context.read_settings(kb=kb)
-    base = context.open_base(settings)
+    base = context.library(settings).base
     return QuestionStore(settings, base.id), base, settings.kb_place.name

@@ -245,7 +245,8 @@ def _print_check(found: CheckResult) -> None:
         for line in found.damaged:
             display.say(line, indent=2)
         return
-    display.say(f"{found.contents:,} texts and {found.passages:,} passages match their digests.")
+    texts, passages = display.count(found.contents, "text"), display.count(found.passages, "passage")
+    display.say(f"{texts} and {passages} match their digests.")
     for text in found.unreferenced:
         display.say(f"In no version, so the next change deletes it: {display.excerpt(text)}", indent=2)
     for problem in found.index_problems:

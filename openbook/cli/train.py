@@ -159,7 +159,7 @@ def _documents(settings: Settings) -> tuple[bytes, str]:
     """(unlabelled texts of the newest version, each once, as JSON Lines; the version)."""
     from openbook.knowledge.index.scope import UNLABELLED
 
-    with closing(context.open_base(settings)) as base, base.snapshot():
+    with closing(context.library(settings).base) as base, base.snapshot():
         texts = {base.text(path): path for path in reversed(base.documents(UNLABELLED))}
         found = f"{base.id}@{base.version}"
     lines = [

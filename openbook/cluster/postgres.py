@@ -179,10 +179,7 @@ class PostgresStore:
 
     @contextmanager
     def writer(self, timeout_s: float) -> Iterator[PostgresConnection]:
-        with (
-            closing(self.connect_to_write()) as connection,
-            self.write_lock(connection, timeout_s, lambda: None),
-        ):
+        with closing(self.connect_to_write()) as connection, self.write_lock(connection, timeout_s, lambda: None):
             yield connection
 
     @contextmanager

@@ -273,21 +273,13 @@ _SENTENCES: tuple[tuple[tuple[str, ...], type[OpenBookError], str], ...] = (
         KnowledgeBaseBusy,
         "Another process holds the knowledge base in {0}. Try again when it is done.",
     ),
-    (
-        ("42501",),
-        StorageError,
-        "The user of {0} lacks a right: {1}. Ask its owner for it, or name another user.",
-    ),
+    (("42501",), StorageError, "The user of {0} lacks a right: {1}. Ask its owner for it, or name another user."),
     (
         ("25006",),
         StorageError,
         "Cannot write to {0}: {1}. It is a replica, or was opened to read; name the primary server.",
     ),
-    (
-        ("53",),
-        StorageError,
-        "The server of {0} has run out of room: {1}. Free some and run it again; nothing is lost.",
-    ),
+    (("53",), StorageError, "The server of {0} has run out of room: {1}. Free some and run it again; nothing is lost."),
     (
         ("42P01", "42703", "42883", "3F000"),
         KnowledgeBaseInvalid,

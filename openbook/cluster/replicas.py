@@ -354,13 +354,7 @@ class Replicas:
             time.sleep(0.5)
 
     def open(
-        self,
-        open_model: OpenModel,
-        follow: Follow,
-        *,
-        digest: Digest,
-        count: Callable[[Prompt], int],
-        states: KVCache,
+        self, open_model: OpenModel, follow: Follow, *, digest: Digest, count: Callable[[Prompt], int], states: KVCache
     ) -> FrozenModel:
         """Open the model in replicas, each by `open_model`. Closing it ends them. Raises ClusterError when they cannot start.
 

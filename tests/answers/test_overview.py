@@ -101,12 +101,8 @@ def base(tmp_path: Path) -> KnowledgeBase:
 def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     engine = Notes()
     steps: list[tuple[int, int]] = []
-    answer = ask(
-        "Compare old.md with new.md",
-        FrozenModel(engine),
-        Corpus(base, embedder),
-        listener=Listener(progress=lambda *n: steps.append(n)),
-    )
+    listener = Listener(progress=lambda *step: steps.append(step))
+    answer = ask("Compare old.md with new.md", FrozenModel(engine), Corpus(base, embedder), listener=listener)
     *parts, _ = map(engine.count_prompt_tokens, engine.prompts)
     assert list(dict.fromkeys(steps)) == [(0, sum(parts)), (parts[0], sum(parts)), (sum(parts), sum(parts))]
     assert "24 days" in answer.answer
@@ -119,12 +115,8 @@ def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeB
 
 def test_parts_of_a_long_document_are_read_up_to_a_stated_bound(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     steps: list[tuple[int, int]] = []
-    answer = ask(
-        "summarise long.md",
-        FrozenModel(Notes()),
-        Corpus(base, embedder),
-        listener=Listener(progress=lambda *step: steps.append(step)),
-    )
+    listener = Listener(progress=lambda *step: steps.append(step))
+    answer = ask("summarise long.md", FrozenModel(Notes()), Corpus(base, embedder), listener=listener)
     assert len(answer.passages) == MAX_WINDOWS
     assert answer.notes[1].startswith(f"{MAX_WINDOWS} of ")
     assert steps == sorted(steps)
@@ -144,21 +136,14 @@ def test_a_topic_is_summarised_from_the_nearest_document_that_may_be_seen(tmp_pa
     (tmp_path / "boat.md").write_text("The ferry is secret. More.", encoding="utf-8")
     add(base, [tmp_path / "boat.md"], HashEmbedder(), RunOptions(labels=frozenset({"crew"})))
     shown: list[str] = []
-    engine = Notes()
-    answer = ask(
-        "sum up the ferry", FrozenModel(engine), Corpus(base, HashEmbedder()), listener=Listener(on_text=shown.append)
-    )
+    engine, corpus = Notes(), Corpus(base, HashEmbedder())
+    answer = ask("sum up the ferry", FrozenModel(engine), corpus, listener=Listener(on_text=shown.append))
     assert answer.answer == "- The ferry sails at nine."
     assert shown
     assert answer.answer.startswith("".join(shown))
     assert answer.notes[0].startswith("Summary of ")
     assert "secret" not in str(engine.prompts)
-    referring = ask(
-        "Summarise it",
-        FrozenModel(Notes()),
-        Corpus(base, HashEmbedder()),
-        Options(earlier=("When does the ferry sail?",)),
-    )
+    referring = ask("Summarise it", FrozenModel(Notes()), corpus, Options(earlier=("When does the ferry sail?",)))
     assert referring.answer == answer.answer
 
 
@@ -184,16 +169,11 @@ def test_documents_share_the_bound_and_a_cancelled_overview_says_so(
     hits, notes = windows_of([base.passages(long), base.passages(new)])
     assert len(hits) == MAX_WINDOWS // 2 + 1
     assert notes
-    answer = ask(
-        "Summarise new.md", FrozenModel(Notes()), Corpus(base, embedder), listener=Listener(cancelled=lambda: True)
-    )
+    corpus, at_once = Corpus(base, embedder), Listener(cancelled=lambda: True)
+    answer = ask("Summarise new.md", FrozenModel(Notes()), corpus, listener=at_once)
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes
     engine = Notes()
-    ask(
-        "Summarise long.md",
-        FrozenModel(engine),
-        Corpus(base, embedder),
-        listener=Listener(cancelled=lambda: bool(engine.prompts)),
-    )
+    after_one = Listener(cancelled=lambda: bool(engine.prompts))
+    ask("Summarise long.md", FrozenModel(engine), corpus, listener=after_one)
     assert len(engine.prompts) == 1

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,13 +21,13 @@ from openbook.answers.prompts import ABSTENTION
 from openbook.answers.retrieval import Corpus, Options
 from openbook.answers.standing_questions import (
     KEPT_CHANGES,
-    MOST,
     AnswerOfVersion,
     QuestionStore,
     StandingAnswer,
     StandingQuestion,
     ask_again,
     described,
+    event,
     post,
     visible,
 )
@@ -36,11 +35,12 @@ from openbook.core.config import Settings
 from openbook.core.derived import DerivedFolder
 from openbook.core.errors import EngineError, QuestionError, StorageError
 from openbook.core.parallel import Cancelled, never
-from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.core.records import Completion, Decoding, ModelIdentity, Prompt, canonical_json
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.proofs.purge import purge_everywhere
+from openbook.proofs.receipts import parse_receipt
 from openbook.proofs.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
 from tests.conftest import ROOT, DecliningEngine, base_with, named_model
@@ -91,8 +91,9 @@ class Desk:
         corpus, model = Corpus(self.base, HashEmbedder()), FrozenModel(self.engine)
         return ask_again(self.store, question, frozenset(labels), corpus, model, ANY)
 
-    def answer(self, question: StandingQuestion) -> StandingAnswer:
-        found = self.store.answer(question)
+    def asked(self, question: StandingQuestion, *labels: str) -> StandingAnswer:
+        """What `ask` makes of a question that is due."""
+        found = self.ask(question, *labels)
         assert found is not None
         return found
 
@@ -129,6 +130,7 @@ def test_a_change_has_both_answers_and_the_documents_that_made_it(desk: Desk) ->
     assert str(desk.folder / "night.txt") in change.documents
     for side in (change.before, change.after):
         assert replay(side.receipt, FrozenModel(desk.engine), desk.base).identical
+    assert parse_receipt(canonical_json(event(question, change, "kb")["after"])) == change.after.receipt
     (told,) = described(question, second, "kb").changes
     assert told.after == AnswerOfVersion(NEW, change.after.confidence, change.after.receipt.digest)
 
@@ -180,15 +182,13 @@ def test_only_the_last_changes_are_kept_and_each_is_told_once(desk: Desk) -> Non
     for number in range(KEPT_CHANGES + 3):
         desk.write("night.txt", f"Night shift requests are signed by head number {number}.")
         desk.check()
-    changes = desk.answer(question).changes
-    assert len(changes) == KEPT_CHANGES
-    assert changes[0].after.answer.endswith(f"{KEPT_CHANGES + 2}.")
-    assert [each.after for each in changes[1:]] == [each.before for each in changes[:-1]]
-    assert desk.store.take_untold(question) == changes[::-1]
-    assert desk.store.take_untold(question) == ()
+    changes = desk.store.take_untold(question)
+    assert (len(changes), desk.store.take_untold(question)) == (KEPT_CHANGES, ())
+    assert changes[-1].after.answer.endswith(f"{KEPT_CHANGES + 2}.")
+    assert [each.before for each in changes[1:]] == [each.after for each in changes[:-1]]
     desk.write("night.txt", NEW)
     desk.check()
-    assert desk.store.take_untold(question) == desk.answer(question).changes[:1]
+    assert [each.after.answer for each in desk.store.take_untold(question)] == [NEW]
 
 
 def test_a_failed_question_keeps_its_answer_and_is_asked_again_at_the_next_version(desk: Desk) -> None:
@@ -206,19 +206,11 @@ def test_a_failed_question_keeps_its_answer_and_is_asked_again_at_the_next_versi
     assert (answer.changes[0].before.version, answer.changes[0].after.version) == (1, 3)
 
 
-def test_a_question_that_cannot_be_asked_does_not_stop_the_others(desk: Desk) -> None:
+def test_answers_before_a_kill_are_kept_and_a_failed_question_does_not_stop_the_others(desk: Desk) -> None:
+    class Killed(BaseException):
+        """What ends a process, as far as the code can tell."""
+
     desk.store.add("me", "x " * 3990)
-    desk.store.add("me", NIGHT)
-    failed, answered = desk.check()
-    assert (failed.state, bool(failed.error), failed.given) == ("failed", True, None)
-    assert text_of(answered) == SIGNS
-
-
-class Killed(BaseException):
-    """What ends a process, as far as the code can tell."""
-
-
-def test_answers_before_a_kill_are_kept(desk: Desk) -> None:
     first, second = desk.store.add("me", NIGHT), desk.store.add("me", "How long is the bridge?")
 
     def killed() -> None:
@@ -228,10 +220,12 @@ def test_answers_before_a_kill_are_kept(desk: Desk) -> None:
     desk.engine.before = killed
     with pytest.raises(Killed):
         desk.check()
-    assert text_of(desk.store.answer(first)) == SIGNS
-    assert desk.store.answer(second) is None
+    assert (text_of(desk.store.answer(first)), desk.store.answer(second)) == (SIGNS, None)
     (answer,) = desk.check()
     assert text_of(answer) == OTHER
+    failed, *_ = map(desk.store.answer, desk.store.questions("me"))
+    assert failed is not None
+    assert (failed.state, bool(failed.error), failed.given) == ("failed", True, None)
 
 
 KILLED = """
@@ -311,29 +305,19 @@ def test_a_purge_deletes_answers_and_changes_and_the_proof_holds(desk: Desk) -> 
 
 @pytest.mark.parametrize("answered_before", [False, True])
 def test_an_answer_that_was_being_written_during_a_purge_is_not_kept(desk: Desk, answered_before: bool) -> None:
-    question = desk.store.add("me", NIGHT)
+    question, proofs = desk.store.add("me", NIGHT), list[bool]()
     if answered_before:
         desk.check()
     desk.write("night.txt", NEW)
-    proofs = []
 
     def purge() -> None:
         desk.engine.before = lambda: None
         proofs.append(purge_everywhere(desk.base, [str(desk.folder / "night.txt")], desk.settings, copies=True).proved)
 
     desk.engine.before = purge
-    assert desk.check() == []
-    assert proofs == [True]
-    assert desk.store.answer(question) is None
-    assert is_clean(desk)
-    assert len(desk.check()) == 1
-
-
-def test_nothing_is_kept_while_a_purge_is_under_way(desk: Desk) -> None:
-    question = desk.store.add("me", NIGHT)
+    assert (desk.check(), proofs, desk.store.answer(question), is_clean(desk)) == ([], [True], None, True)
     with DerivedFolder(desk.settings.derived_dir).purging(1.0):
-        assert desk.check() == []
-        assert desk.store.answer(question) is None
+        assert (desk.check(), desk.store.answer(question)) == ([], None)
     assert len(desk.check()) == 1
 
 
@@ -351,40 +335,32 @@ def test_a_question_that_holds_the_purged_text_is_reported(desk: Desk) -> None:
 def test_an_answer_for_other_labels_is_neither_shown_nor_compared(desk: Desk) -> None:
     desk.write("night.txt", NEW, "hr")
     question = desk.store.add("key", NIGHT)
-    assert text_of(desk.ask(question, "hr")) == NEW
-    kept = desk.answer(question)
-    assert visible(kept, frozenset({"hr"}), desk.base) == kept
-    assert visible(kept, frozenset(), desk.base) is None
-    without = desk.ask(question)
-    assert without is not None
-    assert "zeppelin" not in str(described(question, without, "kb"))
-    assert (without.changes, without.labels) == ((), ())
+    kept = desk.asked(question, "hr")
+    assert text_of(kept) == NEW
+    assert (visible(kept, frozenset({"hr"}), desk.base), visible(kept, frozenset(), desk.base)) == (kept, None)
+    without = desk.asked(question)
+    assert ("zeppelin" in str(described(question, without, "kb")), without.changes, without.labels) == (False, (), ())
 
 
 def test_a_label_on_a_document_hides_its_answers_and_changes(desk: Desk) -> None:
     question = desk.store.add("key", NIGHT)
     desk.ask(question)
     desk.write("night.txt", NEW)
-    changed = desk.ask(question)
-    assert changed is not None
+    changed = desk.asked(question)
     assert visible(changed, frozenset(), desk.base) == changed
     desk.write("night.txt", NEW, "hr")
     assert visible(changed, frozenset(), desk.base) is None  # also before the next check
-    after = desk.ask(question)
-    assert after is not None
-    assert after.changes == ()
-    assert "zeppelin" not in str(described(question, after, "kb"))
+    after = desk.asked(question)
+    assert (after.changes, "zeppelin" in str(described(question, after, "kb"))) == ((), False)
 
 
 def test_changes_because_of_a_document_that_has_a_label_now_are_hidden(desk: Desk) -> None:
     question = desk.store.add("key", NIGHT)
     desk.ask(question)
     desk.write("guest.txt", "Who signs night shift requests? Night shift requests: guest signs.")
-    first = desk.ask(question)
+    desk.ask(question)
     remove(desk.base, [str(desk.folder / "guest.txt")])
-    second = desk.ask(question)
-    assert first is not None
-    assert second is not None
+    second = desk.asked(question)
     assert len(second.changes) == 2
     desk.write("guest.txt", "closed", "hr")
     shown = visible(second, frozenset(), desk.base)
@@ -431,8 +407,9 @@ def test_an_invalid_question_is_refused(desk: Desk, question: str, where: str, s
     assert not desk.store.path.exists()
 
 
-def test_an_owner_has_a_limited_number_of_questions(desk: Desk) -> None:
-    for number in range(MOST):
+def test_an_owner_has_a_limited_number_of_questions(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing_questions, "MOST", 2)
+    for number in range(2):
         desk.store.add("me", f"{NIGHT} {number}")
     with pytest.raises(QuestionError, match="Remove one"):
         desk.store.add("me", NIGHT)
@@ -444,12 +421,7 @@ def test_an_owner_has_a_limited_number_of_questions(desk: Desk) -> None:
 def test_a_damaged_file_of_questions_is_named_and_stays(desk: Desk, damage: bytes) -> None:
     desk.store.add("me", NIGHT)
     desk.store.path.write_bytes(damage)
-    works: list[Callable[[], Any]] = [
-        desk.store.questions,
-        desk.check,
-        lambda: desk.store.add("me", "Another question?"),
-        lambda: desk.store.remove("me", "x"),
-    ]
+    works = desk.check, partial(desk.store.add, "me", "Another question?"), partial(desk.store.remove, "me", "x")
     for work in works:
         with pytest.raises(StorageError, match="not a valid file of standing questions"):
             work()
@@ -461,12 +433,8 @@ def test_a_damaged_answer_is_asked_again(desk: Desk) -> None:
     (answer,) = desk.check()
     (path,) = (desk.settings.derived_dir / "questions").rglob("*.json")
     whole = path.read_bytes()
-    for damage in (
-        b"",
-        whole[:-5],
-        whole.replace(b"head of unit", b"HEAD of unit"),
-        whole.replace(b'"format":1', b'"format":9', 1),
-    ):
+    altered = whole.replace(b"head of unit", b"HEAD of unit"), whole.replace(b'"format":1', b'"format":9', 1)
+    for damage in (b"", whole[:-5], *altered):
         path.write_bytes(damage)
         assert desk.store.answer(question) is None
         assert [text_of(each) for each in desk.check()] == [text_of(answer)]

@@ -35,25 +35,19 @@ def open_to_others(*roots: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def docs(tmp_path: Path) -> Path:
+def docs(tmp_path: Path) -> Iterator[Path]:
+    """Documents; meanwhile the umask is 0."""
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "bridge.txt").write_text("The bridge was opened on 14 March 2026 by mayor Lila Ortega.")
     (folder / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays.")
-    return folder
-
-
-@pytest.fixture
-def no_umask() -> Iterator[None]:
     before = os.umask(0)
-    yield
+    yield folder
     os.umask(before)
 
 
 @pytest.fixture
-def openbook(
-    fakes: None, no_umask: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., None]]:
+def openbook(fakes: None, type_in: TypeIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Runs `main` over fakes, as a process with umask 0 does."""
     monkeypatch.setattr(opening, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -101,20 +95,15 @@ def test_all_that_the_server_makes_is_private(fakes: None, tmp_path: Path, own_h
     log = tmp_path / "deep" / "log"
     with served("--receipts", log, umask=0) as (client, _, _):
         body = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
-        answers = [
-            client.post("/v1/documents", files={"file": ("bridge.txt", (docs / "bridge.txt").read_bytes())}),
-            client.post("/v1/chat/completions", json=body),
-            client.post("/v1/documents/purge", json={"documents": ["bridge.txt"]}),
-        ]
-        assert [each.status_code for each in answers] == [200] * 3
+        client.post("/v1/documents", files={"file": ("bridge.txt", (docs / "bridge.txt").read_bytes())})
+        client.post("/v1/chat/completions", json=body)
+        assert client.post("/v1/documents/purge", json={"documents": ["bridge.txt"]}).status_code == 200
         assert list(own_home.rglob("*-wal"))  # it is in use
         assert open_to_others(own_home, log.parent) == {}
     assert open_to_others(own_home, log.parent) == {}
 
 
-def test_a_program_that_imports_openbook_keeps_its_umask_and_gets_private_folders(
-    no_umask: None, tmp_path: Path, docs: Path
-) -> None:
+def test_a_program_that_imports_openbook_keeps_its_umask_and_gets_private_folders(tmp_path: Path, docs: Path) -> None:
     home = tmp_path / "deep" / "home"
     base = KnowledgeBase.ensure(home / "kb", HashEmbedder().identity)
     add(base, [docs], HashEmbedder())

@@ -65,15 +65,6 @@ def test_documents_with_odd_addresses_are_found_read_compared_removed_and_purged
 
 
 def test_sync_refuses_with_a_reason(sync: Out) -> None:
-    sync.refused(
-        4,
-        "is an address. To fetch what is there and keep it up to date: openbook sync https://example.org/x",
-        "add",
-        "https://example.org/x",
-    )
-    sync.refused(4, "No source has the scheme 'faek'", "sync", "faek://x")
-    sync.refused(2, "--watch follows folders", "sync", SITE, "--watch")
-    sync.refused(2, "'soon' is not a duration such as 90s, 10m or 1h.", "sync", SITE, "--every", "soon")
     HELD[SITE].append(SourceError("fake://site//docs is away. Try later."))
     sync.refused(4, "is away", "sync", SITE)
 

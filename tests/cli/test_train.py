@@ -30,26 +30,15 @@ from tests.serving.conftest import eventually
 RECIPE = """
 name = "tiny"
 licence = "MIT"
-[architecture]
-vocabulary = 500
-width = 32
-layers = 2
-heads = 4
-feed_forward = 64
-[objective]
-kind = "language-modeling"
-[[train]]
-file = "text.md"
-sha256 = "{digest}"
-[[dev]]
-file = "text.md"
-sha256 = "{digest}"
-[method]
-kind = "full"
-[optimiser]
-learning_rate = 3e-3
-warmup_steps = 2
-schedule = "constant"
+architecture = {{ vocabulary = 500, width = 32, layers = 2, heads = 4, feed_forward = 64 }}
+objective.kind = "language-modeling"
+train = [{{ file = "text.md", sha256 = "{digest}" }}]
+dev = [{{ file = "text.md", sha256 = "{digest}" }}]
+method.kind = "full"
+optimiser = {{ learning_rate = 3e-3, warmup_steps = 2, schedule = "constant" }}
+evaluation.every_steps = 5
+gate.target.loss = 0.1
+export.quantisation = "F32"
 [loop]
 seed = 1
 steps = {steps}
@@ -57,12 +46,6 @@ sequence_tokens = 64
 step_tokens = 512
 call_tokens = 512
 precision = "f32"
-[evaluation]
-every_steps = 5
-[gate]
-target = {{ loss = 0.1 }}
-[export]
-quantisation = "F32"
 """
 
 
@@ -261,11 +244,6 @@ def test_without_pytorch_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("openbook.cli.train.NEEDED", ("torch_of_another_name",))
     out.refused(2, "pip install 'openbook[train]'", "train", recipe)
-
-
-def test_missing_runs_are_reported(home: Path, out: Out) -> None:
-    assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
-    out.refused(6, "There is none yet", "runs", "show", "tiny")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 from openbook.cluster import local
 from openbook.cluster.local import start_postgres, stop_server
 from openbook.core.config import DatabaseUrl
-from openbook.core.errors import StorageError
 from openbook.knowledge import KnowledgeBase, Scope, sync
 from openbook.testing import HashEmbedder
 
@@ -47,18 +45,6 @@ def seen(url: str, version: int) -> list[object]:
     with closing(KnowledgeBase.open(DatabaseUrl(url))) as base:
         scope = Scope(as_of=version)
         return [base.version, base.documents(scope), base.search("Which pump holds oil?", EMBEDDER, 5, scope)[1]]
-
-
-def started(folder: Path) -> str:
-    """When the log is applied: before, it lets nobody in."""
-    until = time.monotonic() + 60
-    while True:
-        try:
-            return start_postgres(folder)
-        except (psycopg.OperationalError, StorageError):
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -106,7 +92,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
         for each in (restored, *restored.rglob("*")):
             if each.name != "pgpass":
                 os.chown(each, local.USER, local.USER)
-    url = started(restored)
+    url = start_postgres(restored)
     assert (seen(url, 1), seen(url, 2)) == before
     with closing(KnowledgeBase.open(DatabaseUrl(url))) as base:
         (files / "pump.md").write_text("Pump 1 holds 15 litres of oil.")

@@ -166,13 +166,7 @@ class Killed(BaseException):
     [pytest.param(1, False, marks=pytest.mark.laws), (2, True), pytest.param(8, False, marks=pytest.mark.laws)],
 )  # the last while rows are compared
 def test_a_move_that_is_interrupted_shows_nothing_and_goes_on(
-    at: int,
-    changes: bool,
-    source: Path,
-    made: Path,
-    target: Place,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    at: int, changes: bool, source: Path, made: Path, target: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = move(source, tmp_path / "whole")
     monkeypatch.setattr(moving, "BATCH", 2)

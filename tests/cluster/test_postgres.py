@@ -13,8 +13,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -29,7 +27,7 @@ from openbook.cluster import postgres
 from openbook.cluster.local import start_postgres, stop_server
 from openbook.cluster.postgres import PostgresStore
 from openbook.cluster.postgres_connection import PostgresConnection
-from openbook.core.config import DatabaseUrl, Place, Settings
+from openbook.core.config import DatabaseUrl, Place, Settings, load_settings
 from openbook.core.errors import (
     ConfigError,
     KnowledgeBaseBusy,
@@ -38,12 +36,18 @@ from openbook.core.errors import (
     OpenBookError,
     StorageError,
 )
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
 from openbook.knowledge.check import check
+from openbook.knowledge.ingest.mirror import mirror_folder
+from openbook.knowledge.synced_folders import all_to_sync, to_sync
+from openbook.knowledge.updates import sync_folders
 from openbook.knowledge.versions import tag
 from openbook.proofs.absence import look_for
+from openbook.proofs.purge import purge_everywhere
 from openbook.proofs.receipts import parse_receipt
+from openbook.sources import Item, registry
 from openbook.testing import HashEmbedder
+from openbook.testing.sources import FAKE, HELD
 from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
 from tests.conformance.stores import StoreSuite
@@ -98,33 +102,35 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     url = with_password(new_postgres_url, password)
     told: list[str] = []
 
-    def verb(*arguments: object) -> str:
-        code, *said = out(*arguments)
+    def verb(line: str, *arguments: object) -> str:
+        code, *said = out(*line.split(), *arguments)
         assert code == 0, said
         told.extend(said)
         return said[0]
 
-    verb("add", docs / "0.txt", "--kb", url)
+    verb("add --kb", url, docs / "0.txt")
     monkeypatch.setenv("OPENBOOK_KB", url)
     verb("sync", docs)
     assert "island 3" in verb("search", "island 3")
-    receipt = parse_receipt(
-        json.dumps(json.loads(verb("ask", "When does the ferry to island 3 leave?", "--json"))["receipt"]).encode()
-    )
-    verb("tag", "spring")
+    answered = json.loads(verb("ask --json", "When does the ferry to island 3 leave?"))
+    receipt = parse_receipt(json.dumps(answered["receipt"]).encode())
+    verb("tag spring")
     (docs / "3.txt").unlink()
     verb("sync")
-    assert "3.txt" in verb("diff", "spring")
-    assert len(json.loads(verb("history", "--json"))["versions"]) == 4
-    verb("restore", "spring")
-    verb("remove", "5.txt")
-    verb("prune", "--keep", "2")
-    assert "match their digests" in verb("verify")
+    assert "3.txt" in verb("diff spring")
+    assert len(json.loads(verb("history --json"))["versions"]) == 4
     assert url.replace(f":{password}", "") in verb("status")
-    verb("status", "--json")
-    verb("verify", "--json")
-    verb("purge", "-y", "4.txt")
-    purged = json.loads(verb("purge", "-y", "copy.txt", "--copies", "--json"))
+    for line in (
+        "restore spring",
+        "remove 5.txt",
+        "prune --keep 2",
+        "status --json",
+        "verify --json",
+        "purge -y 4.txt",
+    ):
+        verb(line)
+    assert "match their digests" in verb("verify")
+    purged = json.loads(verb("purge -y copy.txt --copies --json"))
     assert "write-ahead log" in [each["reason"] for each in purged["beyond_reach"]]
     # Where a receipt's knowledge base is, is remembered without the password.
     monkeypatch.delenv("OPENBOOK_KB")
@@ -133,6 +139,24 @@ def test_every_verb_takes_the_url_and_shows_no_password(
     assert [base.id for base in found] == [receipt.knowledge_base]
     assert not any(password in each for each in told)
     assert password.encode() not in bytes_below(own_home)
+
+
+def test_sources_are_mirrored_in_the_home_synced_removed_and_purged(
+    new_postgres_url: str, own_home: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = "fake://site"
+    monkeypatch.setitem(registry.SCHEMES, "fake", FAKE)
+    texts = {"a": "The ferry leaves at nine, and at ten on Sundays.", "b": "The bridge is closed."}
+    monkeypatch.setitem(HELD, site, [Item(f"{site}/{n}", t, lambda t=t: [t.encode()]) for n, t in texts.items()])  # type: ignore[misc]
+    with closing(KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), embedder.identity)) as base:
+        sync_folders(base, [to_sync(base, site)], embedder)
+        assert base.documents() == [f"{site}/a", f"{site}/b"]
+        assert own_home in mirror_folder(base.folder, site).parents
+        done = purge_everywhere(base, [f"{site}/a"], load_settings())
+        assert (done.proved, done.purged.still_on_disk) == (True, (f"{site}/a",))
+        assert len(remove(base, [site]).verdicts) == 1
+        sync_folders(base, all_to_sync(base), embedder)
+        assert base.documents() == [f"{site}/a", f"{site}/b"]
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -151,7 +175,7 @@ def test_every_verb_takes_the_url_and_shows_no_password(
         (lambda url: "postgresql://u:canary@host:port/x", ConfigError, "not a URL of a database"),
     ],
 )
-def test_what_cannot_be_opened_is_one_sentence_without_the_password(
+def test_open_fails_with_one_sentence_without_the_password(
     change: Callable[[str], str], error: type[OpenBookError], said: str, new_postgres_url: str
 ) -> None:
     with pytest.raises(error, match=said) as raised:
@@ -237,7 +261,7 @@ def test_the_database_itself_closes_labelled_rows_to_a_reader(
         assert any("Pier 4" in hit.passage.text for hit in base.search("Pier 4", embedder, scope=lying)[1])
 
 
-def test_a_reader_that_holds_on_to_an_old_state_keeps_a_purge_from_starting(base: KnowledgeBase) -> None:
+def test_purge_waits_for_readers_of_older_states(base: KnowledgeBase) -> None:
     with closing(KnowledgeBase.open(base.store.place)) as reader, reader.snapshot() as connection:
         connection.execute("SELECT count(*) FROM tags").fetchone()
         with pytest.raises(KnowledgeBaseBusy, match="holds on to an older state"):
@@ -246,33 +270,21 @@ def test_a_reader_that_holds_on_to_an_old_state_keeps_a_purge_from_starting(base
     assert purge(base, ["3.txt"]).version == 2
 
 
-def test_a_lock_that_is_given_as_its_time_runs_out_is_given_back_too(
+def test_lock_granted_as_its_time_runs_out_counts_as_taken(
     base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server says that the time ran out, and the connection holds the lock. Of so many, some met that moment."""
-    monkeypatch.setattr(postgres, "_LOOK_MS", 2)
-    done = threading.Event()
+    run = PostgresConnection._run
 
-    def write_again_and_again() -> None:
-        with closing(base.store.connect_to_write()) as connection:
-            while not done.is_set():
-                with base.store.write_lock(connection, 60.0, lambda: None):
-                    time.sleep(0.003)
+    def late(self: PostgresConnection, sql: str, parameters: object) -> object:
+        found = run(self, sql, parameters)
+        if "pg_advisory_lock" in sql:
+            raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+        return found
 
-    writer = threading.Thread(target=write_again_and_again)
-    writer.start()
-    try:
-        with closing(base.store.connect_to_write()) as connection:
-            for _ in range(400):
-                with base.store.write_lock(connection, 60.0, lambda: None, facts_only=True):
-                    pass
-                held = connection.execute(
-                    "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'"
-                )
-                assert held.fetchall() == []
-    finally:
-        done.set()
-        writer.join()
+    monkeypatch.setattr(PostgresConnection, "_run", late)
+    with closing(base.store.connect_to_write()) as connection:
+        assert isinstance(connection, PostgresConnection)
+        assert connection.wait_for_lock((1, 2), "")
 
 
 def crash(folder: Path) -> None:
@@ -298,7 +310,7 @@ def test_a_reader_outlives_a_restart(base: KnowledgeBase, postgres_folder: Path,
 
 
 @pytest.mark.parametrize("share", [0.4, 0.97, *(pytest.param(n / 20, marks=pytest.mark.slow) for n in range(1, 20))])
-def test_a_run_that_lost_its_server_is_finished_by_running_it_again(
+def test_run_resumes_after_its_server_crashed(
     share: float,
     base: KnowledgeBase,
     docs: Path,
@@ -400,6 +412,7 @@ from openbook.core.config import DatabaseUrl
 from openbook.knowledge import KnowledgeBase, add, sync
 from openbook.parsers.sandbox.pool import ParserPool
 from openbook.testing import HashEmbedder
+from openbook.testing.sources import FAKE, HELD
 from tests.conftest import parse_here
 ParserPool.parse_all = parse_here
 base, left, run = KnowledgeBase.open(DatabaseUrl(sys.argv[1])), int(sys.argv[2]), PostgresConnection._run
@@ -417,7 +430,7 @@ sync(base, folder, HashEmbedder()) if sys.argv[4] == "sync" else add(base, [fold
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["add", "sync"])
-def test_what_a_killed_run_stored_goes_with_the_next_change(
+def test_next_change_deletes_what_a_killed_run_stored(
     verb: str, base: KnowledgeBase, tmp_path: Path, own_home: Path
 ) -> None:
     canary, settings, killed = "The narwhal opens the safe of the harbour office.", Settings(own_home), 0
@@ -480,21 +493,6 @@ def test_patterns_match_as_in_sqlite(postgres_url: str) -> None:
 
 
 # --- the server of this machine ----------------------------------------------------------------------------------------
-
-
-def test_what_is_committed_survives_a_stop_and_a_crash(postgres_folder: Path, postgres_url: str) -> None:
-    with psycopg.connect(postgres_url) as connection:
-        connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
-    assert start_postgres(postgres_folder) == postgres_url  # it runs already
-    stop_server(postgres_folder, signal.SIGINT)
-    stop_server(postgres_folder, signal.SIGINT)
-    with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(postgres_url)
-    assert start_postgres(postgres_folder) == postgres_url  # on the port that it had
-    crash(postgres_folder)
-    with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT one FROM kept").fetchone() == (1,)
-        connection.execute("DROP TABLE kept")
 
 
 def test_it_asks_for_the_password_and_says_why_it_does_not_start(

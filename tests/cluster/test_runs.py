@@ -18,6 +18,7 @@ import pytest
 from openbook.cli import on_cluster
 from openbook.cluster.connection import ray_module
 from openbook.core.config import Settings
+from openbook.core.errors import ClusterError
 from openbook.core.parallel import Cancelled, never
 from openbook.core.records import Completion, Decoding, Prompt
 from openbook.inference import FrozenModel
@@ -171,19 +172,13 @@ def test_replicas_of_which_one_is_killed_leave_what_one_machine_leaves(
 ) -> None:
     out.ok(*command(folder, "here"))
     (folder / "kill").touch()
-    out.ok(*command(folder, "there", "--cluster", "auto"))
+    there = command(folder, "there", "--cluster", "auto")
+    code, _, error = out(*there)
+    if code:  # the replica had begun to answer another request
+        assert (code, "The replica that was answering is gone." in error) == (ClusterError.exit_code, True)
+        out.ok(*there)
     assert not (folder / "kill").exists()
     assert written(folder / "here") == written(folder / "there")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_all_passages_are_read_ahead_by_replicas_of_which_one_is_killed(folder: Path, out: Out) -> None:
-    (folder / "kill").touch()
-    said = out.ok("precompute", "--kb", folder / "kb", "--cluster", "auto", "--replicas", 2)
-    assert f"{len(TEXTS)} of {len(TEXTS)} passages are precomputed (" in said  # behind what Ray says of the death
-    assert not (folder / "kill").exists()
-    assert len(list(folder.glob("read-*"))) == len(TEXTS)
 
 
 @pytest.mark.slow

@@ -33,44 +33,40 @@ def finder(base: KnowledgeBase) -> GoldFinder:
     return GoldFinder(base, HashEmbedder(), UNLABELLED)
 
 
+CITY, ISSUE, SHIPS = (
+    "In what city was {} born?",
+    "Which issue did Ada Brandl open?",
+    "How many ships does Ada Brandl own?",
+)
+
+
 @pytest.mark.parametrize(
     ("question", "answers", "documents"),
     [
-        ("In what city was Corey Bramlet born?", ("Wheatland",), {"player.md", "long.md"}),
-        ("In what city was Adrian Bramlet's sister Corey born?", ("Wheatland",), {"player.md", "long.md"}),
-        ("In what city was Miriam Abadie born?", ("Wheatland",), set()),
+        # The words of an answer count in documents on the topic,
+        (CITY.format("Corey Bramlet"), ("Wheatland",), {"player.md", "long.md"}),
+        (CITY.format("Adrian Bramlet's sister Corey"), ("Wheatland",), {"player.md", "long.md"}),
+        (CITY.format("Miriam Abadie"), ("Wheatland",), set()),
         ("where is the town?", ("Wheatland",), {"town.md", "long.md"}),
         ("Where is Wheatland?", ("Vernon County",), {"town.md"}),
         ("Which towns are there?", ("Wheatland",), {"town.md", "long.md"}),
+        # and an answer with a digit, or of several words, on any topic.
+        (ISSUE, ("#670",), {"changes.md"}),
+        (ISSUE, ("six hundred", "#670"), {"changes.md"}),
+        ("Where does Ada Brandl live?", ("North Bay",), {"changes.md"}),
+        (SHIPS, ("two",), set()),
+        (SHIPS, ("two", "6"), set()),
+        (SHIPS, ("two", "671"), set()),
     ],
 )
-def test_the_words_of_an_answer_count_in_documents_on_the_topic(
+def test_passages_hold_the_words_of_an_answer(
     finder: GoldFinder, question: str, answers: tuple[str, ...], documents: set[str]
 ) -> None:
     found = finder.find(Question("q", question, answers))
     assert {Path(hit.passage.document).name for hit in found.hits} == documents
     assert found.located == ("answers" if documents else "")
-
-
-@pytest.mark.parametrize(
-    ("question", "answers", "found"),
-    [
-        ("Which issue did Ada Brandl open in Kilverry?", ("#670",), True),
-        ("Which issue did Ada Brandl open in Kilverry?", ("six hundred", "#670"), True),
-        ("Where does Ada Brandl live?", ("North Bay",), True),
-        ("How many ships does Ada Brandl own?", ("two",), False),
-        ("How many ships does Ada Brandl own?", ("two", "6"), False),
-        ("How many ships does Ada Brandl own?", ("two", "671"), False),
-    ],
-)
-def test_an_answer_with_a_digit_or_of_several_words_counts_on_any_topic(
-    finder: GoldFinder, question: str, answers: tuple[str, ...], found: bool
-) -> None:
-    gold = finder.find(Question("q", question, answers))
-    assert [Path(hit.passage.document).name for hit in gold.hits] == ["changes.md"] * found
-    assert gold.located == ("answers" if found else "")
-    marked = [hit.passage.text[slice(*span)] for hit in gold.hits for span in gold.spans_in(hit.passage)]
-    assert marked == [answers[-1]] * found
+    marked = {hit.passage.text[slice(*span)] for hit in found.hits for span in found.spans_in(hit.passage)}
+    assert marked == ({answers[-1]} if documents else set())
 
 
 def test_a_passage_on_the_topic_comes_before_an_answer_elsewhere(tmp_path: Path) -> None:

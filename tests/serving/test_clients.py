@@ -100,8 +100,9 @@ class Opening(BaseModel):
 def test_json_answer_is_parsed_by_the_client(client: openai.OpenAI) -> None:
     for text, parsed in ((QUESTION, Opening(when=OPENED)), (TOWER, None)):
         asked: Any = [{"role": "user", "content": text}]
-        whole = client.chat.completions.parse(model="echo", messages=asked, response_format=Opening)
-        message = whole.choices[0].message
+        message = (
+            client.chat.completions.parse(model="echo", messages=asked, response_format=Opening).choices[0].message
+        )
         assert (message.parsed, message.refusal) == (parsed, None if parsed else ABSTENTION)
         with client.chat.completions.stream(model="echo", messages=asked, response_format=Opening) as stream:
             final = stream.get_final_completion().choices[0].message

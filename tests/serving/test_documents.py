@@ -63,11 +63,8 @@ def purge(server: Running, *names: str, headers: dict[str, str] | None = None, *
 def test_upload_becomes_a_document_and_its_file_is_deleted(server: Running, own_home: Path) -> None:
     before = server.bases["kb"].version
     tower, broken = upload(server, ("tower.txt", TOWER), ("x.pdf", b"%PDF-1.7 nothing"))
-    assert (tower["outcome"], broken["outcome"]) == ("added", "failed")
-    assert broken["reason"]
-    assert tower["path"] in listed(server)
-    assert server.bases["kb"].version == before + 1
-    assert "55 metres" in server.ask("How many metres high is the tower of Lund?").json()["openbook"]["answer"]
+    assert (tower["outcome"], broken["outcome"], bool(broken["reason"])) == ("added", "failed", True)
+    assert (server.bases["kb"].version, tower["path"] in listed(server)) == (before + 1, True)
     assert [path.name for path in (own_home / "uploads").rglob("*") if path.is_file()] == [".lock"]
     assert upload(server, ("tower.txt", TOWER))[0]["outcome"] == "unchanged"
     assert upload(server, ("tower.txt", TOWER + b" It is red."))[0]["outcome"] == "updated"

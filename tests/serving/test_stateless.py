@@ -71,8 +71,7 @@ def test_equal_requests_have_equal_answers_in_any_order_and_after_a_restart(
             assert answer(server, bodies[i]) == alone[i]
             server.client.post(CHAT, content=b"{")
         with ThreadPoolExecutor(4) as clients:
-            together = list(clients.map(lambda i: answer(server, bodies[i]), order[::-1]))
-        assert together == [alone[i] for i in order[::-1]]
+            assert [*clients.map(lambda i: answer(server, bodies[i]), order[::-1])] == [alone[i] for i in order[::-1]]
         server.client.post("/v1/search", json={"query": "ferry"})
         server.client.post("/v1/embeddings", json={"model": "hash", "input": "ferry"})
         server.get("/v1/documents")

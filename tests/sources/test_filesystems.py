@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ import paramiko
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from openbook.core.errors import ConfigError, SourceError
+from openbook.core.errors import SourceError
 from openbook.sources.filesystems import FileSystemSource
 from openbook.sources.registry import open_source
 from openbook.testing import check_source
@@ -79,16 +78,6 @@ def test_hostile_keys(bucket: Any, object_store: ObjectStore) -> None:
     assert fetch(FileSystemSource("s3://openbook/h/", object_store.endpoint)).read == {
         f"s3://openbook/h/{key}": key.encode() for key in kept
     }
-
-
-@pytest.mark.parametrize(
-    ("url", "package"), [("sftp://host/x", "paramiko"), ("webdav+https://host/x", "webdav4"), ("s3://bucket", "fsspec")]
-)
-def test_a_package_that_is_missing(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (package, *(name for name in sys.modules if name.startswith(f"{package}."))):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r"needs the extra 'sources' .*: pip install 'openbook\[sources\]'"):
-        fetch(FileSystemSource(url))
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])
@@ -162,7 +151,7 @@ def test_sftp_of_a_known_host(home: Path) -> None:
     (docs / ".hidden").mkdir()
     (docs / ".hidden" / "c.txt").write_text("hidden")
     (docs / "a.txt").write_text("first")
-    (docs / "deep" / "b.txt").write_bytes(b"long" * 1_000_000)
+    (docs / "deep" / "b.txt").write_bytes(b"long" * 100_000)
     (docs / "link.txt").symlink_to("/etc/passwd")
     key = paramiko.ECDSAKey.generate()
     with sftp_server(home, key) as port:
@@ -174,7 +163,7 @@ def test_sftp_of_a_known_host(home: Path) -> None:
         hosts.add(f"[127.0.0.1]:{port}", key.get_name(), key)
         hosts.save(str(home / ".ssh" / "known_hosts"))
         first = fetch(FileSystemSource(url))
-        assert first.read == {f"{url}/a.txt": b"first", f"{url}/deep/b.txt": b"long" * 1_000_000}
+        assert first.read == {f"{url}/a.txt": b"first", f"{url}/deep/b.txt": b"long" * 100_000}
         assert {path: verdict.outcome for path, verdict in first.verdicts.items()} == {
             f"{url}/closed/": "failed",
             f"{url}/link.txt": "skipped",

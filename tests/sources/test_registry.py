@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,21 @@ def test_what_only_looks_like_a_password_is_none(url: str) -> None:
     assert registry.open_source(url, {}).url == url
 
 
-def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.SCHEMES, "other", "a_package_that_is_not_here:Source")
-    with pytest.raises(ConfigError, match=r"pip install 'openbook\[sources\]'"):
-        registry.open_source("other://x", {})
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("other://x", "absent"),
+        ("sftp://host/x", "paramiko"),
+        ("webdav+https://host/x", "webdav4"),
+        ("s3://b", "fsspec"),
+    ],
+)
+def test_a_missing_package_names_the_extra(url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.SCHEMES, "other", "absent:Source")
+    for name in (package, *(name for name in sys.modules if name.startswith(f"{package}."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"needs the extra 'sources' .*: pip install 'openbook\[sources\]'"):
+        list(registry.open_source(url, {}).items({}))
 
 
 def test_the_fake_does_as_a_source_must(tmp_path: Path) -> None:
