@@ -170,6 +170,7 @@ def test_the_named_version_is_learned(home: Path, tmp_path: Path, monkeypatch: p
     assert (content.count(b"\n"), version.partition("@")[2]) == (2, "1")
 
 
+@pytest.mark.laws
 @pytest.mark.usefixtures("fakes")
 def test_a_run_keeps_the_documents_that_it_began_with(
     home: Path, tmp_path: Path, recipe: Path, out: Out, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -229,25 +230,19 @@ def test_server_that_stops_lets_answers_end_or_tells_their_clients(
     engine, body = WaitingEngine(), {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
     monkeypatch.setattr(server_module, "GRACE_S", LONG_S if in_time else 0)
     monkeypatch.setattr(server_module, "CANCELLING_S", LONG_S)
+    shut = uvicorn.Server.shutdown
 
-    def takes_no_connection() -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", server.port), LONG_S):
-                return False
-        except OSError:
-            return True
+    async def shutdown(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        if in_time:
+            engine.go_on.set()
+        await shut(server, sockets)
 
-    def go_on_then() -> None:
-        eventually(takes_no_connection)
-        engine.go_on.set()
-
-    with ThreadPoolExecutor(2) as clients:
+    monkeypatch.setattr(uvicorn.Server, "shutdown", shutdown)
+    with ThreadPoolExecutor() as clients:
         with running(configuration, FrozenModel(engine), {"kb": base}) as server:
             post = partial(httpx.post, f"{server.url}{CHAT}", timeout=LONG_S, trust_env=False)
             asked = clients.submit(post, json={**body, "stream": not in_time})
             assert engine.begun.acquire(timeout=LONG_S)
-            if in_time:
-                clients.submit(go_on_then)
         answered = asked.result(LONG_S)
     if in_time:
         assert answered.status_code == 200
