@@ -176,10 +176,11 @@ function Field({ id, of, text, onInput, onEscape, focus = true, ...more }) {
   useEffect(() => {
     if (!focus || (focus === "mouse" && matchMedia("(pointer: coarse)").matches)) return undefined;
     const frame = requestAnimationFrame(() => { // when what stands around it is laid out anyway
-      const { value, scrollHeight } = field.current;
-      field.current.focus({ preventScroll: true });
-      field.current.setSelectionRange(value.length, value.length);
-      field.current.scrollTop = scrollHeight;
+      const area = field.current;
+      if (!area) return; // another view was opened within this frame
+      area.focus({ preventScroll: true });
+      area.setSelectionRange(area.value.length, area.value.length);
+      area.scrollTop = area.scrollHeight;
     });
     return () => cancelAnimationFrame(frame);
   }, [of]);
